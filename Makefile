@@ -1,0 +1,44 @@
+# make demo      photos in, 3D asset out, on a laptop CPU in minutes
+# make test      the fast tests
+# make setup     what both start with; done once, and again when requirements.lock changes
+
+SHELL := /bin/bash
+VENV ?= .venv
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
+	if $$name -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; \
+	then echo $$name; break; fi; done)
+CONFIG ?= configs/demo.yaml
+WORKERS ?= 2
+
+INSTALLED := $(VENV)/.installed
+ACTIVATE := source $(VENV)/bin/activate
+# Each worker of the tests has a core of its own; more threads would only fight for it.
+TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+
+.PHONY: setup demo test lint clean doctor
+
+setup: $(INSTALLED)
+	@$(VENV)/bin/dreambooth3d setup
+
+$(INSTALLED): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup
+	@$(ACTIVATE) && zenml pipeline run pipelines.training.dreambooth3d --config $(CONFIG)
+
+test: setup
+	@$(ACTIVATE) && $(TEST_ENVIRONMENT) python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(ARGS)
+
+lint: $(INSTALLED)
+	@$(VENV)/bin/ruff check .
+
+doctor:
+	@$(VENV)/bin/dreambooth3d doctor
+
+clean:
+	rm -rf .zenconfig .zen .dreambooth3d outputs build dist *.egg-info .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path "./$(VENV)/*" -type d -prune -exec rm -rf {} +

@@ -1,0 +1,215 @@
+"""The typed values that the pipeline's steps pass on. Frozen; weights are handles; each carries its step's record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dreambooth3d.nerf.cameras import Cameras
+from dreambooth3d.record import StepRecord
+from dreambooth3d.weights import WeightsRef
+
+
+@dataclass(frozen=True)
+class BaseModelRef:
+    """A base model in Stable Diffusion's layout.
+
+    Attributes:
+        path: hub id or folder; a folder inside the repository is given relative to it.
+        digest: SHA-256 over the model's files, empty for a hub id.
+        revision: commit of a hub model.
+        variant: such as `fp16`, or None.
+    """
+
+    path: str
+    digest: str = ""
+    revision: str | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
+class SubjectPhotos:
+    """A checked photo set of one subject.
+
+    Attributes:
+        images: tuple of (3, height, width) in [0, 1], upright, square-padded but never cropped.
+        facts: one row per photo: file, width, height, bytes, sha256, blur, exposure, subject share, findings.
+        findings: warnings of the photo check, one sentence each.
+        subject: name of the subject.
+        identifier: rare token such as `sks`.
+        class_noun: such as `dog`.
+        description: true caption without the identifier, or empty.
+        dataset_hash: DVC's hash of the photo set, or `untracked:<sha256>`.
+    """
+
+    images: tuple[Tensor, ...]
+    facts: pd.DataFrame
+    findings: tuple[str, ...]
+    subject: str
+    identifier: str
+    class_noun: str
+    description: str
+    dataset_hash: str
+    record: StepRecord = field(default_factory=lambda: StepRecord("validate_photos"))
+
+    @property
+    def instance_prompt(self) -> str:
+        """The prompt that names this very subject."""
+        return f"a photo of a {self.identifier} {self.class_noun}"
+
+    @property
+    def class_prompt(self) -> str:
+        """The prompt of the subject's class, for prior preservation."""
+        return f"a photo of a {self.class_noun}"
+
+    def resized(self, size: int) -> Tensor:
+        """(n, 3, size, size): the photos, antialiased."""
+        return torch.cat(
+            [
+                torch.nn.functional.interpolate(
+                    image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
+                )
+                for image in self.images
+            ]
+        ).clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class DreamBoothCheckpoint:
+    """One UNet and text-encoder pair; the two always travel together.
+
+    Attributes:
+        step: fine-tuning step at which it was saved; 0 is the base model.
+        unet: weights of the UNet.
+        text_encoder: weights of the text encoder.
+        base_model: where tokenizer, VAE, scheduler and configs come from.
+    """
+
+    step: int
+    unet: WeightsRef
+    text_encoder: WeightsRef
+    base_model: BaseModelRef
+    record: StepRecord | None = None
+
+
+@dataclass(frozen=True)
+class CheckpointSet:
+    """All checkpoints of one fine-tuning run, as handles, by step."""
+
+    checkpoints: Mapping[int, DreamBoothCheckpoint]
+    base_model: BaseModelRef
+    record: StepRecord = field(default_factory=lambda: StepRecord("finetune_dreambooth"))
+
+    @property
+    def steps(self) -> list[int]:
+        """Saved steps, ascending."""
+        return sorted(self.checkpoints)
+
+
+@dataclass(frozen=True)
+class CheckpointChoice:
+    """Which checkpoints were chosen, and why.
+
+    Attributes:
+        scores: one row per checkpoint: step, subject_similarity, view_obedience, harmonic_mean, partial, full.
+        partial_step, full_step: the choice.
+        reason: one sentence.
+    """
+
+    scores: pd.DataFrame
+    partial_step: int
+    full_step: int
+    reason: str
+    record: StepRecord = field(default_factory=lambda: StepRecord("select_checkpoints"))
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """The recipe of a toybox subject, from which any true view is rendered; only `evaluate` may take it.
+
+    Attributes:
+        recipe: plain values, as in `ground_truth.yaml`; empty where no truth is known.
+    """
+
+    recipe: Mapping[str, object]
+
+    @property
+    def known(self) -> bool:
+        """Whether there is a truth to compare with."""
+        return bool(self.recipe)
+
+
+@dataclass(frozen=True)
+class RadianceField:
+    """A trained radiance field.
+
+    Attributes:
+        state: the field's parameters and buffers (occupancy included).
+        config: the field's configuration as plain values (`FieldConfig.model_dump()`).
+        previews: (n, 3, height, width) renders on white from evenly spread azimuths.
+        steps: training steps that were run, all stages together.
+    """
+
+    state: Mapping[str, Tensor]
+    config: Mapping[str, object]
+    previews: Tensor
+    steps: int
+    record: StepRecord = field(default_factory=lambda: StepRecord("init_nerf"))
+
+
+@dataclass(frozen=True)
+class PseudoViews:
+    """Renders that the full checkpoint turned into views of the subject.
+
+    Attributes:
+        images: (n, 3, height, width) in [0, 1].
+        renders: (n, 3, height, width), what they were made from.
+        opacity: (n, height, width) opacity of those renders.
+        cameras: the n cameras.
+        strength: img2img strength.
+    """
+
+    images: Tensor
+    renders: Tensor
+    opacity: Tensor
+    cameras: Cameras
+    strength: float
+    record: StepRecord = field(default_factory=lambda: StepRecord("generate_pseudo_views"))
+
+
+@dataclass(frozen=True)
+class AssetBundle:
+    """The exported asset: a folder with `asset.glb`, `turntable.mp4`, `frames/000.png` to `035.png`, `cameras.json`
+    and the self-contained page `asset.html`.
+
+    Attributes:
+        folder: the local folder; the materializer brings it from and to the artifact store.
+        files: paths relative to `folder`, sorted.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    record: StepRecord = field(default_factory=lambda: StepRecord("export_asset"))
+
+
+@dataclass(frozen=True)
+class EvaluationReport:
+    """How good the asset is.
+
+    Attributes:
+        metrics: by name, such as `psnr_fg`, `coarse/psnr`, `baseline_mean/psnr_fg`.
+        definitions: one sentence per metric name (without prefixes).
+        views: one row per asset and turntable view.
+        comparison: (3, height, width) truth, refined and coarse side by side.
+    """
+
+    metrics: Mapping[str, float]
+    definitions: Mapping[str, str]
+    views: pd.DataFrame
+    comparison: Tensor
+    record: StepRecord = field(default_factory=lambda: StepRecord("evaluate"))

@@ -1,0 +1,180 @@
+"""The console script. Heavy imports happen inside the commands, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from dreambooth3d.cli import environment
+from dreambooth3d.errors import DreamBooth3DError
+
+
+class _Commands(TyperGroup):
+    """Commands whose user errors end in one sentence on stderr and exit code 1."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except DreamBooth3DError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from None
+
+
+app = typer.Typer(
+    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    help="Photos of one subject in, a personalised 3D asset out.",
+)  # fmt: skip
+config_app = typer.Typer(no_args_is_help=True, help="Configuration files.")
+photos_app = typer.Typer(no_args_is_help=True, help="Photo sets.")
+runs_app = typer.Typer(no_args_is_help=True, help="Finished and running pipeline runs.")
+toybox_app = typer.Typer(no_args_is_help=True, help="The procedural world and its models.")
+app.add_typer(config_app, name="config")
+app.add_typer(photos_app, name="photos")
+app.add_typer(runs_app, name="runs")
+app.add_typer(toybox_app, name="toybox")
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def main() -> None:
+    """Run the console script."""
+    app(prog_name="dreambooth3d")
+
+
+@app.callback()
+def _enter() -> None:
+    environment.enter()
+
+
+@app.command()
+def setup() -> None:
+    """Write settings, pull the photos, initialise ZenML, register the local stack."""
+    from dreambooth3d.cli.setup import run_setup
+
+    run_setup(typer.echo)
+
+
+@app.command()
+def doctor(as_json: Json = False) -> None:
+    """Check the installation; exit code 1 if something is broken."""
+    from dreambooth3d.cli.doctor import run_doctor
+
+    if not run_doctor(as_json):
+        raise typer.Exit(1)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A YAML file such as configs/demo.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, below the file's parameters.")] = None,
+) -> None:
+    """Run the main job with overrides, for example photos.dir=my_photos photos.class_noun=duck."""
+    from dreambooth3d.cli.train import run_training
+
+    run_training(config, overrides or [])
+
+
+@config_app.command("check")
+def config_check(files: Annotated[list[str], typer.Argument(help="YAML files.")]) -> None:
+    """Check configuration files strictly; exit code 1 if one has a problem."""
+    from dreambooth3d.cli.train import check_files
+
+    if not check_files(files):
+        raise typer.Exit(1)
+
+
+@photos_app.command("check")
+def photos_check(
+    folder: Annotated[str, typer.Argument(help="A folder of photos.")],
+    class_noun: Annotated[str | None, typer.Option(help="What the subject is, where there is no subject.yaml.")] = None,
+) -> None:
+    """Check a photo set as the pipeline would."""
+    from dreambooth3d.config import PhotosConfig
+    from dreambooth3d.photos.check import inspect_folder, report_lines, resolve_folder
+    from dreambooth3d.photos.dataset import dataset_hash
+
+    config = PhotosConfig(dir=folder, class_noun=class_noun)
+    path, info = resolve_folder(config)
+    report = inspect_folder(path, config)
+    typer.echo("\n".join([f"{folder}: {info.class_noun}, {dataset_hash(config)}", *report_lines(report)]))
+
+
+@photos_app.command("fetch")
+def photos_fetch(
+    name: Annotated[str, typer.Argument(help="dog, cat, clock or can.")],
+    target: Annotated[Path | None, typer.Option(help="The folder to make; default data/NAME.")] = None,
+) -> None:
+    """Download one of four public subjects of the DreamBooth dataset (needs a network)."""
+    from dreambooth3d.photos.fetch import fetch
+
+    typer.echo(f"{fetch(name, target)}")
+
+
+@runs_app.command("list")
+def runs_list(as_json: Json = False, limit: int = 20) -> None:
+    """List runs, newest first."""
+    from dreambooth3d.cli.show import show_list
+
+    show_list(limit, as_json)
+
+
+@runs_app.command("show")
+def runs_show(run: Annotated[str, typer.Argument(help="Name, or latest.")] = "latest", as_json: Json = False) -> None:
+    """Show one run: status, metrics, parameters, artifacts."""
+    from dreambooth3d.cli.show import show_run
+
+    show_run(run, as_json)
+
+
+@runs_app.command("compare")
+def runs_compare(runs: Annotated[list[str], typer.Argument(help="Two or more runs.")], as_json: Json = False) -> None:
+    """Compare metrics, and the parameters that differ."""
+    from dreambooth3d.cli.show import show_comparison
+
+    show_comparison(runs, as_json)
+
+
+@app.command()
+def ui(port: int = 5000, host: str = "127.0.0.1") -> None:
+    """Open the MLflow UI on this product's runs."""
+    import subprocess
+
+    from dreambooth3d.cli.runs import tracking_uri
+
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
+    raise typer.Exit(subprocess.run([*command, "--host", host, "--port", str(port)], check=False).returncode)
+
+
+@toybox_app.command("render")
+def toybox_render(
+    path: Annotated[Path, typer.Argument(help="The picture to write.")],
+    size: int = 64,
+    scale: int = 1,
+    seed: int = 0,
+) -> None:
+    """Render a contact sheet of the procedural world."""
+    from dreambooth3d.toybox.sheet import contact_sheet
+
+    contact_sheet(path, size=size, scale=scale, seed=seed)
+    typer.echo(f"{path}")
+
+
+@toybox_app.command("pretrain")
+def toybox_pretrain(
+    stages: Annotated[list[str] | None, typer.Argument(help="vae, unet, scorers, card; default all four.")] = None,
+    models: Annotated[Path, typer.Option(help="Where the models go.")] = Path("models"),
+    renders: Annotated[int, typer.Option(help="Training renders per model family.")] = 120_000,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps of each stage.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Shorten each stage to about this long.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Train the bundled base model and scorers, in resumable stages."""
+    from dreambooth3d.toybox.pretraining import STAGES
+    from dreambooth3d.toybox.pretraining.stages import pretrain
+
+    pretrain(stages or STAGES, models, renders=renders, steps=steps, minutes=minutes, device=device)

@@ -1,0 +1,102 @@
+"""`dreambooth3d setup`: settings, photos, ZenML repository and stack; safe to run again at any time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from dreambooth3d.cli import environment
+from dreambooth3d.errors import DatasetError
+
+STACK, TRACKER, REGISTRY = "local_mlflow", "mlflow_tracker", "mlflow_registry"
+
+
+def run_setup(say: Callable[[str], None]) -> None:
+    """Bring everything into place that is not yet there.
+
+    Raises:
+        DatasetError: the photos could not be pulled.
+    """
+    root = environment.home()
+    script = environment.activate_script()
+    if script is None:
+        say("No virtual environment is in use: the commands of dreambooth3d set their surroundings themselves.")
+    else:
+        environment.write_activation(script, root)
+        say(f"Settings written to {_shown(script, root)}.")
+    say(pull_photos(root))
+    say(register_stack(root))
+
+
+def _shown(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
+
+
+def pull_photos(root: Path) -> str:
+    """Bring the photo sets from DVC's remote.
+
+    Raises:
+        DatasetError: with the gist of what DVC said.
+    """
+    if not (root / "data.dvc").is_file():
+        return "There is no data.dvc, so no photos were pulled."
+    from dreambooth3d.photos.tracking import recorded_entries
+
+    wanted = recorded_entries(root) or {}
+    # DVC would refuse to pull over photos that the user added; what is there already needs no pull.
+    if all((root / "data" / name).is_file() for name in wanted):
+        return "Photos are in data/."
+    if not (root / ".git").exists():
+        _dvc(root, "config", "--local", "core.no_scm", "true")
+    result = _dvc(root, "pull")
+    if result.returncode != 0:
+        lines = [line for line in (result.stderr or result.stdout).splitlines() if line.strip()]
+        gist = lines[0].removeprefix("ERROR: ") if lines else f"exit code {result.returncode}"
+        raise DatasetError(
+            f"data.dvc: the photos could not be pulled ({gist}). Restore data_store/ with `git checkout data_store`, "
+            "or put back the recorded photos with `dvc pull --force`."
+        )
+    return "Photos were pulled into data/."
+
+
+def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "dvc", *arguments]
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+
+
+def register_stack(root: Path) -> str:
+    """Make the folder a ZenML repository, and register the local stack with MLflow's tracker and registry."""
+    import logging
+
+    logging.getLogger("zenml").setLevel(logging.ERROR)
+    from zenml.client import Client
+    from zenml.enums import StackComponentType
+
+    if not Client.is_repository_directory(root):
+        Client.initialize(root)
+    client = Client(root=root)
+    parts = {
+        StackComponentType.ORCHESTRATOR: "default",
+        StackComponentType.ARTIFACT_STORE: "default",
+        StackComponentType.EXPERIMENT_TRACKER: TRACKER,
+        StackComponentType.MODEL_REGISTRY: REGISTRY,
+    }
+    for kind, name in parts.items():
+        if name != "default" and not _exists(client.get_stack_component, kind, name):
+            # No tracking_uri: the tracker then keeps its database inside the artifact store.
+            client.create_stack_component(name=name, flavor="mlflow", component_type=kind, configuration={})
+    if not _exists(client.get_stack, STACK):
+        client.create_stack(name=STACK, components=parts)
+    if client.active_stack_model.name == "default":
+        client.activate_stack(STACK)
+    return f"ZenML's active stack is {client.active_stack_model.name}."
+
+
+def _exists(get: Callable[..., object], *arguments: object) -> bool:
+    try:
+        get(*arguments, allow_name_prefix_match=False)
+    except KeyError:
+        return False
+    return True

@@ -1,0 +1,95 @@
+"""`dreambooth3d runs`: rows of MLflow as tables or JSON."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dreambooth3d.cli import runs
+from dreambooth3d.errors import RunNotFoundError
+
+
+def _quiet() -> None:
+    """Nothing but the answer on stdout: ZenML and MLflow log there."""
+    for name in ("zenml", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _number(value: object) -> str:
+    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def show_list(limit: int, as_json: bool) -> None:
+    """Print the newest runs."""
+    _quiet()
+    rows = [runs.brief(row) for row in runs.list_rows(limit)]
+    if as_json:
+        _print_json(rows)
+        return
+    table = Table()
+    for name in ("run", "subject", "preset", "status", "started", "psnr", "psnr_fg", "clip_i", "r_precision"):
+        table.add_column(name, no_wrap=name == "run")
+    for row in rows:
+        started = datetime.fromtimestamp(row.pop("started")).strftime("%Y-%m-%d %H:%M")
+        cells = [*list(row.values())[:4], started, *list(row.values())[4:]]
+        table.add_row(*map(_number, cells))
+    Console().print(table)
+
+
+def show_run(name: str, as_json: bool) -> None:
+    """Print one run."""
+    _quiet()
+    values = runs.describe(runs.find_row(name))
+    if as_json:
+        _print_json(values)
+        return
+    console = Console()
+    console.print(f"{values['run']}: {values['status']}, {values['duration_s']} s", highlight=False)
+    for title in ("tags", "metrics", "params", "artifacts"):
+        table = Table(title=title, title_justify="left", show_header=False)
+        for key, value in values[title].items():
+            table.add_row(key, _number(value))
+        console.print(table)
+
+
+def show_comparison(names: Sequence[str], as_json: bool) -> None:
+    """Print runs side by side.
+
+    Raises:
+        RunNotFoundError: fewer than two runs are named, or one does not exist.
+    """
+    if len(names) < 2:
+        raise RunNotFoundError("runs compare: name two runs at least. `dreambooth3d runs list` shows them.")
+    _quiet()
+    values = runs.compare(runs.find_row(name) for name in names)
+    if as_json:
+        _print_json(values)
+        return
+    for title, rows in values.items():
+        table = Table(title=title, title_justify="left")
+        columns = list(next(iter(rows.values()), {}))
+        for column in ["", *columns]:
+            table.add_column(column)
+        for key, cells in rows.items():
+            table.add_row(key, *(_number(cells[column]) for column in columns))
+        Console().print(table)

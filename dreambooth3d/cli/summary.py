@@ -1,0 +1,105 @@
+"""What a finished run leaves behind for a person: a folder of results, and a summary on the terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from mlflow.entities import Run
+from rich.console import Console
+from rich.table import Table
+from zenml.models import PipelineRunResponse
+
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport
+from dreambooth3d.cli.runs import duration_of, find_row, outputs_folder, tracking_uri
+from dreambooth3d.config import TrainingConfig
+
+SHOWN = (
+    "psnr",
+    "psnr_fg",
+    "ssim",
+    "mask_iou",
+    "clip_i",
+    "clip_t",
+    "r_precision",
+    "janus_excess",
+    "janus_rate",
+    "front_recall",
+)
+COLUMNS = {"asset": "", "coarse": "coarse/", "mean image": "baseline_mean/", "truth": "truth/"}
+
+
+def write_outputs(run: PipelineRunResponse, config: TrainingConfig) -> Path:
+    """Copy asset, turntable, viewer page and report to `outputs/<run>/`."""
+    folder = outputs_folder(run.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    bundle: AssetBundle = _output(run, "export_asset")
+    for name in bundle.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(bundle.folder) / name, folder / name)
+    report: EvaluationReport = _output(run, "evaluate")
+    metrics = {"metrics": dict(report.metrics), "definitions": dict(report.definitions)}
+    (folder / "report.json").write_text(json.dumps(metrics, indent=2))
+    (folder / "views.csv").write_text(report.views.to_csv(index=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return folder
+
+
+def _output(run: PipelineRunResponse, step: str) -> object:
+    (versions,) = run.steps[step].outputs.values()
+    return versions[0].load()
+
+
+def print_summary(run: PipelineRunResponse, folder: Path) -> None:
+    """Print metrics, time per stage, where the results are, and how to open MLflow."""
+    row = find_row(run.name)
+    # The zenml command sends sys.stdout to stderr, to keep its logs apart from answers; this is an answer.
+    console = Console(file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
+    console.print()
+    console.print(_metrics_table(row.data.metrics))
+    console.print(_time_table(row))
+    # Not wrapped, so that paths can be copied.
+    for line in _places(row, folder):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def _metrics_table(metrics: Mapping[str, float]) -> Table:
+    table = Table(title="Metrics (36 turntable views on white; PSNR in dB)", title_justify="left")
+    table.add_column("metric")
+    known = {name for name, prefix in COLUMNS.items() if any(key.startswith(f"evaluate/{prefix}") for key in metrics)}
+    used = {name: prefix for name, prefix in COLUMNS.items() if name in known}
+    for name in used:
+        table.add_column(name, justify="right")
+    for metric in SHOWN:
+        values = [metrics.get(f"evaluate/{prefix}{metric}") for prefix in used.values()]
+        if values[0] is not None:
+            table.add_row(metric, *("" if value is None else f"{value:.3f}" for value in values))
+    return table
+
+
+def _time_table(row: Run) -> Table:
+    metrics = row.data.metrics
+    table = Table(title=f"Time per stage (this run: {duration_of(row):.0f} s)", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    table.add_column("")
+    stages = [key.removesuffix("/cached") for key in metrics if key.endswith("/cached")]
+    for stage in stages:
+        seconds = metrics.get(f"{stage}/seconds", 0.0)
+        table.add_row(stage, f"{seconds:.1f}", "from the cache" if metrics[f"{stage}/cached"] else "")
+    return table
+
+
+def _places(row: Run, folder: Path) -> list[str]:
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return [
+        f"Asset       {shown}/asset.glb",
+        f"Viewer      {shown}/asset.html",
+        f"Turntable   {shown}/turntable.mp4",
+        f"Report      {shown}/report.json",
+        f"MLflow UI   dreambooth3d ui   (or: mlflow ui --backend-store-uri {tracking_uri()})",
+    ]

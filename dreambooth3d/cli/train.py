@@ -1,0 +1,84 @@
+"""`dreambooth3d train` and `config check`: the pipeline's front door with overrides."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dreambooth3d.errors import ConfigError, DreamBooth3DError
+
+
+def run_training(config: str, overrides: Sequence[str]) -> None:
+    """Check the resolved configuration, then run the main job with it.
+
+    Raises:
+        DreamBooth3DError: a user's error, also one in a step.
+    """
+    from pipelines.checking import check_file
+    from pipelines.preflight import preflight
+
+    with tempfile.TemporaryDirectory() as temporary:
+        # Under the preset's own name, which becomes a tag of the run.
+        resolved = Path(temporary) / f"{Path(config).stem}.yaml"
+        resolved.write_text(yaml.safe_dump(resolve(config, overrides), sort_keys=False))
+        try:
+            # Before ZenML is started, so that a bad input costs nothing and writes nothing.
+            preflight(check_file(resolved))
+        except ConfigError as error:
+            raise ConfigError(str(error).replace(str(resolved), _shown(config, overrides))) from None
+        from pipelines.training import dreambooth3d
+
+        dreambooth3d.with_options(config_path=str(resolved))()
+
+
+def _shown(config: str, overrides: Sequence[str]) -> str:
+    return f"{config} with overrides" if overrides else config
+
+
+def resolve(config: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """A pipeline's YAML with `key.sub=value` overrides of its parameters.
+
+    Raises:
+        ConfigError: no such file, no YAML, or an override without `=`.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from pipelines.checking import read_yaml
+
+    values = read_yaml(config)
+    for override in overrides:
+        if "=" not in override:
+            raise ConfigError(f"{override}: is no override. Write key.sub=value, for example photos.class_noun=duck.")
+    try:
+        merged = OmegaConf.merge(values.get("parameters") or {}, OmegaConf.from_dotlist(list(overrides)))
+        return {**values, "parameters": OmegaConf.to_container(merged, resolve=True)}
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
+        gist = str(error).splitlines()[0]
+        raise ConfigError(f"{' '.join(overrides)}: cannot be merged into {config} ({gist}).") from None
+
+
+def check_files(files: Sequence[str]) -> bool:
+    """Print one line per problem, to stderr, or that a file is fine; whether all are."""
+    import typer
+
+    from pipelines.checking import list_problems, read_yaml
+
+    good = True
+    for file in files:
+        try:
+            problems = list_problems(read_yaml(file))
+        except DreamBooth3DError as error:
+            typer.echo(f"Error: {error}", err=True)
+            good = False
+            continue
+        for problem in problems:
+            typer.echo(f"Error: {file}: {problem}", err=True)
+        if not problems:
+            typer.echo(f"{file}: OK")
+        good = good and not problems
+    return good

@@ -1,0 +1,390 @@
+"""Configuration: one frozen model per step, every field documented, unknown keys refused. Units are in the names."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+Encoding = Literal["auto", "torch", "tcnn", "dense"]
+Sampling = Literal["auto", "dense", "occupancy"]
+
+
+class Section(BaseModel):
+    """Base of all sections: immutable, and strict about names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class PhotosConfig(Section):
+    """Which photos, and how strictly they are checked. `subject`, or `dir` with `class_noun`; `dir` wins."""
+
+    subject: str | None = None
+    """A folder name under data/, described by its subject.yaml."""
+    dir: str | None = None
+    """A folder of photos outside data/, relative to the current directory; needs class_noun or a subject.yaml there."""
+    class_noun: str | None = None
+    """What the subject is, for example dog; overrides subject.yaml."""
+    identifier: str | None = None
+    """A rare token that will stand for the subject; overrides subject.yaml. Default sks."""
+    description: str | None = None
+    """The subject's caption without identifier, for R-precision."""
+    min_count: Positive = 3
+    """Fewer photos are an error."""
+    max_count: Positive = 20
+    """More photos are an error."""
+    min_side_px: Positive = 64
+    """A shorter side below this is an error."""
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=64)] = 4
+    """Perceptual hashes (64 bits) that differ by at most this many bits are near-duplicates."""
+    min_sharpness: Annotated[float, Field(ge=0)] = 5.0e-4
+    """Variance of the Laplacian at 128 px below which a photo counts as blurred."""
+    exposure_range: Range = (0.08, 0.96)
+    """Mean luminance outside this range gives a warning."""
+    min_subject_share: Share = 0.02
+    """Estimated share of the frame below which the subject counts as small."""
+
+
+class BaseModelConfig(Section):
+    """The text-to-image model to personalise, in Stable Diffusion's layout."""
+
+    path: str = "models/toybox"
+    """Hub id or local folder."""
+    revision: str | None = None
+    """Commit of a hub model."""
+    variant: str | None = None
+    """Weight variant such as fp16."""
+
+
+class ScorersConfig(Section):
+    """Two different CLIP models: one steers, the other only judges."""
+
+    selector: str = "models/selector"
+    """Scorer of everything that steers: checkpoint selection, guards."""
+    judge: str = "models/judge"
+    """Scorer of the evaluation, loaded by evaluate only."""
+
+
+class RecipeConfig(Section):
+    """Which stages run, and with which checkpoint."""
+
+    init_from: Literal["partial", "full"] = "partial"
+    """Checkpoint that guides the first radiance field."""
+    pseudo_views: bool = True
+    """Make pseudo views with the full checkpoint."""
+    multiview: bool = True
+    """Fine-tune the partial checkpoint on pseudo and real photos together."""
+    refine_with: Literal["multiview", "full", "none"] = "multiview"
+    """Checkpoint that guides the refinement; none exports the first field."""
+
+    @model_validator(mode="after")
+    def _stages_fit_together(self) -> Self:
+        if self.multiview and not self.pseudo_views:
+            raise ValueError("multiview needs pseudo_views: set recipe.pseudo_views=true or recipe.multiview=false")
+        if self.refine_with == "multiview" and not self.multiview:
+            raise ValueError("refine_with=multiview needs recipe.multiview=true")
+        return self
+
+
+class FinetuneConfig(Section):
+    """DreamBooth fine-tuning of UNet and text encoder with prior preservation."""
+
+    steps: Positive = 400
+    """Optimiser steps."""
+    checkpoint_every: Positive = 50
+    """A loadable UNet and text-encoder pair is kept every so many steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5.0e-5
+    """Peak learning rate of AdamW."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    """Linear warm-up."""
+    batch_size: Positive = 4
+    """Instance images per step; as many class images come on top."""
+    train_text_encoder: bool = True
+    """Also train the text encoder."""
+    prior_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the prior-preservation loss; 0 turns it off."""
+    class_images: Positive = 64
+    """Images of the class, generated once by the base model and cached by content."""
+    class_guidance_scale: float = 3.0
+    """Classifier-free guidance scale for the class images."""
+    class_inference_steps: Positive = 20
+    """Denoising steps for the class images."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
+    """AdamW weight decay."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient."""
+    background_augmentation: bool = False
+    """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
+    class_view_prompts: bool = False
+    """Also generate class images under view prompts (front, side, back, overhead), so that these keep their meaning."""
+    sample_every_checkpoint: bool = True
+    """Draw a sample grid per checkpoint under fixed prompts and seeds."""
+    sample_guidance_scale: float = 4.0
+    """Classifier-free guidance scale of the sample grids."""
+    sample_inference_steps: Positive = 12
+    """Denoising steps of the sample grids."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Passed to accelerate."""
+
+
+class SelectConfig(Section):
+    """Choice of the partial and the full checkpoint by measurement."""
+
+    partial_step: int | None = None
+    """Force the partial checkpoint."""
+    full_step: int | None = None
+    """Force the full checkpoint."""
+    samples_per_view: Positive = 4
+    """Images per view prompt and checkpoint."""
+    guidance_scale: float = 4.0
+    """Classifier-free guidance scale of the samples."""
+    inference_steps: Positive = 15
+    """Denoising steps of the samples."""
+    batch_size: Positive = 16
+    """Samples drawn at once."""
+    plateau_tolerance: Share = 0.01
+    """full is the first step whose subject similarity is within this share of the best."""
+
+
+class FieldConfig(Section):
+    """The radiance field."""
+
+    encoding: Encoding = "auto"
+    """Where features come from: a hash grid (tcnn on CUDA where importable, torch elsewhere) or a dense volume."""
+    levels: Positive = 10
+    """Levels of the hash grid."""
+    features_per_level: Positive = 2
+    """Features per level."""
+    log2_table_size: Annotated[int, Field(ge=8, le=24)] = 17
+    """Entries per level of the hash table, as a power of two."""
+    base_resolution: Positive = 8
+    """Cells per side of the coarsest level."""
+    level_scale: Annotated[float, Field(gt=1)] = 1.5
+    """Growth of the resolution from level to level."""
+    volume_resolution: Positive = 48
+    """Cells per side of the dense volume (encoding: dense)."""
+    hidden_width: Positive = 64
+    """Width of the small network behind the hash grid."""
+    density_scale: Annotated[float, Field(gt=0)] = 25.0
+    """Factor on the activated density, in inverse world units."""
+    blob_density: float = 10.0
+    """Logit of the initial density blob at the origin; it falls linearly to 0 at blob_radius and on below it."""
+    blob_radius: Annotated[float, Field(gt=0)] = 0.5
+    """Radius of the initial density blob in world units."""
+    background: Literal["learned", "white", "network"] = "learned"
+    """What lies behind the field while it learns: one learned colour, white, or a small environment network."""
+
+
+class RenderConfig(Section):
+    """How rays are sampled."""
+
+    sampler: Sampling = "auto"
+    """dense everywhere, or nerfacc's occupancy grid on CUDA; auto picks by device."""
+    size: Positive = 64
+    """Rays per image side while training; images are upsampled to the guidance's size."""
+    samples_per_ray: Positive = 64
+    """Samples between the two bounds of a ray."""
+    occupancy_resolution: Positive = 32
+    """Cells per side of the grid that masks empty space."""
+    occupancy_every: Positive = 16
+    """Steps between updates of that grid."""
+    occupancy_threshold: Annotated[float, Field(gt=0)] = 0.01
+    """Opacity of a cell below which it counts as empty."""
+
+
+class CameraConfig(Section):
+    """The range of random training cameras."""
+
+    elevation_deg: Range = (-10.0, 80.0)
+    """Elevation range."""
+    distance: Range = (2.3, 2.7)
+    """Distance range in world units."""
+    fov_y_deg: Range = (39.0, 45.0)
+    """Range of the vertical field of view."""
+
+
+class GuidanceConfig(Section):
+    """Score distillation."""
+
+    guidance_scale: Range = (15.0, 15.0)
+    """Classifier-free guidance scale at the start and at the end."""
+    max_timestep: Range = (0.98, 0.5)
+    """Largest timestep as a share of all, at the start and at the end."""
+    min_timestep: Range = (0.02, 0.02)
+    """Smallest timestep as a share of all, at the start and at the end."""
+    weighting: Literal["sds", "uniform"] = "sds"
+    """w(t): sds is 1 - alpha_bar, uniform is 1."""
+    perp_neg: bool = False
+    """Perp-Neg: subtract the perpendicular part of the other views' scores."""
+    perp_neg_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of the Perp-Neg term."""
+    negative_prompt: str = ""
+    """Prompt of the unconditional branch."""
+    rescale: Share = 0.0
+    """Rescaling of the guided score towards the conditional one's spread (0 off), against over-saturation."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    """Clip each latent gradient element to this magnitude."""
+
+
+class ShadingConfig(Section):
+    """Albedo first, then also diffuse and textureless shading under a random light."""
+
+    albedo_only_share: Share = 1.0
+    """Share of the stage that uses albedo only."""
+    diffuse_probability: Share = 0.5
+    """Afterwards: probability of diffuse shading; textureless takes half of it."""
+    ambient: Share = 0.6
+    """Ambient light of the diffuse shading."""
+
+
+class RegularizerConfig(Section):
+    """Weights of the regularisers."""
+
+    sparsity: Annotated[float, Field(ge=0)] = 1.0
+    """sqrt(opacity^2 + 0.01), mean over rays."""
+    opacity: Annotated[float, Field(ge=0)] = 0.1
+    """Binary entropy of the opacity, mean over rays."""
+    orientation: Annotated[float, Field(ge=0)] = 0.0
+    """Normals that face away from the camera, as in Ref-NeRF."""
+    distortion: Annotated[float, Field(ge=0)] = 0.0
+    """Spread of the weights along a ray, as in Mip-NeRF 360."""
+    smoothness: Annotated[float, Field(ge=0)] = 0.0
+    """Total variation of the dense volume's logits, or difference of neighbouring normals for the hash grid."""
+
+
+class DistillConfig(Section):
+    """One stage of score distillation."""
+
+    steps: Positive = 600
+    """Optimiser steps."""
+    views_per_step: Positive = 4
+    """Cameras per step."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0e-2
+    """Adam's learning rate at the start."""
+    final_learning_rate: Annotated[float, Field(gt=0)] = 2.0e-3
+    """Adam's learning rate at the end (exponential decay)."""
+    render: RenderConfig = RenderConfig()
+    cameras: CameraConfig = CameraConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    shading: ShadingConfig = ShadingConfig()
+    regularizers: RegularizerConfig = RegularizerConfig()
+    random_background_probability: Share = 0.5
+    """Probability per step of a random plain background instead of the field's own."""
+    random_background_range: Range = (0.0, 1.0)
+    """Range of each colour channel of a random plain background."""
+    convergence_patience: int = 0
+    """Stop when previews have changed by less than convergence_tolerance for this many checks; 0 never stops."""
+    convergence_tolerance: Annotated[float, Field(gt=0)] = 2.0e-3
+    """Mean absolute change of the previews between checks that counts as none."""
+    check_every: Positive = 100
+    """Steps between previews, guard checks and convergence checks."""
+    collapse_retries: Annotated[int, Field(ge=0)] = 1
+    """New seeds to try after a collapse."""
+
+
+class InitNerfConfig(DistillConfig):
+    """Stage 1: a first field by score distillation from the partial checkpoint."""
+
+    field: FieldConfig = FieldConfig()
+
+
+class PseudoViewsConfig(Section):
+    """Stage 2: renders turned into views of the subject by img2img with the full checkpoint."""
+
+    count: Positive = 20
+    """Distinct cameras, evenly spread."""
+    elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)
+    """Elevations that the cameras cycle through."""
+    strength: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """img2img strength: the share of the noise schedule that is redone."""
+    guidance_scale: float = 4.0
+    """Classifier-free guidance scale."""
+    inference_steps: Positive = 30
+    """Denoising steps of the full schedule."""
+    render: RenderConfig = RenderConfig()
+
+
+class MultiviewConfig(Section):
+    """The partial checkpoint fine-tuned further on pseudo and real photos together."""
+
+    steps: Positive = 100
+    """Optimiser steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
+    """Learning rate of AdamW."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    """Linear warm-up."""
+    batch_size: Positive = 4
+    """Images per step."""
+    real_share: Share = 0.4
+    """Share of real photos in a batch."""
+    train_text_encoder: bool = True
+    """Also train the text encoder."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
+    """AdamW weight decay."""
+    background_augmentation: bool = False
+    """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Passed to accelerate."""
+
+
+class RefineNerfConfig(DistillConfig):
+    """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
+
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 10.0
+    """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
+    reconstruction_views: Positive = 2
+    """Pseudo views per step."""
+
+
+class EvaluateConfig(Section):
+    """Evaluation with the judge, and against ground truth where it is known."""
+
+    size: Positive = 64
+    """Side of the scored images in pixels."""
+    samples_per_ray: Positive = 96
+    """Samples per ray of the scored renders."""
+
+
+class ExportConfig(Section):
+    """The exported asset."""
+
+    mesh_resolution: Positive = 96
+    """Grid cells per side for marching cubes."""
+    mesh_threshold: Annotated[float, Field(gt=0)] = 10.0
+    """Density of the surface, in inverse world units."""
+    frame_size: Positive = 256
+    """Side of the turntable frames in pixels."""
+    frame_rays: Positive = 128
+    """Rays per side for them; frames are upsampled."""
+    samples_per_ray: Positive = 96
+    """Samples per ray."""
+    frames_per_second: Positive = 12
+    """Speed of the turntable."""
+    page_limit_mb: Annotated[float, Field(gt=0)] = 3.0
+    """Largest size of the viewer page in megabytes; a larger mesh is shown there at a coarser resolution."""
+
+
+class TrainingConfig(Section):
+    """The parameters of `pipelines.training.dreambooth3d`: one section per step."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    photos: PhotosConfig = PhotosConfig()
+    base_model: BaseModelConfig = BaseModelConfig()
+    scorers: ScorersConfig = ScorersConfig()
+    recipe: RecipeConfig = RecipeConfig()
+    finetune_dreambooth: FinetuneConfig = FinetuneConfig()
+    select_checkpoints: SelectConfig = SelectConfig()
+    init_nerf: InitNerfConfig = InitNerfConfig()
+    generate_pseudo_views: PseudoViewsConfig = PseudoViewsConfig()
+    finetune_multiview: MultiviewConfig = MultiviewConfig()
+    refine_nerf: RefineNerfConfig = RefineNerfConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export_asset: ExportConfig = ExportConfig()

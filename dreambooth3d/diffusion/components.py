@@ -1,0 +1,227 @@
+"""A text-to-image model's parts, loaded once, and the few operations that everything else is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+from transformers.utils import logging as transformers_logging
+
+from dreambooth3d.artifacts import BaseModelRef, DreamBoothCheckpoint
+from dreambooth3d.diffusion import base_model
+from dreambooth3d.errors import BaseModelError
+
+
+@dataclass
+class Components:
+    """Tokenizer, text encoder, VAE, UNet and scheduler of one latent diffusion model.
+
+    `scheduler` holds the noise schedule; it is never stepped, so that components can be shared.
+    """
+
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    vae: AutoencoderKL
+    unet: UNet2DConditionModel
+    scheduler: DDIMScheduler
+    base: BaseModelRef
+    device: torch.device
+    dtype: torch.dtype
+    _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
+    _alphas_cumprod: Tensor | None = field(default=None, repr=False)
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side of the images that the model was made for."""
+        return self.unet.config.sample_size * self.latent_cell
+
+    @property
+    def latent_cell(self) -> int:
+        """Pixels per side of one latent cell."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one image's latents."""
+        size = self.unet.config.sample_size
+        return self.unet.config.in_channels, size, size
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """(timesteps,) share of the signal's variance that is left at each timestep, float32 on the device."""
+        if self._alphas_cumprod is None:
+            self._alphas_cumprod = self.scheduler.alphas_cumprod.to(self.device, torch.float32)
+        return self._alphas_cumprod
+
+    def require_known_words(self, noun: str, identifier: str | None = None) -> None:
+        """See `base_model.require_known_words`."""
+        base_model.require_known_words(self.tokenizer, noun, identifier)
+
+    def tokenize(self, prompts: list[str]) -> Tensor:
+        """(n, tokens) token ids, padded to the model's length, on the device."""
+        length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
+        batch = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        return batch.input_ids.to(self.device)
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: list[str]) -> Tensor:
+        """(n, tokens, dim) text embeddings; each distinct prompt is encoded once and remembered."""
+        new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
+        if new:
+            hidden = self.text_encoder(self.tokenize(new))[0]
+            self._embeddings.update(zip(new, hidden, strict=True))
+        return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    def forget_prompts(self) -> None:
+        """Drop remembered embeddings, after the text encoder's weights changed."""
+        self._embeddings.clear()
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Latents of images: the posterior's mean, scaled to about unit variance; differentiable.
+
+        Args:
+            images: (n, 3, height, width) in [0, 1]; resized bilinearly to the model's size where needed.
+
+        Returns:
+            (n, channels, size / cell, size / cell) float32.
+        """
+        size = self.image_size
+        if images.shape[-2:] != (size, size):
+            smaller = size < max(images.shape[-2:])
+            images = nn.functional.interpolate(
+                images, size=(size, size), mode="bilinear", antialias=smaller, align_corners=False
+            )
+        posterior = self.vae.encode((images * 2 - 1).to(self.dtype)).latent_dist
+        return posterior.mean.float() * self.vae.config.scaling_factor
+
+    def decode_latents(self, latents: Tensor) -> Tensor:
+        """(n, 3, height, width) float32 images in [0, 1] of latents."""
+        images = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype)).sample
+        return (images.float() * 0.5 + 0.5).clamp(0, 1)
+
+    def predict(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        """The UNet's raw output, float32: noise or velocity, as `scheduler.config.prediction_type` says.
+
+        Args:
+            noisy: (n, channels, h, w) noisy latents.
+            timesteps: (n,) or scalar.
+            embeddings: (n, tokens, dim).
+        """
+        output = self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=embeddings.to(self.dtype))
+        return output.sample.float()
+
+    def predict_noise(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        """Like `predict`, but always the noise, also for a model that predicts velocity (Salimans and Ho 2022)."""
+        output = self.predict(noisy, timesteps, embeddings)
+        if self.scheduler.config.prediction_type != "v_prediction":
+            return output
+        alpha = self.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        return alpha.sqrt() * output + (1 - alpha).sqrt() * noisy
+
+
+def load_components(
+    base: BaseModelRef,
+    device: torch.device | str,
+    checkpoint: DreamBoothCheckpoint | None = None,
+    *,
+    dtype: torch.dtype | None = None,
+    trainable: bool = False,
+) -> Components:
+    """Load a base model, with a checkpoint's UNet and text encoder in place of its own where one is given.
+
+    Args:
+        base: the base model.
+        device: where the networks go.
+        checkpoint: a fine-tuned UNet and text-encoder pair.
+        dtype: of the networks; by default float16 for inference on CUDA, else float32.
+        trainable: leave UNet and text encoder with gradients, in float32; otherwise everything is frozen.
+
+    Raises:
+        BaseModelError: the model is missing, incomplete or damaged, or the checkpoint does not fit it.
+    """
+    device = torch.device(device)
+    if dtype is None:
+        dtype = torch.float16 if device.type == "cuda" and not trainable else torch.float32
+    folder = base_model.model_folder(base)
+    base_model.check_folder(folder, base.variant)
+    try:
+        with _no_progress_bars():
+            parts = _load_parts(folder, base.variant)
+    except BaseModelError:
+        raise
+    except Exception as error:  # diffusers and transformers raise many kinds for a folder that does not fit together
+        raise BaseModelError(
+            f"{folder}: this base model could not be loaded ({error}). Restore the folder, or set base_model.path to "
+            "a complete one."
+        ) from error
+    if checkpoint is not None:
+        _load_checkpoint(parts, checkpoint)
+    for name in base_model.NETWORKS:
+        train = trainable and name != "vae"
+        network = parts[name].to(device).requires_grad_(train).eval()
+        if dtype != torch.float32:  # diffusers warns about any cast, also one that changes nothing
+            network.to(dtype)
+    return Components(**parts, base=base, device=device, dtype=dtype)
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing a bar per load: a model is loaded many times in one run."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _load_parts(folder: Path, variant: str | None) -> dict[str, object]:
+    """All parts, float32 on the CPU."""
+    options = {"variant": variant, "use_safetensors": True, "output_loading_info": True, "torch_dtype": torch.float32}
+    classes = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
+    parts: dict[str, object] = {}
+    for name, kind in classes.items():
+        if name == "text_encoder":
+            loading = {**options, "dtype": options["torch_dtype"]}
+            del loading["torch_dtype"]
+        else:
+            loading = {**options, "low_cpu_mem_usage": False}
+        parts[name], info = kind.from_pretrained(folder, subfolder=name, **loading)
+        # Buffers such as position ids may be absent; a missing weight would be left random.
+        missing = set(info["missing_keys"]) & {key for key, _ in parts[name].named_parameters()}
+        if missing:
+            raise BaseModelError(
+                f"{folder / name}: the weights lack {min(missing)} and {len(missing) - 1} more. Restore the folder, "
+                "or set base_model.path to a complete one."
+            )
+    parts["tokenizer"] = CLIPTokenizer.from_pretrained(folder, subfolder="tokenizer")
+    # A latent model's samples are not bounded by 1, so they must never be clipped, whatever an old config says.
+    parts["scheduler"] = DDIMScheduler.from_pretrained(folder, subfolder="scheduler", clip_sample=False)
+    return parts
+
+
+def _load_checkpoint(parts: dict[str, object], checkpoint: DreamBoothCheckpoint) -> None:
+    for name, weights in (("unet", checkpoint.unet), ("text_encoder", checkpoint.text_encoder)):
+        try:
+            parts[name].load_state_dict(_renamed(weights.load(), parts[name]))
+        except (RuntimeError, SafetensorError) as error:
+            raise BaseModelError(
+                f"{weights.uri}: this checkpoint is damaged or does not fit the base model "
+                f"{checkpoint.base_model.path}. Use the base model that it was fine-tuned from, or fine-tune again."
+            ) from error
+
+
+def _renamed(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Weights under the network's own names: versions of transformers differ in a text encoder's prefix."""
+    names, prefix = set(network.state_dict()), "text_model."
+    if any(name.startswith(prefix) for name in names):
+        return {name if name in names else prefix + name: value for name, value in weights.items()}
+    return {name.removeprefix(prefix): value for name, value in weights.items()}

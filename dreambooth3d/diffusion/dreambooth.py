@@ -1,0 +1,205 @@
+"""DreamBooth: teach a text-to-image model one subject from a few photos, with prior preservation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from torch import Tensor
+
+from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint, PseudoViews, SubjectPhotos
+from dreambooth3d.config import FinetuneConfig, MultiviewConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.diffusion.backgrounds import with_random_backgrounds
+from dreambooth3d.diffusion.class_images import class_images
+from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.diffusion.prompts import view_prompt, view_prompts
+from dreambooth3d.diffusion.sampling import BATCH_SIZE, sample
+from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingResult, TrainingSettings
+from dreambooth3d.images import sheet
+from dreambooth3d.nerf.cameras import VIEW_WORDS
+
+BACKGROUND_COPIES = 8
+SAMPLES_PER_VIEW = 2
+
+
+def finetune(
+    photos: SubjectPhotos, base_model: BaseModelRef, config: FinetuneConfig, seed: int, context: StepContext
+) -> CheckpointSet:
+    """Fine-tune UNet and text encoder on the subject's photos, keeping a checkpoint every so many steps.
+
+    Args:
+        photos: the subject.
+        base_model: where to start.
+        config: how to train.
+        seed: of everything random.
+        context: an earlier, interrupted run in the same work folder is continued.
+
+    Returns:
+        Checkpoints by step, the base model's own weights as step 0 included.
+
+    Raises:
+        BaseModelError: the base model is missing or damaged, or does not know the class noun.
+        DreamBooth3DError: training diverged.
+
+    Source: DreamBooth (Ruiz et al. 2022).
+    """
+    components = load_components(base_model, context.device, trainable=True)
+    components.require_known_words(photos.class_noun, photos.identifier)
+    groups = [
+        _photo_group("instance", components, photos, config.batch_size, 1.0, config.background_augmentation, seed)
+    ]
+    if config.prior_weight > 0:
+        groups.append(_class_group(components, photos, config, seed, context))
+    settings = TrainingSettings(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        gradient_clip=config.gradient_clip,
+        train_text_encoder=config.train_text_encoder,
+        mixed_precision=config.mixed_precision,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+    def draw_samples(step: int) -> Tensor | None:
+        if not config.sample_every_checkpoint:
+            return None
+        return sample_grid(components, photos, config.sample_guidance_scale, config.sample_inference_steps, seed)
+
+    result = Trainer(components, groups, settings, seed, context, draw_samples).run()
+    _report(result, context)
+    checkpoints = {checkpoint.step: checkpoint for checkpoint in result.checkpoints.values()}
+    return CheckpointSet(checkpoints, base_model, context.log.record())
+
+
+def finetune_multiview(
+    checkpoint: DreamBoothCheckpoint,
+    pseudo: PseudoViews,
+    photos: SubjectPhotos,
+    config: MultiviewConfig,
+    seed: int,
+    context: StepContext,
+) -> DreamBoothCheckpoint:
+    """Continue the partial checkpoint on pseudo views, under their view prompts, and real photos together.
+
+    Args:
+        checkpoint: the partial checkpoint.
+        pseudo: views of the subject with their cameras.
+        photos: the real photos, under the prompt without a view.
+        config: how to train.
+
+    Returns:
+        The new checkpoint; its step counts on from the partial one's.
+
+    Source: DreamBooth3D (Raj et al. 2023), stage 3.
+    """
+    components = load_components(checkpoint.base_model, context.device, checkpoint, trainable=True)
+    real = round(config.batch_size * config.real_share)
+    counts = {"pseudo": config.batch_size - real, "photo": real}
+    share = {name: count / config.batch_size for name, count in counts.items()}
+    groups = []
+    if counts["pseudo"]:
+        latents = _latents(components, pseudo.images)
+        prompts = view_prompts(photos.instance_prompt, pseudo.cameras)
+        groups.append(ImageGroup("pseudo", latents, prompts, counts["pseudo"], share["pseudo"]))
+    if counts["photo"]:
+        augment = config.background_augmentation
+        groups.append(_photo_group("photo", components, photos, counts["photo"], share["photo"], augment, seed))
+    settings = TrainingSettings(
+        steps=config.steps,
+        learning_rate=config.learning_rate,
+        warmup_steps=config.warmup_steps,
+        weight_decay=config.weight_decay,
+        gradient_clip=config.gradient_clip,
+        train_text_encoder=config.train_text_encoder,
+        mixed_precision=config.mixed_precision,
+        first_step=checkpoint.step,
+    )
+    result = Trainer(components, groups, settings, seed, context).run()
+    _report(result, context)
+    context.log.image("samples", sample_grid(components, photos, 4.0, 12, seed))
+    last = result.checkpoints[max(result.checkpoints)]
+    return dataclasses.replace(last, record=context.log.record())
+
+
+def _photo_group(
+    name: str,
+    components: Components,
+    photos: SubjectPhotos,
+    count: int,
+    weight: float,
+    augment_background: bool,
+    seed: int,
+) -> ImageGroup:
+    """The real photos under the subject's prompt. They are not mirrored: a subject need not be symmetric."""
+    images = photos.resized(components.image_size)
+    if augment_background:
+        images = with_random_backgrounds(images, BACKGROUND_COPIES, torch.Generator().manual_seed(seed))
+    prompts = [photos.instance_prompt] * len(images)
+    return ImageGroup(name, _latents(components, images), prompts, count, weight)
+
+
+def _class_group(
+    components: Components, photos: SubjectPhotos, config: FinetuneConfig, seed: int, context: StepContext
+) -> ImageGroup:
+    """Class images by the base model itself, under the class prompt, and under view prompts where asked for."""
+    kinds = [photos.class_prompt]
+    if config.class_view_prompts:
+        kinds += [view_prompt(photos.class_prompt, word) for word in VIEW_WORDS]
+    prompts = [kinds[index % len(kinds)] for index in range(config.class_images)]
+    images = class_images(
+        components,
+        prompts,
+        guidance_scale=config.class_guidance_scale,
+        steps=config.class_inference_steps,
+        seed=seed,
+        progress=context.progress,
+    )
+    context.log.image("class_images", sheet(images[:16], 8))
+    return ImageGroup("prior", _latents(components, images), prompts, config.batch_size, config.prior_weight)
+
+
+@torch.no_grad()
+def _latents(components: Components, images: Tensor) -> Tensor:
+    """Latents (n, channels, h, w) of images, encoded once for all steps."""
+    batches = images.split(BATCH_SIZE)
+    return torch.cat([components.encode_images(batch.to(components.device)) for batch in batches])
+
+
+def sample_grid(components: Components, photos: SubjectPhotos, guidance_scale: float, steps: int, seed: int) -> Tensor:
+    """uint8 (height, width, 3) sheet of the subject under each view prompt, one column per view word, fixed seed."""
+    words = [word for _ in range(SAMPLES_PER_VIEW) for word in VIEW_WORDS]
+    prompts = [view_prompt(photos.instance_prompt, word) for word in words]
+    training = components.unet.training, components.text_encoder.training
+    components.unet.eval(), components.text_encoder.eval()
+    images = sample(components, prompts, guidance_scale=guidance_scale, steps=steps, seed=seed)
+    components.unet.train(training[0]), components.text_encoder.train(training[1])
+    components.forget_prompts()
+    grid = sheet(images, len(VIEW_WORDS))
+    return (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()
+
+
+def _report(result: TrainingResult, context: StepContext) -> None:
+    """Final figures of a training."""
+    context.log.metrics(steps=result.steps_done, checkpoints=len(result.checkpoints))
+    context.log.params(interrupted=result.interrupted)
+
+
+def export_pipeline(checkpoint: DreamBoothCheckpoint, folder: Path | str) -> Path:
+    """Write a checkpoint as a complete model folder that `StableDiffusionPipeline.from_pretrained` loads."""
+    parts = load_components(checkpoint.base_model, "cpu", checkpoint)
+    pipeline = StableDiffusionPipeline(
+        vae=parts.vae,
+        text_encoder=parts.text_encoder,
+        tokenizer=parts.tokenizer,
+        unet=parts.unet,
+        scheduler=parts.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    return Path(folder)

@@ -1,0 +1,53 @@
+"""Ways to combine a denoiser's predictions under several prompts into one."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+_EPS = 1e-8
+
+
+def classifier_free(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022): move from the unconditional past the conditional prediction."""
+    return unconditional + scale * (conditional - unconditional)
+
+
+def perpendicular(vector: Tensor, direction: Tensor) -> Tensor:
+    """The part of each `vector` (n, ...) that is orthogonal to its `direction` (n, ...)."""
+    dimensions = tuple(range(1, vector.ndim))
+    length = direction.square().sum(dimensions, keepdim=True).clamp_min(_EPS)
+    return vector - (vector * direction).sum(dimensions, keepdim=True) / length * direction
+
+
+def perp_neg(unconditional: Tensor, conditional: Tensor, negatives: Tensor, weights: Tensor, scale: float) -> Tensor:
+    """Classifier-free guidance that also moves away from negative prompts, but never against the wanted one.
+
+    Args:
+        unconditional, conditional: (n, c, h, w).
+        negatives: (n, k, c, h, w) predictions under the k negative prompts.
+        weights: (n, k), zero or negative.
+        scale: guidance scale.
+
+    Source: Perp-Neg (Armandpour et al. 2023), algorithm 1.
+    """
+    wanted = conditional - unconditional
+    total = wanted
+    for index in range(negatives.shape[1]):
+        away = perpendicular(negatives[:, index] - unconditional, wanted)
+        total = total + weights[:, index, None, None, None] * away
+    return unconditional + scale * total
+
+
+def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+    """Bring the guided prediction's spread per image back towards the conditional one's, against over-saturation.
+
+    Args:
+        share: 0 leaves `guided`, 1 gives it exactly the conditional prediction's standard deviation.
+
+    Source: Common Diffusion Noise Schedules and Sample Steps are Flawed (Lin et al. 2023), section 3.4.
+    """
+    if share == 0:
+        return guided
+    dimensions = tuple(range(1, guided.ndim))
+    ratio = conditional.std(dimensions, keepdim=True) / guided.std(dimensions, keepdim=True).clamp_min(_EPS)
+    return guided * (share * ratio + (1 - share))

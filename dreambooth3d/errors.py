@@ -1,0 +1,33 @@
+"""Errors that a user can act on. Each message is one sentence: what was wrong, where, and what to do."""
+
+
+class DreamBooth3DError(ValueError):
+    """Base of all errors that end a command with exit code 1 and one sentence, without a traceback."""
+
+
+class PhotoSetError(DreamBooth3DError):
+    """The photo set cannot be used: missing, empty, unreadable or too small."""
+
+
+class DatasetError(DreamBooth3DError):
+    """The DVC-tracked data is missing, not pulled, or differs from its recorded hash."""
+
+
+class ConfigError(DreamBooth3DError):
+    """A configuration holds an unknown key, a wrong type or a value out of range."""
+
+
+class BaseModelError(DreamBooth3DError):
+    """A base model or scorer is missing, damaged, or does not know a word it needs."""
+
+
+class CollapseError(DreamBooth3DError):
+    """A radiance field became empty, full or NaN, and retries did not help."""
+
+
+class EmptyFieldError(DreamBooth3DError):
+    """A radiance field has no surface where one is needed, for example for the mesh."""
+
+
+class RunNotFoundError(DreamBooth3DError):
+    """No run answers to the given name."""

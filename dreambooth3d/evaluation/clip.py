@@ -1,0 +1,151 @@
+"""CLIP scoring: unit-length features of images and texts, whatever CLIP model they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from transformers import CLIPModel, CLIPTokenizer
+
+from dreambooth3d.diffusion.prompts import view_prompt
+from dreambooth3d.errors import BaseModelError
+from dreambooth3d.nerf.cameras import VIEW_WORDS
+
+_BATCH = 64
+_BICUBIC = Image.Resampling.BICUBIC.value
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a CLIP model expects of its images.
+
+    Attributes:
+        size: side in pixels.
+        mean, std: per channel.
+        mode: interpolation of `torch.nn.functional.interpolate`.
+    """
+
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    mode: str
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n, 3, size, size) normalised, of square images (n, 3, h, w) in [0, 1]; nothing is cropped."""
+        if images.shape[-2:] != (self.size, self.size):
+            images = torch.nn.functional.interpolate(
+                images, size=(self.size, self.size), mode=self.mode, antialias=True, align_corners=False
+            ).clamp(0, 1)
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return (images - mean) / std
+
+
+def _pooled(output: object) -> Tensor:
+    """The projected features: transformers 4 returns them, transformers 5 an output object that holds them."""
+    return output if isinstance(output, Tensor) else output.pooler_output
+
+
+@dataclass(frozen=True)
+class ClipScorer:
+    """A frozen CLIP model that compares images with images and with texts.
+
+    Attributes:
+        model: the CLIP model, in evaluation mode.
+        tokenizer: of its text tower.
+        preprocessing: of its image tower.
+    """
+
+    model: CLIPModel
+    tokenizer: CLIPTokenizer
+    preprocessing: Preprocessing
+
+    @staticmethod
+    def load(path: str | Path, device: torch.device | str = "cpu") -> ClipScorer:
+        """Load a `CLIPModel` with its `CLIPProcessor` files.
+
+        Args:
+            path: a local folder or a hub id.
+            device: where the model will live.
+
+        Raises:
+            BaseModelError: the model is missing, damaged, or not a CLIP model.
+        """
+        try:
+            model, loading = CLIPModel.from_pretrained(str(path), output_loading_info=True)
+            tokenizer = CLIPTokenizer.from_pretrained(str(path))
+            preprocessing = _read_preprocessing(str(path), model.config.vision_config.image_size)
+        except Exception as error:
+            # transformers, safetensors and the hub client raise many unrelated types for a missing or damaged model.
+            raise BaseModelError(
+                f"{path}: this CLIP scorer cannot be loaded ({_first_line(error)}). Give a hub id or a folder with a"
+                " complete CLIPModel and CLIPProcessor in scorers.selector and scorers.judge."
+            ) from error
+        if missing := sorted(loading["missing_keys"]):
+            raise BaseModelError(
+                f"{path}: {len(missing)} CLIP weights are missing, such as {missing[0]}. Fetch the model again."
+            )
+        return ClipScorer(model.to(device).eval().requires_grad_(False), tokenizer, preprocessing)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives."""
+        return self.model.device
+
+    @torch.no_grad()
+    def image_features(self, images: Tensor) -> Tensor:
+        """Unit-length features (n, d), float32 on the CPU, of square images (n, 3, h, w) in [0, 1]."""
+        parts = []
+        for batch in images.split(_BATCH):
+            pixels = self.preprocessing(batch.to(self.device, torch.float32)).to(self.model.dtype)
+            parts.append(_pooled(self.model.get_image_features(pixel_values=pixels)))
+        return torch.nn.functional.normalize(torch.cat(parts).float(), dim=-1).cpu()
+
+    @torch.no_grad()
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        """Unit-length features (n, d), float32 on the CPU, of n texts; longer ones than the model knows are cut."""
+        length = self.model.config.text_config.max_position_embeddings
+        parts = []
+        for start in range(0, len(texts), _BATCH):
+            tokens = self.tokenizer(
+                list(texts[start : start + _BATCH]),
+                padding="max_length", truncation=True, max_length=length, return_tensors="pt",
+            ).to(self.device)  # fmt: skip
+            parts.append(_pooled(self.model.get_text_features(**tokens)))
+        return torch.nn.functional.normalize(torch.cat(parts).float(), dim=-1).cpu()
+
+    def similarity(self, images: Tensor, texts: Sequence[str]) -> Tensor:
+        """Cosines (images, texts) of images (n, 3, h, w) in [0, 1] and texts."""
+        return self.image_features(images) @ self.text_features(texts).T
+
+    def classify(self, images: Tensor, captions: Sequence[str]) -> Tensor:
+        """Index (n,) of the caption that fits each image (n, 3, h, w) best."""
+        return self.similarity(images, captions).argmax(dim=-1)
+
+
+def view_captions(class_noun: str) -> list[str]:
+    """The four captions by which a scorer tells the views of a class apart, in the order of `VIEW_WORDS`."""
+    return [view_prompt(f"a photo of a {class_noun}", word) for word in VIEW_WORDS]
+
+
+def _first_line(error: Exception) -> str:
+    """The gist of a long foreign message."""
+    return str(error).strip().split("\n")[0][:160] or type(error).__name__
+
+
+def _read_preprocessing(path: str, size: int) -> Preprocessing:
+    """Read the image processor's settings from its JSON: the processor class itself may need torchvision."""
+    from transformers.utils import cached_file
+
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        file = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
+        if file is not None:
+            settings = json.loads(Path(file).read_text())
+            settings = settings.get("image_processor", settings)
+            mode = "bicubic" if settings.get("resample", _BICUBIC) == _BICUBIC else "bilinear"
+            return Preprocessing(size, tuple(settings["image_mean"]), tuple(settings["image_std"]), mode)
+    raise FileNotFoundError("neither preprocessor_config.json nor processor_config.json")

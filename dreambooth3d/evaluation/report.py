@@ -1,0 +1,269 @@
+"""The evaluation of an asset by the judge, and against ground truth where it is known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
+from dreambooth3d.config import EvaluateConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.distractors import competing_captions
+from dreambooth3d.evaluation.figures import labelled_rows
+from dreambooth3d.evaluation.pixels import BASELINES, Views, pixel_metrics
+from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
+from dreambooth3d.evaluation.views import ViewVerdict, judge_views, judged_cameras
+from dreambooth3d.nerf.cameras import TURNTABLE_FRAMES, VIEW_WORDS, Cameras, turntable_cameras
+
+COMPARED_FRAMES = (0, 4, 9, 13, 18, 22, 27, 31)
+REFINED, COARSE, TRUTH = "refined", "coarse", "truth"
+
+DEFINITIONS = {
+    "clip_i": "Mean cosine of the judge's image features over all pairs of a turntable view and a photo.",
+    "clip_t": "Mean cosine of the judge's features of the turntable views and of the subject's caption (the true one, "
+    "else the user's description, else the class prompt).",
+    "r_precision": "Share of turntable views for which the judge ranks the true caption first among 200 captions that "
+    "name no view, at least 60 of them of the same class and 60 of the same colours.",
+    "view_accuracy": "Share of the turntable and 18 views from 40 degrees above whose view (front, side, back) the "
+    "judge names correctly among the class's four view captions.",
+    "janus_rate": "Share of those views at least 60 degrees away from the front that the judge takes for the front.",
+    "janus_rate_truth": "The same rate on true renders: what the judge gets wrong by itself.",
+    "janus_excess": "janus_rate minus janus_rate_truth; it counts where front_recall is at least 0.9.",
+    "front_recall": "Share of those views within 30 degrees of the front that the judge takes for the front.",
+    "psnr": "Mean over the 36 turntable views, on white and unaligned, of the whole frame's PSNR in dB against truth.",
+    "psnr_fg": "As psnr, over the pixels that either mask (opacity above one half) covers.",
+    "ssim": "Mean structural similarity of the 36 turntable views to the true ones, whole frame.",
+    "mask_iou": "Mean intersection over union of the 36 masks (opacity above one half) with the true ones.",
+}
+
+PREFIXES = {
+    "coarse/": "The first radiance field, before its refinement.",
+    "truth/": "True renders in place of the asset's: what a perfect asset would score.",
+    "baseline_blank/": "White frames with empty masks.",
+    "baseline_mean/": "The mean of the 36 true views in place of each, its mask where the mean true mask exceeds one "
+    "half.",
+    "baseline_silhouette/": "Each true silhouette in one colour, the mean of the true foreground.",
+}
+
+RenderViews = Callable[[RadianceField, Cameras], Views]
+"""Renders a field on white from n cameras."""
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """What renders are compared with; the turntable's 36 views come first, then those of the upper ring.
+
+    Attributes:
+        photo_features: (photos, d).
+        captions: the competing captions of R-precision, empty where it is not defined.
+        caption_index: place of the true one among them.
+        caption_feature: (d,), for clip_t.
+        truth: the true views, or None.
+    """
+
+    photo_features: Tensor
+    captions: list[str]
+    caption_index: int
+    caption_feature: Tensor
+    truth: Views | None
+
+
+def evaluate(
+    asset: RadianceField,
+    coarse: RadianceField,
+    photos: SubjectPhotos,
+    truth: GroundTruth,
+    judge: ClipScorer,
+    config: EvaluateConfig,
+    context: StepContext,
+    render_views: RenderViews | None = None,
+) -> EvaluationReport:
+    """Score the refined and the coarse asset, and three baselines where the truth is known.
+
+    Args:
+        asset: the final field.
+        coarse: the first field.
+        photos: the subject's photos, as the user gave them.
+        truth: where it is known, true views are rendered from its recipe.
+        judge: a scorer that steered nothing.
+        config: size and sampling of the scored renders.
+        context: log and device.
+        render_views: replaces the rendering of a field.
+
+    Returns:
+        Metrics named as in `DEFINITIONS` for the refined asset, and with the prefixes of `PREFIXES` for the rest.
+    """
+    render_views = render_views or _field_renderer(config, context)
+    cameras = judged_cameras()
+    reference = _reference(photos, truth, judge, cameras, config)
+    renders = {REFINED: render_views(asset, cameras), COARSE: render_views(coarse, cameras)}
+    metrics: dict[str, float] = {}
+    tables = []
+    if reference.truth is not None:
+        true_metrics, table = _judge_asset(TRUTH, reference.truth, reference, photos, judge, cameras)
+        metrics |= {f"truth/{name}": value for name, value in true_metrics.items()}
+        tables.append(table)
+        metrics |= _baseline_metrics(reference.truth[:TURNTABLE_FRAMES])
+    for name, views in renders.items():
+        values, table = _score_asset(name, views, reference, photos, judge, cameras)
+        values |= _janus_excess(values, metrics)
+        metrics |= {f"{'' if name == REFINED else f'{name}/'}{key}": value for key, value in values.items()}
+        tables.append(table)
+    comparison = comparison_sheet(photos, reference.truth, renders)
+    _log(metrics, comparison, reference, config, context)
+    definitions = {name: text for name, text in DEFINITIONS.items() if name in metrics} | _used_prefixes(metrics)
+    table = pd.concat(tables, ignore_index=True)
+    return EvaluationReport(metrics, definitions, table, comparison, context.log.record())
+
+
+def comparison_sheet(photos: SubjectPhotos, truth: Views | None, renders: dict[str, Views]) -> Tensor:
+    """(3, height, width): photos, then truth, refined and coarse at 8 azimuths from the front counter-clockwise."""
+    size = next(iter(renders.values())).images.shape[-1]
+    rows = {"photos": photos.resized(max(size, 128))}
+    frames = list(COMPARED_FRAMES)
+    if truth is not None:
+        rows[TRUTH] = truth.images[frames]
+    rows |= {name: views.images[frames] for name, views in renders.items()}
+    return labelled_rows(rows, columns=len(frames))
+
+
+def baselines_sheet(truth: Views) -> Tensor:
+    """(3, height, width): truth and the three baselines at 8 azimuths."""
+    turntable, frames = truth[:TURNTABLE_FRAMES], list(COMPARED_FRAMES)
+    rows = {TRUTH: turntable.images[frames]}
+    rows |= {name: baseline(turntable).images[frames] for name, baseline in BASELINES.items()}
+    return labelled_rows(rows, columns=len(frames))
+
+
+def _field_renderer(config: EvaluateConfig, context: StepContext) -> RenderViews:
+    """Rendering by the radiance field's own renderer, on white."""
+    from dreambooth3d.nerf.rendering import render_field
+
+    def render_views(field: RadianceField, cameras: Cameras) -> Views:
+        rendering = render_field(
+            field, cameras, size=config.size, samples_per_ray=config.samples_per_ray, background="white",
+            device=context.device,
+        )  # fmt: skip
+        return Views(rendering.color.detach().float().cpu().clamp(0, 1), rendering.opacity.detach().float().cpu())
+
+    return render_views
+
+
+def _reference(
+    photos: SubjectPhotos, truth: GroundTruth, judge: ClipScorer, cameras: Cameras, config: EvaluateConfig
+) -> _Reference:
+    """Gather what the renders are compared with; a known truth goes before the user's description."""
+    captions: list[str] = []
+    caption = photos.description or photos.class_prompt
+    if truth.known:
+        caption, captions = true_caption(truth), published_captions(truth)
+    elif photos.description:
+        captions = competing_captions(photos.description, photos.class_noun)
+        caption = captions[0]
+    return _Reference(
+        photo_features=torch.cat([judge.image_features(image[None]) for image in photos.images]),
+        captions=captions,
+        caption_index=captions.index(caption) if captions else 0,
+        caption_feature=judge.text_features([caption])[0],
+        truth=true_views(truth, cameras, config.size) if truth.known else None,
+    )
+
+
+def _score_asset(
+    name: str, views: Views, reference: _Reference, photos: SubjectPhotos, judge: ClipScorer, cameras: Cameras
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """The judge's metrics of one asset and, where the truth is known, the pixel metrics; with a per-view table."""
+    metrics, table = _judge_asset(name, views, reference, photos, judge, cameras)
+    if reference.truth is not None:
+        pixels = pixel_metrics(views[:TURNTABLE_FRAMES], reference.truth[:TURNTABLE_FRAMES])
+        metrics |= {key: value.nanmean().item() for key, value in pixels.items()}
+        table = table.assign(**{key: value.tolist() for key, value in pixels.items()})
+    return metrics, table
+
+
+def _judge_asset(
+    name: str, views: Views, reference: _Reference, photos: SubjectPhotos, judge: ClipScorer, cameras: Cameras
+) -> tuple[dict[str, float], pd.DataFrame]:
+    """What the judge says of one asset: means over the turntable, and one row per turntable view."""
+    features = judge.image_features(views.images)
+    turntable = features[:TURNTABLE_FRAMES]
+    verdict = judge_views(features, cameras, photos.class_noun, judge)
+    columns = {
+        "clip_i": (turntable @ reference.photo_features.T).mean(dim=1),
+        "clip_t": turntable @ reference.caption_feature,
+    }
+    if reference.captions:
+        scores = turntable @ judge.text_features(reference.captions).T
+        columns["caption_rank"] = caption_rank(scores, reference.caption_index)
+    metrics = {key: columns[key].mean().item() for key in ("clip_i", "clip_t")}
+    if reference.captions:
+        metrics["r_precision"] = (columns["caption_rank"] == 1).float().mean().item()
+    metrics |= _view_shares(verdict)
+    return metrics, _view_table(name, columns, verdict)
+
+
+def caption_rank(scores: Tensor, true_index: int) -> Tensor:
+    """(n,) rank from 1 of the true caption by scores (n, captions); it loses ties."""
+    rivals = torch.cat([scores[:, :true_index], scores[:, true_index + 1 :]], dim=1)
+    return 1 + (rivals >= scores[:, true_index, None]).sum(dim=1)
+
+
+def _view_shares(verdict: ViewVerdict) -> dict[str, float]:
+    return {
+        "view_accuracy": verdict.accuracy,
+        "janus_rate": verdict.janus_rate,
+        "front_recall": verdict.front_recall,
+    }
+
+
+def _view_table(name: str, columns: dict[str, Tensor], verdict: ViewVerdict) -> pd.DataFrame:
+    """One row per turntable view."""
+    cameras = turntable_cameras()
+    judged = verdict.judged[:TURNTABLE_FRAMES].tolist()
+    return pd.DataFrame(
+        {
+            "asset": name,
+            "view": range(TURNTABLE_FRAMES),
+            "azimuth_deg": cameras.azimuth_deg.tolist(),
+            "elevation_deg": cameras.elevation_deg.tolist(),
+            "true_view": cameras.view_words(),
+            "judged_view": [VIEW_WORDS[index] for index in judged],
+        }
+        | {key: value.tolist() for key, value in columns.items()}
+    )
+
+
+def _baseline_metrics(truth: Views) -> dict[str, float]:
+    """Pixel metrics of the three baselines over the turntable."""
+    return {
+        f"baseline_{name}/{key}": value.nanmean().item()
+        for name, baseline in BASELINES.items()
+        for key, value in pixel_metrics(baseline(truth), truth).items()
+    }
+
+
+def _janus_excess(values: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:
+    """The Janus rate of truth and the excess over it, where truth is known."""
+    if "truth/janus_rate" not in metrics:
+        return {}
+    rate = metrics["truth/janus_rate"]
+    return {"janus_rate_truth": rate, "janus_excess": values["janus_rate"] - rate}
+
+
+def _used_prefixes(metrics: dict[str, float]) -> dict[str, str]:
+    return {prefix: text for prefix, text in PREFIXES.items() if any(name.startswith(prefix) for name in metrics)}
+
+
+def _log(
+    metrics: dict[str, float], comparison: Tensor, reference: _Reference, config: EvaluateConfig, context: StepContext
+) -> None:
+    context.log.params(**config.model_dump(), ground_truth=reference.truth is not None)
+    context.log.metrics(**metrics)
+    context.log.image("comparison", comparison)
+    if reference.truth is not None:
+        context.log.image("baselines", baselines_sheet(reference.truth))

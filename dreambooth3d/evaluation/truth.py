@@ -1,0 +1,46 @@
+"""What is known about a subject's true looks. The only place of the evaluation that realises a `GroundTruth`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dreambooth3d.artifacts import GroundTruth
+from dreambooth3d.evaluation.pixels import Views
+from dreambooth3d.nerf.cameras import Cameras
+
+if TYPE_CHECKING:
+    from dreambooth3d.toybox.recipes import Recipe
+
+_SUPERSAMPLE = 2
+
+
+def true_views(truth: GroundTruth, cameras: Cameras, size: int) -> Views:
+    """Render the true subject on white, antialiased, from n cameras.
+
+    Raises:
+        ConfigError: the recipe cannot be read.
+    """
+    from dreambooth3d.toybox.render import render_views
+
+    render = render_views(_recipe(truth), cameras.to("cpu"), size=size, supersample=_SUPERSAMPLE)
+    return Views(render.image.float(), render.mask.float())
+
+
+def true_caption(truth: GroundTruth) -> str:
+    """The caption that names class, colours, pattern and accessory of the true subject."""
+    from dreambooth3d.toybox.captions import caption
+
+    return caption(_recipe(truth))
+
+
+def published_captions(truth: GroundTruth) -> list[str]:
+    """The 200 captions of R-precision, the true one among them."""
+    from dreambooth3d.toybox.captions import published_captions as captions_of
+
+    return list(captions_of(_recipe(truth)))
+
+
+def _recipe(truth: GroundTruth) -> Recipe:
+    from dreambooth3d.toybox.recipes import Recipe
+
+    return Recipe.from_dict(dict(truth.recipe))

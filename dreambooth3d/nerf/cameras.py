@@ -1,0 +1,186 @@
+"""Cameras around a subject: poses, rays, view words.
+
+World: z up, right-handed, the subject inside the unit ball. Azimuth 0 is the subject's front (camera on +x) and grows
+counter-clockwise seen from above; elevation is measured from the horizon. Poses are OpenGL camera-to-world matrices.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+VIEW_WORDS = ("front", "side", "back", "overhead")
+OVERHEAD_ELEVATION_DEG = 60.0
+TURNTABLE_FRAMES = 36
+TURNTABLE_DISTANCE = 2.5
+TURNTABLE_FOV_Y_DEG = 42.0
+TURNTABLE_ELEVATION_DEG = 15.0
+
+
+def wrap_degrees(angle_deg: Tensor) -> Tensor:
+    """Map angles in degrees to [-180, 180)."""
+    return torch.remainder(angle_deg + 180.0, 360.0) - 180.0
+
+
+@dataclass(frozen=True)
+class Cameras:
+    """A batch of cameras that look at the origin.
+
+    Attributes:
+        azimuth_deg: (n,) azimuth in degrees, 0 is the subject's front.
+        elevation_deg: (n,) elevation in degrees, in (-90, 90).
+        distance: (n,) distance from the origin in world units.
+        fov_y_deg: (n,) vertical field of view in degrees.
+    """
+
+    azimuth_deg: Tensor
+    elevation_deg: Tensor
+    distance: Tensor
+    fov_y_deg: Tensor
+
+    def __len__(self) -> int:
+        return self.azimuth_deg.shape[0]
+
+    def __getitem__(self, index: slice | list[int] | Tensor) -> Cameras:
+        return Cameras(
+            self.azimuth_deg[index], self.elevation_deg[index], self.distance[index], self.fov_y_deg[index]
+        )
+
+    def to(self, device: torch.device | str) -> Cameras:
+        """The same cameras on another device."""
+        return Cameras(*(value.to(device) for value in self._values()))
+
+    def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return self.azimuth_deg, self.elevation_deg, self.distance, self.fov_y_deg
+
+    @property
+    def camera_to_world(self) -> Tensor:
+        """(n, 4, 4) OpenGL camera-to-world matrices: columns right, up, backward, position."""
+        azimuth, elevation = torch.deg2rad(self.azimuth_deg), torch.deg2rad(self.elevation_deg)
+        backward = torch.stack(
+            [elevation.cos() * azimuth.cos(), elevation.cos() * azimuth.sin(), elevation.sin()], dim=-1
+        )
+        right = torch.stack([-azimuth.sin(), azimuth.cos(), torch.zeros_like(azimuth)], dim=-1)
+        up = torch.linalg.cross(backward, right)
+        pose = torch.zeros(len(self), 4, 4, dtype=backward.dtype, device=backward.device)
+        pose[:, :3, 0], pose[:, :3, 1], pose[:, :3, 2] = right, up, backward
+        pose[:, :3, 3] = backward * self.distance[:, None]
+        pose[:, 3, 3] = 1.0
+        return pose
+
+    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+        """Rays through pixel centres.
+
+        Returns:
+            origins (n, height, width, 3) in world units and directions (n, height, width, 3) of unit length.
+        """
+        pose = self.camera_to_world
+        half = torch.tan(torch.deg2rad(self.fov_y_deg) / 2)[:, None, None]
+        y, x = torch.meshgrid(
+            1 - 2 * (torch.arange(height, device=pose.device) + 0.5) / height,
+            2 * (torch.arange(width, device=pose.device) + 0.5) / width - 1,
+            indexing="ij",
+        )
+        local = torch.stack(
+            [half * x * (width / height), half * y, -torch.ones_like(half * x)], dim=-1
+        )  # (n, height, width, 3)
+        directions = torch.nn.functional.normalize(torch.einsum("nij,nhwj->nhwi", pose[:, :3, :3], local), dim=-1)
+        origins = pose[:, None, None, :3, 3].expand_as(directions)
+        return origins, directions
+
+    def view_words(self) -> list[str]:
+        """One of `VIEW_WORDS` per camera."""
+        return [
+            view_word(azimuth, elevation)
+            for azimuth, elevation in zip(self.azimuth_deg.tolist(), self.elevation_deg.tolist(), strict=True)
+        ]
+
+    def to_json(self) -> list[dict[str, object]]:
+        """One JSON-ready object per camera, with its angles and its 4x4 pose."""
+        poses = self.camera_to_world.tolist()
+        return [
+            {
+                "azimuth_deg": azimuth,
+                "elevation_deg": elevation,
+                "distance": distance,
+                "fov_y_deg": fov,
+                "camera_to_world": pose,
+            }
+            for azimuth, elevation, distance, fov, pose in zip(
+                *(value.tolist() for value in self._values()), poses, strict=True
+            )
+        ]
+
+    @staticmethod
+    def from_json(entries: list[dict[str, object]]) -> Cameras:
+        """Inverse of `to_json`."""
+        return Cameras(
+            *(
+                torch.tensor([float(entry[key]) for entry in entries])
+                for key in ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
+            )
+        )
+
+
+def view_word(azimuth_deg: float, elevation_deg: float) -> str:
+    """The view word of one camera: overhead above 60 degrees, else front, side or back by quadrant."""
+    if elevation_deg > OVERHEAD_ELEVATION_DEG:
+        return "overhead"
+    azimuth = abs((azimuth_deg + 180.0) % 360.0 - 180.0)
+    return "front" if azimuth < 45.0 else "back" if azimuth > 135.0 else "side"
+
+
+def orbit_cameras(
+    azimuths_deg: Tensor,
+    elevation_deg: float = TURNTABLE_ELEVATION_DEG,
+    distance: float = TURNTABLE_DISTANCE,
+    fov_y_deg: float = TURNTABLE_FOV_Y_DEG,
+) -> Cameras:
+    """Cameras at the given azimuths (n,) that share elevation, distance and field of view."""
+    full = torch.ones_like(azimuths_deg)
+    return Cameras(azimuths_deg, full * elevation_deg, full * distance, full * fov_y_deg)
+
+
+def turntable_cameras(frames: int = TURNTABLE_FRAMES) -> Cameras:
+    """The turntable: `frames` cameras evenly around the subject from azimuth 0."""
+    return orbit_cameras(torch.arange(frames, dtype=torch.float32) * (360.0 / frames))
+
+
+def spread_cameras(count: int, elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)) -> Cameras:
+    """`count` distinct cameras at even azimuths from 0, whose elevations cycle through the given ones."""
+    azimuth = torch.arange(count, dtype=torch.float32) * (360.0 / count)
+    elevation = torch.tensor([elevations_deg[index % len(elevations_deg)] for index in range(count)])
+    full = torch.ones_like(azimuth)
+    return Cameras(azimuth, elevation, full * TURNTABLE_DISTANCE, full * TURNTABLE_FOV_Y_DEG)
+
+
+def random_cameras(
+    count: int,
+    generator: torch.Generator,
+    *,
+    elevation_deg: tuple[float, float] = (-10.0, 80.0),
+    distance: tuple[float, float] = (2.2, 2.8),
+    fov_y_deg: tuple[float, float] = (38.0, 48.0),
+    stratified: bool = True,
+) -> Cameras:
+    """Random cameras all around the subject, uniform over the sphere between two elevations.
+
+    Args:
+        count: number of cameras.
+        generator: source of randomness, on the CPU.
+        elevation_deg, distance, fov_y_deg: ranges (low, high).
+        stratified: draw one azimuth from each of `count` equal sectors, so that one batch sees all sides.
+    """
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    azimuth = torch.rand(count, generator=generator)
+    if stratified:
+        azimuth = torch.rand(1, generator=generator) + (torch.arange(count) + azimuth) / count
+    low, high = (math.sin(math.radians(bound)) for bound in elevation_deg)
+    elevation = torch.rad2deg(torch.asin(uniform(low, high)))
+    return Cameras(torch.remainder(azimuth, 1.0) * 360.0, elevation, uniform(*distance), uniform(*fov_y_deg))

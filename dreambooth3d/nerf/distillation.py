@@ -1,0 +1,468 @@
+"""Score distillation: a field learns from guidance on its renders, and optionally from pseudo views."""
+
+from __future__ import annotations
+
+import logging
+import math
+import resource
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from dreambooth3d.artifacts import PseudoViews, RadianceField
+from dreambooth3d.config import DistillConfig, FieldConfig, InitNerfConfig, RefineNerfConfig
+from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, restore_optimizer
+from dreambooth3d.errors import CollapseError
+from dreambooth3d.images import sheet
+from dreambooth3d.nerf import losses
+from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
+from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.rendering import CameraRendering, Rendering, render_cameras, render_images, render_rays
+from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
+from dreambooth3d.nerf.shading import draw_shading
+
+PREVIEW_VIEWS = 8
+PREVIEW_SIZE = 64
+SCALARS_EVERY = 10
+RAMP_SHARE = 0.2
+OCCUPANCY_WARMUP = 32
+"""Steps before empty space is skipped, so that the field may first grow anywhere."""
+OPACITY_LIMITS = (0.005, 0.95)
+RETRY_SEED_STRIDE = 100_003
+ADAM_BETAS = (0.9, 0.99)
+ADAM_EPSILON = 1e-15
+logger = logging.getLogger(__name__)
+
+
+class GuidanceLoss(Protocol):
+    """What guidance returns: a scalar to minimise, and figures for the log."""
+
+    loss: Tensor
+    metrics: Mapping[str, float]
+
+
+class Guidance(Protocol):
+    """Judges renders: (n, 3, height, width) in [0, 1] from n cameras, at a position in the stage in [0, 1].
+
+    A guidance that has an attribute `image_size` gets images of that many pixels per side. One that has methods
+    `state()` and `restore(state)` has its state (tensors and JSON values) kept in the resumable state.
+    """
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        """The loss of the images, differentiable in them."""
+        ...
+
+
+@dataclass(eq=False)
+class _Collapse(Exception):
+    """The field is of no more use; `reason` completes the sentence "the field ..."."""
+
+    reason: str
+
+
+def distil(
+    guidance: Guidance,
+    config: DistillConfig,
+    seed: int,
+    context: StepContext,
+    init: RadianceField | None = None,
+    reconstruction: PseudoViews | None = None,
+) -> RadianceField:
+    """Train a radiance field by score distillation.
+
+    Args:
+        guidance: judges renders.
+        config: the stage. A field without `init` needs an `InitNerfConfig`; `reconstruction` a `RefineNerfConfig`.
+        seed: of cameras, backgrounds, light, jitter and the field's initial values.
+        context: log, device, resumable state, stop signal. A killed run continues from its state; after a stop signal
+            the state is kept as well, so that a re-run goes on where this one ended.
+        init: a field to continue from.
+        reconstruction: pseudo views to reconstruct alongside.
+
+    Returns:
+        The field with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
+        `collapse_retries`, `converged`, `interrupted` and `peak_memory_mib`.
+
+    Raises:
+        CollapseError: the field became empty, full or NaN, also with `config.collapse_retries` other seeds.
+        ValueError: `config` does not fit `init` or `reconstruction`.
+    """
+    _check_arguments(config, init, reconstruction)
+    resume = context.resume_point("distil")
+    state = resume.load()
+    first_attempt = int(state["attempt"]) if state else 0
+    log_start = state["log_start"] if state else context.log.state()
+    for attempt in range(first_attempt, config.collapse_retries + 1):
+        trainer = Trainer(guidance, config, seed, context, init, reconstruction, attempt, log_start, resume)
+        if state is not None:
+            trainer.restore(state)
+            state = None
+        try:
+            return trainer.run()
+        except _Collapse as collapse:
+            resume.clear()
+            context.log.restore(log_start)
+            step, reason = trainer.step, collapse.reason
+            logger.warning("%s: the field %s at step %d (attempt %d)", context.log.name, reason, step, attempt + 1)
+    tried = f", also with {config.collapse_retries} other seed(s)" if config.collapse_retries else ""
+    raise CollapseError(
+        f"{context.log.name}: the field {reason} at step {step}{tried}. "
+        "Lower learning_rate or regularizers.sparsity, or check that the guidance knows the subject."
+    )
+
+
+def _check_arguments(config: DistillConfig, init: RadianceField | None, pseudo: PseudoViews | None) -> None:
+    """Refuse combinations that would silently ignore an argument."""
+    if init is None and not isinstance(config, InitNerfConfig):
+        raise ValueError("distil: without init, config must be an InitNerfConfig, which says what field to build.")
+    if pseudo is not None and not isinstance(config, RefineNerfConfig):
+        raise ValueError("distil: reconstruction needs a RefineNerfConfig, which says how much it weighs.")
+
+
+@dataclass
+class Trainer:
+    """One attempt at a stage: the field, its optimiser, and the position in the schedule."""
+
+    guidance: Guidance
+    config: DistillConfig
+    seed: int
+    context: StepContext
+    init: RadianceField | None
+    pseudo: PseudoViews | None
+    attempt: int
+    log_start: list[list[object]]
+    resume: ResumePoint
+    step: int = 0
+    unchanged_checks: int = 0
+    seconds_before: float = 0.0
+    previews: Rendering | None = None
+    interrupted: bool = False
+
+    def __post_init__(self) -> None:
+        """Build the field and all randomness from the seed; each attempt has its own."""
+        seed, device = self.seed + RETRY_SEED_STRIDE * self.attempt, self.context.device
+        self.pseudo = _on_device(self.pseudo, device)
+        self.field = build_field(self.config, seed, device, self.init)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.jitter = torch.Generator(device).manual_seed(seed + 1)
+        self.sampler = make_sampler(self.config.render, device)
+        self.optimizer = torch.optim.Adam(
+            self.field.parameters(), self.config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True
+        )
+        self.started = self.window_started = time.monotonic()
+        self.window_steps = 0
+
+    @property
+    def progress(self) -> float:
+        """Position in the stage, in [0, 1]."""
+        return self.step / self.config.steps
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on this attempt, before an interruption included."""
+        return self.seconds_before + time.monotonic() - self.started
+
+    def run(self) -> RadianceField:
+        """Train to the end, to convergence or until asked to stop."""
+        config = self.config
+        with tqdm(
+            total=config.steps,
+            initial=self.step,
+            desc=self.context.log.name,
+            disable=not self.context.progress,
+            unit="step",
+        ) as bar:
+            while self.step < config.steps and not self.converged and not self.interrupted:
+                figures = self._train_step()
+                bar.update()
+                if self.step % SCALARS_EVERY == 0 or self.step == 1:
+                    self._log(figures, bar)
+                if self.step % config.check_every == 0 and self.step < config.steps:
+                    self._check()
+                self.interrupted = self.context.should_stop() and self.step < config.steps
+                if self.interrupted or self.resume.due():
+                    self.resume.save(self.state())
+        return self._finish()
+
+    @property
+    def converged(self) -> bool:
+        """Whether the previews have stopped changing for long enough."""
+        return 0 < self.config.convergence_patience <= self.unchanged_checks
+
+    def _train_step(self) -> dict[str, Tensor | float]:
+        """One optimiser step; returns the parts of its loss."""
+        self._update_occupancy()
+        self._set_learning_rate()
+        loss, figures = self._loss()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.step += 1
+        self.window_steps += 1
+        return figures
+
+    def _log(self, figures: Mapping[str, Tensor | float], bar: tqdm) -> None:
+        """Append to the series, with the mean time per step since the last call."""
+        values = {name: float(value) for name, value in figures.items()}
+        if not all(map(math.isfinite, values.values())):
+            raise _Collapse("became NaN")
+        now, grid = time.monotonic(), self.field.occupancy
+        values["ms_per_step"] = 1e3 * (now - self.window_started) / self.window_steps
+        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        values["density_max"] = grid.density.max().item()
+        values["occupied_share"] = grid.occupied.float().mean().item()
+        self.window_started, self.window_steps = now, 0
+        self.context.log.scalars(self.step, **values)
+        bar.set_postfix(opacity=f"{values['opacity']:.3f}")
+
+    def _set_learning_rate(self) -> None:
+        """Exponential decay between the two configured rates."""
+        config = self.config
+        rate = config.learning_rate * (config.final_learning_rate / config.learning_rate) ** self.progress
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+
+    def _update_occupancy(self) -> None:
+        """Look where the field has density; a fresh field counts as occupied everywhere at first."""
+        warm = self.init is not None or self.step >= OCCUPANCY_WARMUP
+        if warm and self.step % self.config.render.occupancy_every == 0:
+            self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
+
+    def _loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The step's loss, and its parts for the log."""
+        cameras = random_cameras(
+            self.config.views_per_step, self.generator, **self.config.cameras.model_dump()
+        ).to(self.context.device)
+        rendering = self._render(cameras)
+        guided = self.guidance(self._for_guidance(rendering.images), cameras, self.progress)
+        figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}
+        figures["guidance_loss"] = guided.loss.detach()
+        figures["opacity"] = rendering.rays.opacity.detach().mean()
+        figures["evaluated_samples"] = len(rendering.rays.weights)
+        parts = self._regularizers(rendering, cameras)
+        if self.pseudo is not None and self.config.reconstruction_weight > 0:
+            parts["reconstruction"] = (self.config.reconstruction_weight, self._reconstruction())
+        loss = guided.loss
+        for name, (weight, part) in parts.items():
+            figures[name] = part.detach()
+            loss = loss + weight * part
+        figures["loss"] = loss.detach()
+        return loss, figures
+
+    def _render(self, cameras: Cameras) -> CameraRendering:
+        """Training images under the step's shading and background."""
+        config = self.config
+        return render_cameras(
+            self.field,
+            cameras,
+            config.render.size,
+            sampler=self.sampler,
+            background=self._random_background(),
+            generator=self.jitter,
+            shading=draw_shading(config.shading, self.progress, cameras, self.generator),
+            with_normals=config.regularizers.orientation > 0,
+        )
+
+    def _for_guidance(self, images: Tensor) -> Tensor:
+        """Images at the guidance's size."""
+        size = getattr(self.guidance, "image_size", None)
+        if size is None or size == images.shape[-1]:
+            return images
+        return torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
+
+    def _random_background(self) -> Tensor | None:
+        """(views, 3) random plain colours with the configured probability, else None for the field's own."""
+        if torch.rand(1, generator=self.generator).item() >= self.config.random_background_probability:
+            return None
+        low, high = self.config.random_background_range
+        drawn = torch.rand(self.config.views_per_step, 3, generator=self.generator)
+        return (low + (high - low) * drawn).to(self.context.device)
+
+    def _regularizers(self, rendering: CameraRendering, cameras: Cameras) -> dict[str, tuple[float, Tensor]]:
+        """(weight, value) of each regulariser in force.
+
+        Sparsity and opacity ramp up on a fresh field, lest they kill the blob before guidance has shaped it.
+        """
+        weights, rays = self.config.regularizers, rendering.rays
+        ramp = 1.0 if self.init is not None else min(1.0, self.progress / RAMP_SHARE)
+        parts = {}
+        if weights.sparsity > 0:
+            parts["sparsity"] = (ramp * weights.sparsity, losses.sparsity(rays.opacity))
+        if weights.opacity > 0:
+            parts["opacity_entropy"] = (ramp * weights.opacity, losses.opacity_entropy(rays.opacity))
+        if weights.orientation > 0:
+            size = rendering.images.shape[-1]
+            directions = cameras.rays(size, size)[1].reshape(-1, 3)
+            parts["orientation"] = (weights.orientation, losses.orientation(rays, directions))
+        if weights.distortion > 0:
+            parts["distortion"] = (weights.distortion, losses.distortion(rays.samples, rays.weights))
+        if weights.smoothness > 0:
+            parts["smoothness"] = (weights.smoothness, losses.smoothness(self.field, rays, self.generator))
+        return parts
+
+    def _reconstruction(self) -> Tensor:
+        """The reconstruction loss on random pixels of random pseudo views.
+
+        As many rays as `render.size` images would have, but at the pseudo views' own resolution, so that their detail
+        arrives also when few rays are rendered.
+        """
+        pseudo, config = self.pseudo, self.config
+        views = min(config.reconstruction_views, len(pseudo.cameras))
+        chosen = torch.randperm(len(pseudo.cameras), generator=self.generator)[:views]
+        chosen = chosen.to(self.context.device)
+        height, width = pseudo.images.shape[-2:]
+        origins, directions = (rays.reshape(views, -1, 3) for rays in pseudo.cameras[chosen].rays(height, width))
+        images = pseudo.images[chosen]
+        background = losses.plain_background(images)
+        count = min(config.render.size**2, height * width)
+        pixels = torch.randperm(height * width, generator=self.generator)[:count].to(self.context.device)
+        rays = render_rays(
+            self.field,
+            origins[:, pixels].reshape(-1, 3),
+            directions[:, pixels].reshape(-1, 3),
+            sampler=self.sampler,
+            generator=self.jitter,
+        )
+        target = images.flatten(2)[:, :, pixels].transpose(1, 2).reshape(-1, 3)
+        return losses.reconstruction(rays.color, rays.opacity, target, background.repeat_interleave(count, 0))
+
+    def _check(self) -> None:
+        """Render previews and count checks without a change."""
+        previous = self.previews
+        self._preview()
+        self.context.log.scalars(self.step, preview_opacity=self.previews.opacity.mean().item())
+        if previous is None:
+            return
+        change = (self.previews.color - previous.color).abs().mean().item()
+        self.unchanged_checks = self.unchanged_checks + 1 if change < self.config.convergence_tolerance else 0
+        self.context.log.scalars(self.step, preview_change=change)
+
+    def _preview(self) -> None:
+        """Render, log and guard previews."""
+        self.previews = render_previews(self.field, self.config)
+        self.context.log.image("previews", sheet(self.previews.color, columns=PREVIEW_VIEWS))
+        _guard(self.previews)
+
+    def _finish(self) -> RadianceField:
+        """Final previews and metrics. The resumable state goes on success and stays after an interruption."""
+        self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
+        self._preview()
+        log = self.context.log
+        log.metrics(
+            steps=self.step,
+            seconds=self.seconds,
+            ms_per_step=1e3 * self.seconds / max(self.step, 1),
+            opacity=self.previews.opacity.mean().item(),
+            collapse_retries=self.attempt,
+            converged=self.converged,
+            interrupted=self.interrupted,
+            peak_memory_mib=peak_memory_mib(self.context.device),
+        )
+        if not self.interrupted:
+            self.resume.clear()
+        return RadianceField(
+            state=self.field.state(),
+            config=self.field.config.model_dump(),
+            previews=self.previews.color.cpu(),
+            steps=self.step + (self.init.steps if self.init is not None else 0),
+            record=log.record(),
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Everything needed to continue."""
+        state: dict[str, Any] = {
+            "attempt": self.attempt,
+            "step": self.step,
+            "seconds": self.seconds,
+            "unchanged_checks": self.unchanged_checks,
+            "log": self.context.log.state(),
+            "log_start": self.log_start,
+            "field": dict(self.field.state_dict()),
+            "optimizer": optimizer_state(self.optimizer),
+            "random": {
+                "generator": self.generator.get_state(),
+                "jitter": self.jitter.get_state(),
+                "global": torch.get_rng_state(),
+            },
+        }
+        if self.context.device.type == "cuda":
+            state["random"]["cuda"] = torch.cuda.get_rng_state(self.context.device)
+        if self.previews is not None:
+            state["previews"] = {name: getattr(self.previews, name) for name in ("color", "opacity", "depth")}
+        if hasattr(self.guidance, "state"):
+            state["guidance"] = self.guidance.state()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state()`."""
+        self.step, self.unchanged_checks = int(state["step"]), int(state["unchanged_checks"])
+        self.seconds_before = float(state["seconds"])
+        self.context.log.restore(state["log"])
+        self.field.load_state_dict(state["field"])
+        restore_optimizer(self.optimizer, state["optimizer"])
+        random = state["random"]
+        self.generator.set_state(random["generator"])
+        self.jitter.set_state(random["jitter"])
+        torch.set_rng_state(random["global"])
+        if "cuda" in random and self.context.device.type == "cuda":
+            torch.cuda.set_rng_state(random["cuda"], self.context.device)
+        if "previews" in state:
+            device = self.context.device
+            self.previews = Rendering(**{key: value.to(device) for key, value in state["previews"].items()})
+        if "guidance" in state and hasattr(self.guidance, "restore"):
+            self.guidance.restore(state["guidance"])
+
+
+def build_field(config: DistillConfig, seed: int, device: torch.device, init: RadianceField | None) -> Field:
+    """A field on the device: that of `init`, or a fresh one with random values drawn from `seed`."""
+    if init is not None:
+        return Field.from_artifact(init, device)
+    settings: FieldConfig = config.field
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return Field(settings, device, config.render.occupancy_resolution)
+
+
+def render_previews(model: Field, config: DistillConfig) -> Rendering:
+    """Eight views from evenly spread azimuths on white."""
+    azimuths = torch.arange(PREVIEW_VIEWS, dtype=torch.float32) * (360.0 / PREVIEW_VIEWS)
+    cameras = orbit_cameras(azimuths).to(model.occupancy.density.device)
+    return render_images(model, cameras, size=PREVIEW_SIZE, sampler=DenseSampler(config.render.samples_per_ray))
+
+
+def _guard(previews: Rendering) -> None:
+    """Raise if the previews show nothing, everything, or NaN."""
+    opacity = previews.opacity.mean().item()
+    low, high = OPACITY_LIMITS
+    if not math.isfinite(opacity) or not previews.color.isfinite().all():
+        raise _Collapse("became NaN")
+    if opacity < low:
+        raise _Collapse(f"became empty (mean opacity {opacity:.4f}, at least {low} is needed)")
+    if opacity > high:
+        raise _Collapse(f"filled the whole frame (mean opacity {opacity:.3f}, at most {high} is allowed)")
+
+
+def _on_device(pseudo: PseudoViews | None, device: torch.device) -> PseudoViews | None:
+    """Pseudo views with images and cameras on the device."""
+    if pseudo is None:
+        return None
+    return PseudoViews(
+        pseudo.images.to(device),
+        pseudo.renders,
+        pseudo.opacity,
+        pseudo.cameras.to(device),
+        pseudo.strength,
+        pseudo.record,
+    )
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """Peak memory so far: of the GPU on CUDA, else of the process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -1,0 +1,57 @@
+"""A coarse grid that remembers where the field has density, so that empty space is not evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+DECAY = 0.8
+CHUNK = 1 << 18
+
+
+class OccupancyGrid(nn.Module):
+    """Cells over [-1, 1]^3 with a running maximum of their density; all buffers, so that they travel with the field.
+
+    A new grid counts every cell as occupied. After an update a cell counts as occupied if it or one of its 26
+    neighbours is dense enough: the margin lets a surface grow.
+
+    Attributes:
+        density: (x, y, z) decaying maximum of the densities seen in each cell, in inverse world units.
+        occupied: (x, y, z) bool.
+    """
+
+    def __init__(self, resolution: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.register_buffer("density", torch.zeros(resolution, resolution, resolution))
+        self.register_buffer("occupied", torch.ones(resolution, resolution, resolution, dtype=torch.bool))
+
+    @torch.no_grad()
+    def update(self, density_at: Callable[[Tensor], Tensor], threshold: float, generator: torch.Generator) -> None:
+        """Look at one random point per cell.
+
+        Args:
+            density_at: density (n,) of points (n, 3).
+            threshold: opacity across a cell below which it counts as empty.
+            generator: source of randomness, on the CPU.
+        """
+        jitter = torch.rand(self.resolution**3, 3, generator=generator).to(self.density.device)
+        points = (self._cells() + jitter) * (2.0 / self.resolution) - 1.0
+        seen = torch.cat([density_at(part) for part in points.split(CHUNK)]).view_as(self.density)
+        torch.maximum(self.density * DECAY, seen, out=self.density)
+        opacity = 1 - torch.exp(-self.density * (2.0 / self.resolution))
+        dense = (opacity > threshold).float()[None, None]
+        self.occupied.copy_(nn.functional.max_pool3d(dense, 3, stride=1, padding=1)[0, 0] > 0)
+
+    def _cells(self) -> Tensor:
+        """(resolution^3, 3) lower corner of each cell in cells."""
+        axis = torch.arange(self.resolution, device=self.density.device)
+        return torch.cartesian_prod(axis, axis, axis)
+
+    def occupied_at(self, points: Tensor) -> Tensor:
+        """Bool (...,) whether points (..., 3) in [-1, 1] lie in occupied cells."""
+        cells = ((points + 1) * (self.resolution / 2)).clamp_(0, self.resolution - 1).int()
+        x, y, z = cells.unbind(-1)
+        return self.occupied.view(-1)[(x * self.resolution + y) * self.resolution + z]

@@ -1,0 +1,1 @@
+"""Photo sets: reading, checking and describing them, their DVC identity, and the download of four public subjects."""

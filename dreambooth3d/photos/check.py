@@ -1,0 +1,287 @@
+"""The photo check: is this a set of photos from which a subject can be learned?
+
+Errors stop with `PhotoSetError`; warnings travel with the artifact as findings. No photo is ever cropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor
+
+from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.config import PhotosConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.errors import PhotoSetError
+from dreambooth3d.images import from_pil, sheet
+from dreambooth3d.photos.quality import (
+    HASH_BITS,
+    Photo,
+    exposure,
+    hash_distance,
+    pad_to_square,
+    perceptual_hash,
+    sharpness,
+    shrink,
+    subject_region,
+)
+from dreambooth3d.photos.reading import RawPhoto, read_photo
+from dreambooth3d.photos.subject import (
+    PHOTO_SUFFIXES,
+    SubjectInfo,
+    other_images,
+    photo_files,
+    resolve_folder,
+    shown_path,
+)
+
+__all__ = ["PhotoReport", "SubjectInfo", "check_photos", "inspect_folder", "report_lines", "resolve_folder", "to_table"]
+
+MAX_SIDE_PX = 512
+"""Larger photos are downscaled before they travel: no base model here sees more."""
+SHEET_SIDE_PX = 192
+FACT_COLUMNS = (
+    "file", "width", "height", "bytes", "sha256", "phash", "sharpness", "exposure",
+    "subject_share", "subject_left", "subject_top", "subject_right", "subject_bottom", "findings",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PhotoReport:
+    """What the check saw.
+
+    Attributes:
+        images: uint8 (side, side, 3) each, side at most 512, upright, padded to square.
+        facts: one row per photo, in the order of `images`: file, width and height (px, upright), bytes, sha256, phash
+            (16 hex digits), sharpness (variance of the Laplacian at 128 px), exposure (mean luminance in [0, 1]),
+            subject_share and subject_left/top/right/bottom (estimated, shares of the unpadded frame), findings (text).
+        findings: warnings, one sentence each.
+    """
+
+    images: tuple[Photo, ...]
+    facts: pd.DataFrame
+    findings: tuple[str, ...]
+
+
+def check_photos(config: PhotosConfig, dataset_hash: str, context: StepContext) -> SubjectPhotos:
+    """Read, check and describe the configured photo set.
+
+    Args:
+        config: which photos, and the limits of the check.
+        dataset_hash: the set's identity, from `photos.dataset.dataset_hash`.
+        context: receives params, metrics and the contact sheet `photos`.
+
+    Returns:
+        Photos of shape (3, side, side) in [0, 1], side at most 512 px, sorted by file name; never cropped.
+
+    Raises:
+        PhotoSetError: the set cannot be used.
+        ConfigError, DatasetError: see `resolve_folder`.
+    """
+    folder, info = resolve_folder(config)
+    report = inspect_folder(folder, config)
+    subject = folder.absolute().name
+    _log(report, config, subject, info, dataset_hash, context)
+    return SubjectPhotos(
+        images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
+        facts=report.facts,
+        findings=report.findings,
+        subject=subject,
+        identifier=info.identifier,
+        class_noun=info.class_noun,
+        description=info.description,
+        dataset_hash=dataset_hash,
+        record=context.log.record(),
+    )
+
+
+def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoReport:
+    """Check the photos in a folder, whoever is in them (`config` gives the limits only).
+
+    Raises:
+        PhotoSetError: missing folder, no photos, too few, too many, too few distinct, one unreadable, empty or too small.
+    """
+    config = config or PhotosConfig()
+    photos = [read_photo(path) for path in _counted_files(folder, config)]
+    _refuse_unusable(photos, folder, config)
+    rows = [_measure(photo) for photo in photos]
+    findings = [_photo_findings(row, config) for row in rows]
+    for index, sentence in _duplicate_findings(rows, config.duplicate_distance_bits):
+        findings[index].append(sentence)
+    facts = pd.DataFrame([row | {"findings": " ".join(texts)} for row, texts in zip(rows, findings, strict=True)])
+    sentences = [f"{row['file']}: {text}" for row, texts in zip(rows, findings, strict=True) for text in texts]
+    images = tuple(pad_to_square(shrink(photo.pixels, MAX_SIDE_PX)) for photo in photos)
+    return PhotoReport(images, facts[list(FACT_COLUMNS)], (*sentences, *_set_findings(folder, rows)))
+
+
+def _counted_files(folder: Path, config: PhotosConfig) -> list[Path]:
+    """The photo files, when their number is acceptable."""
+    shown = shown_path(folder)
+    if not folder.is_dir():
+        raise PhotoSetError(f"{shown}: there is no such folder. Check the path of the photos.")
+    files = photo_files(folder)
+    if not files:
+        hint = " Convert the HEIC photos there to JPEG." if other_images(folder) else ""
+        raise PhotoSetError(f"{shown}: there are no photos. Put {', '.join(PHOTO_SUFFIXES)} files there.{hint}")
+    if len(files) < config.min_count:
+        raise PhotoSetError(
+            f"{shown}: {_photos(len(files))}, at least {config.min_count} are needed. "
+            "Add photos from other sides, or lower photos.min_count in your config."
+        )
+    if len(files) > config.max_count:
+        raise PhotoSetError(
+            f"{shown}: {_photos(len(files))}, at most {config.max_count} are allowed. "
+            "Keep the sharpest from different sides, or raise photos.max_count in your config."
+        )
+    return files
+
+
+def _photos(count: int) -> str:
+    return "1 photo" if count == 1 else f"{count} photos"
+
+
+def _refuse_unusable(photos: Sequence[RawPhoto], folder: Path, config: PhotosConfig) -> None:
+    """Raise for photos that are too small, and for copies that leave too few distinct photos."""
+    for photo in photos:
+        height, width = photo.pixels.shape[:2]
+        if min(height, width) < config.min_side_px:
+            raise PhotoSetError(
+                f"{shown_path(folder)}/{photo.file}: {width} x {height} pixels, at least {config.min_side_px} on each side "
+                "are needed. Use the original photo, or lower photos.min_side_px in your config."
+            )
+    distinct = len({photo.sha256 for photo in photos})
+    if distinct < config.min_count:
+        raise PhotoSetError(
+            f"{shown_path(folder)}: {len(photos)} files, but only {distinct} distinct {'photo' if distinct == 1 else 'photos'} "
+            f"(the others are exact copies), at least {config.min_count} are needed. Add photos from other sides."
+        )
+
+
+def _measure(photo: RawPhoto) -> dict[str, object]:
+    """One row of facts, without findings."""
+    height, width = photo.pixels.shape[:2]
+    # All measures are defined on small images, so that a 12-megapixel photo costs no more than a small one.
+    pixels = shrink(photo.pixels, MAX_SIDE_PX)
+    region = subject_region(pixels)
+    box = dict(
+        zip(("subject_left", "subject_top", "subject_right", "subject_bottom"), map(float, region.box), strict=True)
+    )
+    return {
+        "file": photo.file,
+        "width": width,
+        "height": height,
+        "bytes": photo.size_bytes,
+        "sha256": photo.sha256,
+        "phash": f"{perceptual_hash(pixels):016x}",
+        "sharpness": sharpness(pixels),
+        "exposure": exposure(pixels),
+        "subject_share": region.share,
+        **box,
+    }
+
+
+def _photo_findings(row: dict[str, object], config: PhotosConfig) -> list[str]:
+    """Warnings about one photo, without its name."""
+    findings = []
+    darkest, brightest = config.exposure_range
+    if row["sharpness"] < config.min_sharpness:
+        findings.append(f"looks blurred (sharpness {row['sharpness']:.1e}, usual from {config.min_sharpness:.1e}).")
+    if row["exposure"] < darkest:
+        findings.append(f"is very dark (mean luminance {row['exposure']:.2f}, usual from {darkest:.2f}).")
+    if row["exposure"] > brightest:
+        findings.append(f"is very bright (mean luminance {row['exposure']:.2f}, usual up to {brightest:.2f}).")
+    if row["subject_share"] < config.min_subject_share:
+        share = f"{row['subject_share']:.1%} of the frame, usual from {config.min_subject_share:.0%}"
+        findings.append(f"the subject is small or hard to tell from the background (about {share}).")
+    return findings
+
+
+def _duplicate_findings(rows: Sequence[dict[str, object]], max_bits: int) -> list[tuple[int, str]]:
+    """Warnings about copies and near-copies, each at the later photo of the pair and naming the first such partner."""
+    found: dict[int, str] = {}
+    for first, second in combinations(range(len(rows)), 2):
+        if second in found:
+            continue
+        partner = rows[first]["file"]
+        bits = hash_distance(int(rows[first]["phash"], 16), int(rows[second]["phash"], 16))
+        if rows[first]["sha256"] == rows[second]["sha256"]:
+            found[second] = f"is an exact copy of {partner}, so that this view counts twice."
+        elif bits <= max_bits:
+            found[second] = f"is nearly the same photo as {partner} ({bits} of {HASH_BITS} hash bits differ)."
+    return sorted(found.items())
+
+
+def _set_findings(folder: Path, rows: Sequence[dict[str, object]]) -> list[str]:
+    """Warnings about the set as a whole."""
+    findings = []
+    if padded := [row["file"] for row in rows if row["width"] != row["height"]]:
+        share = f"{len(padded)} of {_photos(len(rows))}"
+        findings.append(f"{share} not square: padded with the colour of their border, nothing was cropped.")
+    if skipped := [path.name for path in other_images(folder)]:
+        findings.append(
+            f"Left out, since only JPEG, PNG and WebP are read: {', '.join(skipped)}. Convert them to JPEG."
+        )
+    return findings
+
+
+def _log(
+    report: PhotoReport, config: PhotosConfig, subject: str, info: SubjectInfo, dataset_hash: str, context: StepContext
+) -> None:
+    """Report params, metrics and the contact sheet."""
+    facts, limits = report.facts, ("min_count", "max_count", "min_side_px", "duplicate_distance_bits", "min_sharpness")
+    identity = {"subject": subject, "class_noun": info.class_noun, "identifier": info.identifier}
+    context.log.params(dataset_hash=dataset_hash, **identity, **{name: getattr(config, name) for name in limits})
+    context.log.metrics(
+        photos=len(facts),
+        distinct_photos=facts["sha256"].nunique(),
+        findings=len(report.findings),
+        smallest_side_px=facts[["width", "height"]].min().min(),
+        lowest_sharpness=facts["sharpness"].min(),
+        mean_exposure=facts["exposure"].mean(),
+        mean_subject_share=facts["subject_share"].mean(),
+        smallest_subject_share=facts["subject_share"].min(),
+    )
+    context.log.image("photos", contact_sheet(report))
+
+
+def contact_sheet(report: PhotoReport, columns: int = 6) -> Tensor:
+    """(3, height, width): all photos with the estimated subject framed in green, in orange where there are findings."""
+    cells = [_sheet_cell(image, row) for image, row in zip(report.images, report.facts.itertuples(), strict=True)]
+    return sheet(torch.stack(cells), columns=min(columns, len(cells)))
+
+
+def _sheet_cell(image: Photo, row) -> Tensor:
+    """(3, side, side): one padded photo with its frame, which `facts` gives in shares of the unpadded photo."""
+    cell = Image.fromarray(image).resize((SHEET_SIDE_PX, SHEET_SIDE_PX), Image.Resampling.LANCZOS)
+    extent = np.array([row.width, row.height]) / max(row.width, row.height)
+    corners = np.array([[row.subject_left, row.subject_top], [row.subject_right, row.subject_bottom]])
+    box = ((1 - extent) / 2 + corners * extent) * SHEET_SIDE_PX
+    if row.subject_share > 0:
+        left, top, right, bottom = box.ravel().tolist()
+        colour = "orange" if row.findings else "limegreen"
+        ImageDraw.Draw(cell).rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
+    return from_pil(cell)
+
+
+def to_table(facts: pd.DataFrame) -> str:
+    """The facts as aligned text, one line per photo under a header."""
+    lines = ["photo                size (px)     KiB  sharpness  exposure  subject  phash"]
+    lines += [
+        f"{row.file:<20.20} {f'{row.width}x{row.height}':<11} {row.bytes / 1024:>5.0f}  {row.sharpness:>9.2e}  "
+        f"{row.exposure:>8.2f}  {row.subject_share:>7.0%}  {row.phash}"
+        for row in facts.itertuples()
+    ]
+    return "\n".join(lines)
+
+
+def report_lines(report: PhotoReport | SubjectPhotos) -> list[str]:
+    """The report for a terminal: the table, then each finding, or that there is none."""
+    findings = [f"warning: {text}" for text in report.findings] or ["No warnings."]
+    return [*to_table(report.facts).splitlines(), "", *findings]

@@ -1,0 +1,101 @@
+"""Which version of which photo set: the hash that identifies it, drift from what DVC recorded, and the ground truth."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import yaml
+
+from dreambooth3d.artifacts import GroundTruth
+from dreambooth3d.config import PhotosConfig
+from dreambooth3d.errors import DatasetError
+from dreambooth3d.photos.subject import (
+    SUBJECT_FILE,
+    photo_files,
+    photo_folder,
+    resolve_folder,
+    shown_path,
+    subject_name,
+)
+from dreambooth3d.photos.tracking import (
+    Entries,
+    entries_digest,
+    present_entries,
+    recorded_entries,
+    repository_root,
+    sub_entries,
+)
+
+GROUND_TRUTH_FILE = "ground_truth.yaml"
+UNTRACKED = "untracked:"
+
+
+def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
+    """The identity of the configured photo set.
+
+    For a subject that `data.dvc` records, DVC's MD5 of that sub-directory (32 hex digits and `.dir`), after a check that
+    the files on disk are the recorded ones. For `photos.dir`, and for a folder under data/ that was never added to DVC,
+    `untracked:` and a SHA-256 over the sorted names and bytes of photos, `subject.yaml` and `ground_truth.yaml`.
+
+    Args:
+        config: `dir` is relative to the current directory, `subject` to `root`'s repository.
+        root: a folder inside the repository.
+
+    Raises:
+        DatasetError: a tracked file is changed or missing, a file in a tracked folder is not tracked, or nothing is pulled.
+        PhotoSetError, ConfigError: there is no such folder, or it is not clear what it shows.
+    """
+    folder, _ = resolve_folder(config, root)
+    if config.dir is None:
+        root = repository_root(root)
+        recorded = sub_entries(recorded_entries(root) or {}, subject_name(config))
+        if recorded:
+            _refuse_drift(recorded, present_entries(folder, root), folder)
+            return entries_digest(recorded)
+    return UNTRACKED + content_digest(folder)
+
+
+def _refuse_drift(recorded: Entries, present: Entries, folder: Path) -> None:
+    """Raise for the first file, by name, that differs from the record."""
+    for path in sorted({*recorded, *present}):
+        shown = f"{shown_path(folder)}/{path}"
+        if path not in present:
+            remedy = "Run `dvc pull` to restore it, or `dvc add data` to record the removal."
+            raise DatasetError(f"{shown}: is tracked by DVC but missing. {remedy}")
+        if path not in recorded:
+            raise DatasetError(f"{shown}: is not tracked by DVC. Run `dvc add data` to record it, or remove it.")
+        if recorded[path] != present[path]:
+            remedy = "Run `dvc pull --force` to restore it, or `dvc add data` to record the change."
+            raise DatasetError(f"{shown}: has changed since DVC recorded it. {remedy}")
+
+
+def content_digest(folder: Path) -> str:
+    """SHA-256 over the sorted names and bytes of the photos, `subject.yaml` and `ground_truth.yaml` of a folder."""
+    extra = [folder / name for name in (SUBJECT_FILE, GROUND_TRUTH_FILE) if (folder / name).is_file()]
+    digest = hashlib.sha256()
+    for path in sorted([*photo_files(folder), *extra], key=lambda path: path.name):
+        # Hashes of fixed length, so that no shift of bytes between names and files can go unseen.
+        digest.update(hashlib.sha256(path.name.encode()).digest())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
+    """The recipe in `ground_truth.yaml` beside the photos; empty where there is none. For `evaluate` only.
+
+    Raises:
+        DatasetError: the file is there, but is not a YAML mapping.
+    """
+    path = photo_folder(config, root) / GROUND_TRUTH_FILE
+    if not path.is_file():
+        return GroundTruth(recipe={})
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError):
+        recipe = None
+    if not isinstance(recipe, dict):
+        raise DatasetError(
+            f"{shown_path(path)}: is not a YAML mapping. Run `dvc pull --force` to restore it, or remove it."
+        )
+    return GroundTruth(recipe=recipe)

@@ -1,0 +1,142 @@
+"""Who is in the photos: the subject's folder and its `subject.yaml`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from dreambooth3d.config import PhotosConfig
+from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
+from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root, sub_entries
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+SUBJECT_FILE = "subject.yaml"
+DEFAULT_IDENTIFIER = "sks"
+
+
+class SubjectInfo(BaseModel):
+    """What `subject.yaml` says; unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+
+    class_noun: str = Field(min_length=1, pattern=r"^\S(.*\S)?$")
+    """What the subject is, for example dog."""
+    identifier: str = Field(default=DEFAULT_IDENTIFIER, min_length=1, pattern=r"^\S+$")
+    """A rare token that stands for the subject."""
+    description: str = ""
+    """The subject's caption without identifier, for R-precision."""
+
+
+def subject_name(config: PhotosConfig) -> str:
+    """The subject's name: of the folder `dir` where that is given, else `subject`.
+
+    Raises:
+        ConfigError: neither is given, or `subject` is a path.
+    """
+    if config.dir is not None:
+        return Path(config.dir).absolute().name
+    if config.subject is None:
+        raise ConfigError("photos: no photos are named. Set photos.subject to a folder under data/, or photos.dir.")
+    if config.subject in ("", ".", "..") or Path(config.subject).name != config.subject:
+        raise ConfigError(
+            f"photos.subject: {config.subject!r} is not the name of a folder under data/. Use photos.dir for other folders."
+        )
+    return config.subject
+
+
+def photo_folder(config: PhotosConfig, root: Path = Path(".")) -> Path:
+    """Where the photos are: `dir` (relative to the current directory), else `data/<subject>` in the repository at `root`."""
+    name = subject_name(config)
+    return Path(config.dir).expanduser() if config.dir is not None else repository_root(root) / DATA / name
+
+
+def shown_path(folder: Path) -> str:
+    """The folder as error messages name it: relative to the repository or the current directory where it is inside."""
+    for base in (repository_root(), Path.cwd()):
+        if folder.absolute().is_relative_to(base):
+            return folder.absolute().relative_to(base).as_posix()
+    return str(folder)
+
+
+def resolve_folder(config: PhotosConfig, root: Path = Path(".")) -> tuple[Path, SubjectInfo]:
+    """The folder of the configured photos, and who is in them.
+
+    `photos.dir` wins over `photos.subject`, and `photos.class_noun`, `.identifier` and `.description` win over the
+    folder's `subject.yaml`.
+
+    Raises:
+        ConfigError: no folder is configured, no class noun is known, or `subject.yaml` is wrong.
+        PhotoSetError: there is no such folder.
+        DatasetError: the subject is tracked by DVC but not pulled.
+    """
+    folder = photo_folder(config, root)
+    if not folder.is_dir():
+        raise _missing(config, repository_root(root), folder)
+    path = folder / SUBJECT_FILE
+    values = read_mapping(path) if path.is_file() else {}
+    overrides = {"class_noun": config.class_noun, "identifier": config.identifier, "description": config.description}
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    if "class_noun" not in values:
+        raise ConfigError(
+            f"{shown_path(folder)}: it is not known what the subject is. "
+            f"Set photos.class_noun, for example photos.class_noun=dog, or write `class_noun: dog` into {SUBJECT_FILE} there."
+        )
+    return folder, _subject_info(values, path)
+
+
+def _missing(config: PhotosConfig, root: Path, folder: Path) -> PhotoSetError | DatasetError:
+    """The error for a folder that is not there."""
+    shown = shown_path(folder)
+    if config.dir is not None:
+        what = "is not a folder" if folder.exists() else "there is no such folder"
+        return PhotoSetError(f"{shown}: {what}. Check photos.dir, which is relative to the current directory.")
+    tracked = recorded_entries(root) or {}
+    if sub_entries(tracked, folder.name):
+        return DatasetError(f"{shown}: the photos are tracked by DVC but not here. Run `dvc pull`.")
+    here = {path.name for path in folder.parent.glob("*/")}
+    known = sorted(here | {path.split("/")[0] for path in tracked if "/" in path})
+    names = ", ".join(known) if known else "none"
+    return PhotoSetError(f"{shown}: there is no such subject. Choose photos.subject among {names}, or set photos.dir.")
+
+
+def read_mapping(path: Path) -> dict[str, object]:
+    """A YAML file with keys and values."""
+    try:
+        values = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{shown_path(path)}: is not valid YAML ({reason}). Correct it.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{shown_path(path)}: has no keys. Write `class_noun: dog` (or what the subject is) into it.")
+    return values
+
+
+def _subject_info(values: dict[str, object], path: Path) -> SubjectInfo:
+    """Validate, with one sentence for the first thing that is wrong."""
+    try:
+        return SubjectInfo.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key, allowed = ".".join(map(str, first["loc"])), ", ".join(SubjectInfo.model_fields)
+        where = f"{shown_path(path)} (with the overrides in photos)" if path.is_file() else "photos"
+        raise ConfigError(f"{where}: {key}: {first['msg']}. The keys are {allowed}, all of them text.") from None
+
+
+def photo_files(folder: Path) -> list[Path]:
+    """The photos in a folder, sorted by name; sub-folders and hidden files are left alone."""
+    return sorted(
+        (path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in PHOTO_SUFFIXES),
+        key=lambda path: path.name,
+    )
+
+
+def other_images(folder: Path) -> list[Path]:
+    """Image files in formats that are not read, sorted by name."""
+    suffixes = (".heic", ".heif", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".dng", ".jfif")
+    return sorted(path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in suffixes)
+
+
+def _is_visible_file(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(".")

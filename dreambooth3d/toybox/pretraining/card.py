@@ -1,0 +1,73 @@
+"""The model card: what the bundled models are, and what was measured of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from dreambooth3d.toybox.captions import VOCABULARY
+from dreambooth3d.toybox.pretraining import networks
+from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES
+
+_ROWS = (
+    ("vae_psnr_db", "Autoencoder: PSNR on unseen renders (dB)", 31.0),
+    ("selector_class", "Selector: class on unseen renders", 0.98),
+    ("selector_view", "Selector: view, away from the borders", 0.90),
+    ("judge_class", "Judge: class on unseen renders", 0.98),
+    ("judge_view", "Judge: view, away from the borders", 0.90),
+    ("obeyed_class", "Samples at guidance scale 4: class obeyed", 0.95),
+    ("obeyed_colour", "Samples at guidance scale 4: colour obeyed", 0.90),
+    ("obeyed_view", "Samples at guidance scale 4: view obeyed", 0.85),
+)
+_TEXT = """# Bundled toybox models
+
+A complete base model in Stable Diffusion's layout (`toybox/`) and two CLIP scorers (`selector/`, `judge/`), trained
+only on renders of the procedural world in `dreambooth3d/toybox`; half precision, safetensors. They know
+{classes} classes ({class_list}), {colours} colours, and {words} words in all. They are not meant for anything but
+toybox subjects.
+
+| part | parameters |
+|---|---|
+{sizes}
+
+Held out of all training: the subjects' recipes, colour pairs and accessories, and all reserved words
+(`dreambooth3d/toybox/recipes.py`). The scorers differ in architecture, seed and training renders.
+
+| measured on {machine} ({renders} unseen renders, {samples} samples) | target | value |
+|---|---|---|
+{rows}
+
+![Samples: class, colour and view by prompt](samples.webp)
+
+Reproduce: `dreambooth3d toybox pretrain vae`, then `unet`, `scorers` and `card`, on one GPU.
+"""
+
+
+def _sizes() -> list[tuple[str, int]]:
+    from dreambooth3d.toybox.pretraining.folders import toybox_tokenizer
+
+    tokenizer = toybox_tokenizer()
+    models = {
+        "UNet": networks.new_unet(),
+        "autoencoder": networks.new_vae(),
+        "text encoder": networks.new_text_encoder(tokenizer),
+        **{name: networks.new_scorer(name, tokenizer) for name in networks.SCORER_NAMES},
+    }
+    return [(name, networks.parameter_count(model)) for name, model in models.items()]
+
+
+def write(models: Path, figures: Mapping[str, float], setting: Mapping[str, object]) -> None:
+    """Write `README.md` and `card.json` into the models' folder."""
+    rows = "\n".join(f"| {label} | {target:g} | {figures[key]:.3f} |" for key, label, target in _ROWS)
+    text = _TEXT.format(
+        classes=len(TRAINING_CLASSES),
+        class_list=", ".join(TRAINING_CLASSES),
+        colours=len(COLOUR_NAMES),
+        words=len(VOCABULARY),
+        sizes="\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in _sizes()),
+        rows=rows,
+        **setting,
+    )
+    (models / "README.md").write_text(text)
+    (models / "card.json").write_text(json.dumps({**setting, "figures": dict(figures)}, indent=1) + "\n")

@@ -1,0 +1,136 @@
+"""The stages of the pretraining, each callable by itself and resumable after a kill."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from dreambooth3d.context import pick_device, work_root
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.images import save_image, sheet
+from dreambooth3d.toybox.pretraining import STAGES, card, folders, measure
+from dreambooth3d.toybox.pretraining.dataset import (
+    Renders,
+    cached_renders,
+    caption_variants,
+    make_renders,
+    statement_captions,
+)
+from dreambooth3d.toybox.pretraining.loop import Schedule
+from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES
+from dreambooth3d.toybox.pretraining.scorers import train_scorer
+from dreambooth3d.toybox.pretraining.unet import train_unet
+from dreambooth3d.toybox.pretraining.vae import reconstruction_psnr, train_vae
+from dreambooth3d.toybox.sampling import UNSEEN_SEEDS
+
+# Each model family sees its own renders.
+FIRST_SEEDS = {"base": 0, "selector": 100_000, "judge": 200_000}
+UNSEEN_FIRST_SEED = UNSEEN_SEEDS[0]
+SCHEDULES = {
+    "vae": Schedule(steps=16_000, learning_rate=1.5e-3, weight_decay=1e-4),
+    "unet": Schedule(steps=40_000, learning_rate=1.2e-3, ema=5e-4),
+    "selector": Schedule(steps=9_000, learning_rate=1.2e-3, weight_decay=0.05),
+    "judge": Schedule(steps=9_000, learning_rate=1.2e-3, weight_decay=0.05),
+}
+
+
+def _schedule(name: str, steps: int | None, minutes: float | None) -> Schedule:
+    default = SCHEDULES[name]
+    return Schedule(steps or default.steps, default.learning_rate, minutes, default.ema, default.weight_decay)
+
+
+@cache
+def _base_renders(count: int, device: torch.device) -> Renders:
+    def make() -> Renders:
+        return make_renders(count, FIRST_SEEDS["base"], folders.toybox_tokenizer(), caption_variants, device)
+
+    return cached_renders(work_root() / "pretrain" / f"renders-{count}.safetensors", make, device)
+
+
+def pretrain_vae(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
+    """Train and save the autoencoder."""
+    vae = train_vae(_base_renders(count, device), _schedule("vae", steps, minutes), work_root() / "pretrain", device)
+    folders.save_vae(vae, models)
+
+
+def pretrain_unet(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
+    """Train denoiser and text encoder, and save the complete base model."""
+    vae, tokenizer = folders.load_vae(models, device), folders.toybox_tokenizer()
+    schedule = _schedule("unet", steps, minutes)
+    trained = train_unet(_base_renders(count, device), vae, tokenizer, schedule, work_root() / "pretrain", device)
+    folders.save_base_model(vae, *trained, models)
+
+
+def pretrain_scorers(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
+    """Train and save selector and judge, each on renders of its own."""
+    tokenizer = folders.toybox_tokenizer()
+    for name in SCORER_NAMES:
+        renders = make_renders(count, FIRST_SEEDS[name], tokenizer, statement_captions, device)
+        schedule = _schedule(name, steps, None if minutes is None else minutes / len(SCORER_NAMES))
+        folders.save_scorer(train_scorer(name, renders, tokenizer, schedule, work_root() / "pretrain", device), name, models)
+
+
+def measure_models(models: Path, device: torch.device, renders: int = 4000, samples: int = 768) -> dict[str, float]:
+    """Measure all bundled models on unseen renders, write the card, and return the figures."""
+    tokenizer = folders.toybox_tokenizer()
+    unseen = make_renders(renders, UNSEEN_FIRST_SEED, tokenizer, statement_captions, device)
+    figures = {"vae_psnr_db": reconstruction_psnr(folders.load_vae(models, device), unseen.images)}
+    for name in SCORER_NAMES:
+        accuracy = measure.scorer_accuracy(folders.load_scorer(name, models, device), tokenizer, unseen)
+        figures.update({f"{name}_{attribute}": value for attribute, value in accuracy.items()})
+    pipeline = folders.load_base_model(models, device)
+    judge = folders.load_scorer("judge", models, device)
+    obeyed, images, _ = measure.sample_obedience(pipeline, judge, samples)
+    figures.update({f"obeyed_{attribute}": value for attribute, value in obeyed.items()})
+    card.write(models, figures, {"renders": renders, "samples": samples, "machine": _machine(device)})
+    save_image(sheet(images[:96], 16), models / "samples.webp")
+    return figures
+
+
+def _machine(device: torch.device) -> str:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
+    return f"{name}, torch {torch.__version__}"
+
+
+def pretrain(
+    stages: Sequence[str],
+    models: Path,
+    *,
+    renders: int = 120_000,
+    steps: int | None = None,
+    minutes: float | None = None,
+    device: str = "auto",
+) -> None:
+    """Run stages in order.
+
+    Args:
+        stages: some of `STAGES`.
+        models: the folder to write into.
+        renders: training renders per model family.
+        steps: optimiser steps of each stage; the defaults are in `SCHEDULES`.
+        minutes: shorten each stage to about this long.
+        device: auto, cpu or cuda.
+
+    Raises:
+        ConfigError: a stage is unknown.
+    """
+    unknown = sorted(set(stages) - set(STAGES))
+    if unknown:
+        raise ConfigError(f"toybox pretrain: unknown stage {unknown[0]!r}. Choose from {', '.join(STAGES)}.")
+    models.mkdir(parents=True, exist_ok=True)
+    where = pick_device(device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    train = {"vae": pretrain_vae, "unet": pretrain_unet, "scorers": pretrain_scorers}
+    for stage in stages:
+        started = time.monotonic()
+        if stage == "card":
+            print(json.dumps(measure_models(models, where), indent=1))
+        else:
+            train[stage](models, renders, steps, minutes, where)
+        print(f"stage {stage}: {time.monotonic() - started:.0f} s", flush=True)

@@ -1,0 +1,46 @@
+"""Materializer of `SubjectPhotos`: PNG, Parquet, JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pandas as pd
+from torch import Tensor
+
+from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.images import sheet
+from dreambooth3d.record import StepRecord
+from materializers.files import FolderMaterializer, read_images, read_json, write_images, write_json
+
+_FIELDS = ("subject", "identifier", "class_noun", "description", "dataset_hash")
+
+
+class SubjectPhotosMaterializer(FolderMaterializer):
+    """Photos come from 8-bit files, so PNG keeps them exactly."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (SubjectPhotos,)
+
+    def write(self, data: SubjectPhotos, folder: Path) -> None:
+        """`photos/*.png`, `facts.parquet` and `photos.json`."""
+        write_images(data.images, folder / "photos")
+        data.facts.to_parquet(folder / "facts.parquet")
+        fields = {name: getattr(data, name) for name in _FIELDS}
+        write_json({**fields, "findings": list(data.findings)}, folder / "photos.json")
+
+    def read(self, folder: Path, record: StepRecord | None) -> SubjectPhotos:
+        """Inverse of `write`."""
+        fields = read_json(folder / "photos.json")
+        findings = tuple(fields.pop("findings"))
+        facts = pd.read_parquet(folder / "facts.parquet")
+        images = read_images(folder / "photos")
+        return SubjectPhotos(images=images, facts=facts, findings=findings, record=record, **fields)
+
+    def figures(self, data: SubjectPhotos) -> dict[str, Any]:
+        """Who, how many, and what the check found."""
+        fields = {name: getattr(data, name) for name in _FIELDS}
+        return {**fields, "photos": len(data.images), "findings": len(data.findings)}
+
+    def picture(self, data: SubjectPhotos) -> Tensor:
+        """All photos on one sheet."""
+        return sheet(data.resized(192), columns=min(6, len(data.images)))

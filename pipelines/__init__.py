@@ -1,0 +1,1 @@
+"""ZenML pipelines: the wiring, and nothing else."""

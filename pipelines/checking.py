@@ -1,0 +1,219 @@
+"""The strict check of a pipeline's YAML: everything that ZenML would silently ignore or take as something else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dreambooth3d.config import TrainingConfig
+from dreambooth3d.errors import ConfigError
+
+STEPS = Path(__file__).resolve().parents[1] / "steps"
+_FLAVORS = {
+    "docker": "zenml.config.DockerSettings",
+    "resources": "zenml.config.ResourceSettings",
+    "experiment_tracker.mlflow": "zenml.integrations.mlflow.flavors.mlflow_experiment_tracker_flavor."
+    "MLFlowExperimentTrackerSettings",
+    "orchestrator.local_docker": "zenml.orchestrators.local_docker.local_docker_orchestrator."
+    "LocalDockerOrchestratorSettings",
+    "orchestrator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_orchestrator_flavor."
+    "KubernetesOrchestratorSettings",
+    "orchestrator.airflow": "zenml.integrations.airflow.flavors.airflow_orchestrator_flavor."
+    "AirflowOrchestratorSettings",
+    "step_operator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_step_operator_flavor."
+    "KubernetesStepOperatorSettings",
+}
+_ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML that refuses a key given twice."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice")
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML mapping without duplicate keys.
+
+    Raises:
+        ConfigError: no such file, no YAML, a key given twice, or not a mapping.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(), _NoDuplicates)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file. Choose one of configs/*.yaml or write your own.") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}. Remove one of the two.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}). Correct it.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no keys. Write at least `parameters:` with your settings into it.")
+    return values
+
+
+def check_file(path: Path | str) -> TrainingConfig:
+    """Check a pipeline's YAML, all of it.
+
+    Returns:
+        The validated parameters.
+
+    Raises:
+        ConfigError: names the first problem, and how many more there are.
+    """
+    values = read_yaml(path)
+    problems = list_problems(values)
+    if problems:
+        more = f" (and {len(problems) - 1} more: `dreambooth3d config check {path}`)" if len(problems) > 1 else ""
+        raise ConfigError(f"{path}: {problems[0]}{more}")
+    return parse_parameters(values.get("parameters") or {})
+
+
+def list_problems(values: Mapping[str, Any]) -> list[str]:
+    """One sentence per problem of a pipeline's YAML."""
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
+    problems += parameter_problems(values.get("parameters") or {})
+    problems += _settings_problems("settings", values.get("settings"))
+    problems += _step_problems(values.get("steps"))
+    if values.get("enable_cache") is True:
+        problems.append("enable_cache: true here would cache publish as well. Set it per step under steps.")
+    if problems:
+        return problems
+    own = {key: value for key, value in values.items() if key not in ("parameters", "settings")}
+    return list(_type_problems("", own, PipelineRunConfiguration))
+
+
+def parse_parameters(parameters: Mapping[str, Any]) -> TrainingConfig:
+    """Validate parameters without any conversion of types; YAML's lists may stand for tuples.
+
+    Raises:
+        pydantic.ValidationError: something does not fit.
+    """
+    # Strict JSON mode refuses "300" for a number and true for 1, but takes a list for a tuple.
+    return TrainingConfig.model_validate_json(json.dumps(parameters, default=str), strict=True)
+
+
+def parameter_problems(parameters: object) -> list[str]:
+    """One sentence per problem of the `parameters` of `pipelines.training.dreambooth3d`."""
+    if not isinstance(parameters, Mapping):
+        return ["parameters: must be keys and values"]
+    try:
+        parse_parameters(parameters)
+    except ValidationError as error:
+        return [_sentence(problem) for problem in error.errors()]
+    return []
+
+
+def _sentence(problem: Mapping[str, Any]) -> str:
+    location = [part for part in problem["loc"] if isinstance(part, str | int)]
+    where = ".".join(["parameters", *map(str, location)])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_suggestion(str(location[-1]), _known_keys(location[:-1]))}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+    hint = " (in YAML, write 1.0e-3 instead of 1e-3)" if _looks_like_number(problem["input"]) else ""
+    return f"{where}: {message}{shown}{hint}"
+
+
+def _looks_like_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
+
+
+def _known_keys(location: Iterable[str | int]) -> Iterable[str]:
+    """The keys of the section at a location of `TrainingConfig`."""
+    section: type[BaseModel] = TrainingConfig
+    for name in location:
+        field = section.model_fields.get(str(name))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        section = field.annotation
+    return section.model_fields
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    if close:
+        return f", did you mean {close[0]}?"
+    return f". Known keys are {', '.join(known)}." if known else "."
+
+
+def _unknown_keys(where: str, values: object, known: Iterable[str]) -> Iterator[str]:
+    """One sentence per key that is not known, or one that there are no keys."""
+    if values is None:
+        return
+    if not isinstance(values, Mapping):
+        yield f"{where}: must be keys and values, not {values!r}"
+        return
+    for key in values:
+        if key not in known:
+            name = f"{where}.{key}" if where else str(key)
+            yield f"{name}: unknown key{_suggestion(str(key), known)}"
+
+
+def _settings_problems(where: str, settings: object) -> list[str]:
+    known = [*_FLAVORS, *_ALIASES]
+    problems = list(_unknown_keys(where, settings, known))
+    if isinstance(settings, Mapping):
+        for key in [key for key in settings if key in known]:
+            module, _, name = _FLAVORS[_ALIASES.get(key, key)].rpartition(".")
+            try:
+                model: type[BaseModel] = getattr(importlib.import_module(module), name)
+            except ImportError:  # the integration is not installed: its keys cannot be checked here
+                continue
+            place = f"{where}.{key}"
+            problems += list(_unknown_keys(place, settings[key], model.model_fields)) or list(
+                _type_problems(place, settings[key] or {}, model)
+            )
+    return problems
+
+
+def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterator[str]:
+    """One sentence per value of a wrong type in a section that belongs to ZenML."""
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        for problem in error.errors():
+            place = ".".join(map(str, [where, *problem["loc"]] if where else problem["loc"]))
+            yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+
+
+def _step_problems(steps: object) -> list[str]:
+    from zenml.config.step_configurations import StepConfigurationUpdate
+
+    names = sorted(path.stem for path in STEPS.glob("[!_]*.py"))
+    problems = list(_unknown_keys("steps", steps, names))
+    if not isinstance(steps, Mapping):
+        return problems
+    for name in [name for name in steps if name in names]:
+        where, values = f"steps.{name}", steps[name]
+        problems += _unknown_keys(where, values, StepConfigurationUpdate.model_fields)
+        if isinstance(values, Mapping):
+            problems += _settings_problems(f"{where}.settings", values.get("settings"))
+            if values.get("parameters"):
+                problems.append(f"{where}.parameters: would go unchecked. Set them in the top-level parameters.")
+            if name == "publish" and values.get("enable_cache"):
+                problems.append(f"{where}.enable_cache: publish must always run, or the run has no row. Remove it.")
+    return problems

@@ -1,0 +1,45 @@
+"""What identifies a run's inputs, as visible step parameters: new data or weights are never served from a cache."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from dreambooth3d.config import BaseModelConfig
+from dreambooth3d.diffusion.base_model import folder_digest, local_folder, resolve
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def base_model_identity(config: BaseModelConfig) -> str:
+    """`sha256:<digest>` of a local base model, `commit:<revision>` of a hub model.
+
+    Raises:
+        BaseModelError: missing or damaged.
+    """
+    base = resolve(config)
+    return f"sha256:{base.digest}" if base.digest else f"commit:{base.revision}"
+
+
+def scorer_identity(path: str) -> str:
+    """`sha256:<digest>` of a local scorer's folder, the id itself of a hub model.
+
+    Raises:
+        BaseModelError: the path can only be a folder, and there is none.
+    """
+    folder = local_folder(path)
+    return path if folder is None else f"sha256:{folder_digest(folder)}"
+
+
+def git_commit(root: Path = ROOT) -> str:
+    """The checked-out commit, with `-dirty` where tracked files differ from it; `unknown` outside a git checkout."""
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return result.stdout.strip()

@@ -1,0 +1,95 @@
+"""Everything that can be known to fail before a run starts, so that a bad input leaves nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import CLIPTokenizer
+
+from dreambooth3d.config import BaseModelConfig, PhotosConfig, ScorersConfig, TrainingConfig
+from dreambooth3d.context import pick_device
+from dreambooth3d.diffusion.base_model import (
+    local_folder,
+    model_folder,
+    require_known_words,
+    resolve,
+    weight_files,
+)
+from dreambooth3d.errors import BaseModelError, ConfigError
+from dreambooth3d.photos.check import inspect_folder, resolve_folder
+from dreambooth3d.photos.dataset import dataset_hash
+
+
+def preflight(config: TrainingConfig) -> str:
+    """Check photos, dataset, base model, vocabulary, scorers and device.
+
+    Returns:
+        The subject's name.
+
+    Raises:
+        DreamBooth3DError: one sentence for the first thing that is wrong.
+    """
+    _check_device(config.device)
+    folder, class_noun, identifier = _check_photos(config.photos)
+    _check_words(config.base_model, class_noun, identifier)
+    check_scorers(config.scorers)
+    _check_steps(config)
+    return folder.absolute().name
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and pick_device("auto").type != "cuda":
+        raise ConfigError("device: cuda is asked for, but PyTorch sees no GPU. Set device: auto or cpu.")
+
+
+def _check_photos(config: PhotosConfig) -> tuple[Path, str, str]:
+    folder, info = resolve_folder(config)
+    # Photos first: "one photo is empty" says more than "the data differ from their hash".
+    inspect_folder(folder, config)
+    dataset_hash(config)
+    return folder, info.class_noun, info.identifier
+
+
+def _check_words(config: BaseModelConfig, class_noun: str, identifier: str) -> None:
+    folder = model_folder(resolve(config))
+    require_known_words(CLIPTokenizer.from_pretrained(str(folder / "tokenizer")), class_noun, identifier)
+
+
+def check_scorers(config: ScorersConfig) -> None:
+    """Local scorers must be there and whole; their weights are not loaded here, the judge's least of all."""
+    from safetensors import SafetensorError, safe_open
+
+    for name, path in (("selector", config.selector), ("judge", config.judge)):
+        try:
+            folder = local_folder(path)
+            if folder is None:
+                continue
+            if not (folder / "config.json").is_file():
+                raise FileNotFoundError("config.json is missing")
+            for file in weight_files(folder):
+                with safe_open(file, framework="pt"):
+                    pass
+        except (BaseModelError, SafetensorError, OSError) as error:
+            gist = str(error).splitlines()[0].rstrip(".")
+            raise BaseModelError(
+                f"scorers.{name}: {path} is no usable CLIP scorer ({gist}). Restore it with `git checkout models`, or "
+                f"set scorers.{name} to a folder with a complete CLIPModel and its processor."
+            ) from None
+
+
+def _check_steps(config: TrainingConfig) -> None:
+    """Checkpoints must exist where they are asked for."""
+    finetune, select = config.finetune_dreambooth, config.select_checkpoints
+    if finetune.checkpoint_every > finetune.steps:
+        raise ConfigError(
+            f"finetune_dreambooth.checkpoint_every: {finetune.checkpoint_every} exceeds steps ({finetune.steps}), so "
+            "that no checkpoint would be kept. Lower it."
+        )
+    for name in ("partial_step", "full_step"):
+        step = getattr(select, name)
+        kept = {*range(0, finetune.steps + 1, finetune.checkpoint_every), finetune.steps} - {0}
+        if step is not None and step not in kept:
+            raise ConfigError(
+                f"select_checkpoints.{name}: no checkpoint is kept at step {step}. Choose a multiple of "
+                f"finetune_dreambooth.checkpoint_every ({finetune.checkpoint_every}) up to {finetune.steps}."
+            )

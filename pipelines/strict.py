@@ -1,0 +1,161 @@
+"""A ZenML pipeline that refuses what ZenML would silently accept, and whose exit code tells the truth.
+
+`zenml pipeline run` imports the pipeline, calls `with_options(config_path=...)`, then calls it; both are extended here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+from zenml.client import Client
+from zenml.enums import ExecutionMode, ExecutionStatus
+from zenml.model.model import Model
+from zenml.models import PipelineRunResponse
+from zenml.pipelines.compilation_context import PipelineCompilationContext
+from zenml.pipelines.pipeline_definition import Pipeline
+
+from dreambooth3d.config import TrainingConfig
+from dreambooth3d.errors import ConfigError, DreamBooth3DError
+from pipelines.checking import check_file, parameter_problems, parse_parameters
+from pipelines.identity import git_commit
+from pipelines.preflight import preflight
+from steps._registry import model_name
+from steps._support import forget_finished_work
+
+_FILTERED_LOGGERS = (
+    "zenml.orchestrators.local.local_orchestrator",
+    "zenml.orchestrators.step_launcher",
+    "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",
+)
+
+
+class CommandError(click.ClickException, DreamBooth3DError):
+    """A user's error as click shows it: one sentence on stderr, exit code 1."""
+
+
+class StrictPipeline(Pipeline):
+    """A pipeline whose parameters are the fields of `TrainingConfig`.
+
+    Its YAML is checked to the last key, its inputs are checked before anything is written, errors that a user can act
+    on end in one sentence, and a finished run ends with a summary.
+    """
+
+    preset = "none"
+
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> StrictPipeline:
+        """A copy with the given options, after a strict check of the YAML."""
+        with user_errors():
+            if config_path is not None:
+                check_file(config_path)
+            copy = super().with_options(*args, config_path=config_path, **kwargs)
+        if config_path is not None:
+            copy.preset = Path(config_path).stem
+        return copy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
+        """Check the inputs, run, and print a summary.
+
+        Raises:
+            CommandError: for every error that a user can act on, also one raised in a step.
+        """
+        if PipelineCompilationContext.is_active():
+            return super().__call__(*args, **kwargs)
+        with user_errors():
+            config = self._parameters_in_force(kwargs)
+            subject = preflight(config)
+            _require_tracker()
+            self._describe_run(subject)
+            run = super().__call__(*args, **kwargs)
+            _require_success(run)
+        if run is not None and run.status == ExecutionStatus.COMPLETED:
+            _conclude(run, config)
+        return run
+
+    def _parameters_in_force(self, given: dict[str, Any]) -> TrainingConfig:
+        """The validated parameters of YAML and call together."""
+        in_file = self._from_config_file.get("parameters") or {}
+        plain = {name: getattr(value, "model_dump", lambda value=value: value)() for name, value in given.items()}
+        values = {**(self.configuration.parameters or {}), **in_file, **plain}
+        if problems := parameter_problems(values):
+            raise ConfigError(problems[0])
+        return parse_parameters(values)
+
+    def _describe_run(self, subject: str) -> None:
+        """What later steps cannot find out themselves: in a container there is neither the YAML nor git."""
+        extra = {"preset": self.preset, "git_commit": git_commit()}
+        options: dict[str, Any] = {"extra": extra, "model": Model(name=model_name(subject))}
+        # Where it is known, the local orchestrator raises the step's own error instead of naming the step only.
+        if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
+            options["execution_mode"] = ExecutionMode.FAIL_FAST
+        with self.__suppress_configure_warnings__():
+            self.configure(**options)
+
+
+def strict_pipeline(experiment: str) -> Callable[[Callable[..., None]], StrictPipeline]:
+    """Decorator: a `StrictPipeline` whose runs are one row each in an MLflow experiment."""
+    tracker = {"experiment_name": experiment, "nested": False}
+
+    def decorate(function: Callable[..., None]) -> StrictPipeline:
+        pipeline = StrictPipeline(
+            name=function.__name__, entrypoint=function, settings={"experiment_tracker": tracker}
+        )
+        pipeline.__doc__ = function.__doc__
+        return pipeline
+
+    return decorate
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a `DreamBooth3DError` into a `CommandError`, and keep its traceback out of ZenML's log."""
+    loggers = [logging.getLogger(name) for name in _FILTERED_LOGGERS]
+    for logger in loggers:
+        logger.addFilter(_is_worth_reading)
+    try:
+        yield
+    except CommandError:
+        raise
+    except DreamBooth3DError as error:
+        raise CommandError(str(error)) from None
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_worth_reading)
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    """False for a user's error, which is shown once at the end, and for a warning after every step about nothing."""
+    if str(record.msg).startswith("Failed to disable MLflow autologging"):
+        return False
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    errors = [*arguments, *(record.exc_info or ())]
+    return not any(isinstance(error, DreamBooth3DError) for error in errors)
+
+
+def _require_tracker() -> None:
+    """Every run must have a row."""
+    if Client().active_stack_model.components and Client().active_stack.experiment_tracker is not None:
+        return
+    raise ConfigError(
+        f"The active ZenML stack {Client().active_stack_model.name!r} has no MLflow tracker. Run `make setup` and "
+        "`source .venv/bin/activate`, or choose another stack with `zenml stack set`."
+    )
+
+
+def _require_success(run: PipelineRunResponse | None) -> None:
+    """Some orchestrators return from a failed run as if nothing had happened."""
+    if run is not None and run.status == ExecutionStatus.FAILED:
+        raise DreamBooth3DError(f"Run {run.name} failed. `zenml pipeline runs list` and the step logs say why.")
+
+
+def _conclude(run: PipelineRunResponse, config: TrainingConfig) -> None:
+    """Copy the results to where a person looks for them, and print the summary."""
+    from dreambooth3d.cli.summary import print_summary, write_outputs
+
+    folder = write_outputs(run, config)
+    forget_finished_work()
+    print_summary(run, folder)

@@ -1,0 +1,71 @@
+"""The main job: photos of one subject in, a personalised 3D asset out."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import steps
+from dreambooth3d.config import (
+    BaseModelConfig,
+    EvaluateConfig,
+    ExportConfig,
+    FinetuneConfig,
+    InitNerfConfig,
+    MultiviewConfig,
+    PhotosConfig,
+    PseudoViewsConfig,
+    RecipeConfig,
+    RefineNerfConfig,
+    ScorersConfig,
+    SelectConfig,
+    TrainingConfig,
+)
+from dreambooth3d.photos.dataset import dataset_hash
+from pipelines.identity import base_model_identity, scorer_identity
+from pipelines.strict import strict_pipeline
+
+
+@strict_pipeline(experiment="dreambooth3d")
+def dreambooth3d(
+    seed: int = 0,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    photos: PhotosConfig = PhotosConfig(),
+    base_model: BaseModelConfig = BaseModelConfig(),
+    scorers: ScorersConfig = ScorersConfig(),
+    recipe: RecipeConfig = RecipeConfig(),
+    finetune_dreambooth: FinetuneConfig = FinetuneConfig(),
+    select_checkpoints: SelectConfig = SelectConfig(),
+    init_nerf: InitNerfConfig = InitNerfConfig(),
+    generate_pseudo_views: PseudoViewsConfig = PseudoViewsConfig(),
+    finetune_multiview: MultiviewConfig = MultiviewConfig(),
+    refine_nerf: RefineNerfConfig = RefineNerfConfig(),
+    evaluate: EvaluateConfig = EvaluateConfig(),
+    export_asset: ExportConfig = ExportConfig(),
+) -> None:
+    """Personalise the base model with the photos, lift it to 3D, and measure, export and publish the asset."""
+    config = TrainingConfig(**locals())
+    common = {"seed": seed, "device": device}
+    data = dataset_hash(photos)
+
+    subject = steps.validate_photos(photos, data)
+    checkpoints = steps.finetune_dreambooth(
+        subject, base_model, base_model_identity(base_model), finetune_dreambooth, **common
+    )
+    partial, full, _ = steps.select_checkpoints(
+        checkpoints, subject, scorers.selector, scorer_identity(scorers.selector), select_checkpoints, **common
+    )
+    coarse = steps.init_nerf(full if recipe.init_from == "full" else partial, subject, init_nerf, **common)
+    pseudo, guide, asset = None, full, coarse
+    if recipe.pseudo_views:
+        pseudo = steps.generate_pseudo_views(coarse, full, subject, generate_pseudo_views, **common)
+    if recipe.multiview:
+        guide = steps.finetune_multiview(partial, pseudo, subject, finetune_multiview, **common)
+    if recipe.refine_with != "none":
+        guide = full if recipe.refine_with == "full" else guide
+        asset = steps.refine_nerf(guide, coarse, subject, refine_nerf, pseudo=pseudo, **common)
+    truth = steps.load_ground_truth(photos, data)
+    report = steps.evaluate(
+        asset, coarse, subject, truth, scorers.judge, scorer_identity(scorers.judge), evaluate, device
+    )
+    bundle = steps.export_asset(asset, report, subject, export_asset, device)
+    steps.publish(report, bundle, asset, subject, config)

@@ -1,0 +1,30 @@
+"""ZenML steps: thin adapters between the pipeline and the library, one per file.
+
+`steps.init_nerf` is the step itself, not its module, so that a pipeline reads as `steps.init_nerf(...)`.
+"""
+
+from steps.evaluate import evaluate
+from steps.export_asset import export_asset
+from steps.finetune_dreambooth import finetune_dreambooth
+from steps.finetune_multiview import finetune_multiview
+from steps.generate_pseudo_views import generate_pseudo_views
+from steps.init_nerf import init_nerf
+from steps.load_ground_truth import load_ground_truth
+from steps.publish import publish
+from steps.refine_nerf import refine_nerf
+from steps.select_checkpoints import select_checkpoints
+from steps.validate_photos import validate_photos
+
+__all__ = [
+    "evaluate",
+    "export_asset",
+    "finetune_dreambooth",
+    "finetune_multiview",
+    "generate_pseudo_views",
+    "init_nerf",
+    "load_ground_truth",
+    "publish",
+    "refine_nerf",
+    "select_checkpoints",
+    "validate_photos",
+]

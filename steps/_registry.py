@@ -1,0 +1,64 @@
+"""The asset as a model version in both registries, with lineage to data, code and run."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from zenml import log_metadata
+
+from dreambooth3d.artifacts import RadianceField
+from materializers.field import write_field
+
+LINEAGE = ("data.dvc_md5", "data.hash", "git.commit", "zenml.pipeline_run", "subject", "status")
+_CODE = Path(__file__).with_name("_asset_model.py")
+
+
+def model_name(subject: str) -> str:
+    """The name under which a subject's assets are registered."""
+    return f"dreambooth3d-{subject}"
+
+
+def register_asset(asset: RadianceField, bundle_uri: str, subject: str, tags: Mapping[str, str]) -> str:
+    """Register the field, which alone renders any view; checkpoints and the bundle are referenced.
+
+    Returns:
+        The MLflow model version.
+    """
+    lineage = {key: tags[key] for key in LINEAGE}
+    log_metadata(metadata={**lineage, "bundle": bundle_uri}, infer_model=True)
+    name = model_name(subject)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_field(asset, Path(temporary))
+        _log_model(name, Path(temporary))
+    client = MlflowClient()
+    run_id = mlflow.active_run().info.run_id
+    found = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    version = max(found, key=lambda entry: int(entry.version))
+    for key, value in lineage.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    return version.version
+
+
+def _log_model(name: str, folder: Path) -> None:
+    """Log a pyfunc model from code, so that nothing is pickled."""
+    angles = Schema([ColSpec(DataType.double, "azimuth_deg"), ColSpec(DataType.double, "elevation_deg")])
+    images = Schema([TensorSpec(np.dtype("float32"), (-1, 3, -1, -1))])
+    with warnings.catch_warnings():
+        # MLflow asks for an input example, which the signature makes needless.
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.log_model(
+            name="asset_model",
+            python_model=str(_CODE),
+            artifacts={"field": str(folder)},
+            signature=ModelSignature(inputs=angles, outputs=images),
+            pip_requirements=["dreambooth3d"],
+            registered_model_name=name,
+        )

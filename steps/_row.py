@@ -1,0 +1,127 @@
+"""The parts of a run's row in MLflow: replayed records, configuration, dataset, files, tags."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+import mlflow
+from mlflow.tracking import MlflowClient
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport, SubjectPhotos
+from dreambooth3d.config import TrainingConfig
+from dreambooth3d.record import StepRecord
+from materializers.files import join, load_record
+from materializers.report import BUNDLE
+from steps._tracking import log_params, log_record
+
+_DIGEST_LENGTH = 36
+SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One finished step of a run.
+
+    Attributes:
+        name: of the step.
+        cached: whether it came from the cache.
+        record: what it reported when it ran.
+        uri: of the artifact that holds the record.
+    """
+
+    name: str
+    cached: bool
+    record: StepRecord
+    uri: str
+
+
+def finished_stages(run_id: UUID) -> list[Stage]:
+    """The run's finished steps with their records, read from their artifacts, not from earlier MLflow runs."""
+    stages = []
+    for name, step_run in Client().get_pipeline_run(run_id).steps.items():
+        outputs = [version for versions in step_run.outputs.values() for version in versions]
+        for uri in (version.uri for version in outputs):
+            record = load_record(uri)
+            if record is not None and record.name == name:
+                stages.append(Stage(name, str(step_run.status) == "cached", record, uri))
+                break
+    return stages
+
+
+def replay(stages: Iterable[Stage]) -> list[StepRecord]:
+    """Log the records that this run's row lacks; steps that ran have logged theirs themselves."""
+    run = MlflowClient().get_run(mlflow.active_run().info.run_id)
+    records = []
+    for stage in stages:
+        if f"{stage.name}/seconds" not in run.data.metrics:
+            log_record(stage.record)
+        mlflow.log_metric(f"{stage.name}/cached", float(stage.cached))
+        records.append(stage.record)
+    return records
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested values under dotted keys."""
+    result: dict[str, object] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
+
+
+def log_config(config: TrainingConfig) -> None:
+    """Log the configuration as parameters `<section>.<key>` and as one file."""
+    values = config.model_dump(mode="json")
+    run = MlflowClient().get_run(mlflow.active_run().info.run_id)
+    # A step may have reported the same key itself; MLflow refuses a second value.
+    log_params(flat(values), known=run.data.params)
+    mlflow.log_dict(values, "config.yaml")
+
+
+def log_dataset(photos: SubjectPhotos) -> None:
+    """Log the photo set as the run's dataset, its hash as digest."""
+    digest = photos.dataset_hash.removeprefix("untracked:")[:_DIGEST_LENGTH]
+    with warnings.catch_warnings():
+        # About integer columns and about what kind of source a path is.
+        warnings.simplefilter("ignore")
+        source = photos.subject if photos.dataset_hash.startswith("untracked:") else f"data/{photos.subject}"
+        dataset = mlflow.data.from_pandas(photos.facts, source=source, name=photos.subject, digest=digest)
+        mlflow.log_input(dataset, context="training")
+
+
+def bundle_uri(stages: Iterable[Stage]) -> str:
+    """Where the bundle's files lie in the artifact store."""
+    return next(join(stage.uri, BUNDLE) for stage in stages if stage.name == "export_asset")
+
+
+def log_files(report: EvaluationReport, bundle: AssetBundle, uri: str) -> None:
+    """Log what MLflow can show: viewer page, turntable, mesh and the report; the frames stay in their artifact."""
+    for name in SHOWN_FILES:
+        if name in bundle.files:
+            mlflow.log_artifact(str(Path(bundle.folder) / name), "asset")
+    mlflow.log_text(report.views.to_csv(index=False), "report/views.csv")
+    mlflow.log_dict({"metrics": dict(report.metrics), "definitions": dict(report.definitions)}, "report/report.json")
+    mlflow.log_dict({"folder": uri, "files": list(bundle.files)}, "asset/bundle.json")
+
+
+def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[StepRecord]) -> dict[str, str]:
+    """The row's tags; `extra` of the pipeline holds what was known when it was compiled."""
+    extra = run.config.extra
+    interrupted = any(record.params.get("interrupted") or record.metrics.get("interrupted") for record in records)
+    untracked = photos.dataset_hash.startswith("untracked:")
+    return {
+        "subject": photos.subject,
+        "preset": str(extra.get("preset", "none")),
+        "data.dvc_md5": "untracked" if untracked else photos.dataset_hash,
+        "data.hash": photos.dataset_hash,
+        "git.commit": str(extra.get("git_commit", "unknown")),
+        "zenml.pipeline_run": run.name,
+        "status": "interrupted" if interrupted else "completed",
+    }
+
+

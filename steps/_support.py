@@ -1,0 +1,109 @@
+"""What every step shares: its surroundings, its clock, its stop signal, and its report to MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+
+import materializers  # noqa: F401  (registers them)
+from dreambooth3d.context import StepContext, pick_device, work_folder
+from dreambooth3d.record import StepLog
+from materializers.hashing import content_hash
+from steps._sources import library_digest
+from steps._tracking import LiveSeries, log_record
+
+Artifact = TypeVar("Artifact")
+
+_finished_work: list[Path] = []
+
+
+def forget_finished_work() -> None:
+    """Remove the work folders of this process' finished steps, once their run has stored everything."""
+    while _finished_work:
+        shutil.rmtree(_finished_work.pop(), ignore_errors=True)
+
+
+class StepSession:
+    """One running step.
+
+    Attributes:
+        context: what the library gets.
+    """
+
+    def __init__(self, context: StepContext, live: LiveSeries) -> None:
+        self.context = context
+        self._live = live
+        self._start = time.monotonic()
+
+    def finish(self, artifact: Artifact) -> Artifact:
+        """Add the step's duration to its record, send the record to MLflow, and return the artifact with it."""
+        log = self.context.log
+        log.metrics(seconds=time.monotonic() - self._start)
+        if self.context.device.type == "cuda":
+            log.metrics(peak_memory_mib=torch.cuda.max_memory_allocated() / 2**20)
+        if self.context.should_stop():
+            log.params(interrupted=True)
+            _never_cache_this_step()
+        else:
+            _finished_work.append(self.context.folder)
+        self._live.flush()
+        record = log.record()
+        log_record(record, self._live.sent)
+        return dataclasses.replace(artifact, record=record)
+
+
+@contextmanager
+def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSession]:
+    """Set up a step's surroundings.
+
+    Args:
+        name: of the step, the prefix of its keys.
+        device: auto, cpu or cuda.
+        inputs: everything that the result depends on; the resumable state is kept under its hash.
+    """
+    live = LiveSeries(name)
+    folder = work_folder(name, device, library_digest(), *(content_hash(value) for value in inputs))
+    with stop_signal() as should_stop:
+        context = StepContext(StepLog(name, live), folder, pick_device(device), should_stop)
+        if context.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        yield StepSession(context, live)
+
+
+@contextmanager
+def stop_signal() -> Iterator[Callable[[], bool]]:
+    """Own SIGINT and SIGTERM: the first asks the stage to finish early, the second stops at once."""
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop.is_set
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop.is_set
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _never_cache_this_step() -> None:
+    """An interrupted result must not answer a later run."""
+    from zenml.client import Client
+    from zenml.steps import get_step_context
+    from zenml.utils.time_utils import utc_now
+
+    Client().update_step_run(get_step_context().step_run.id, cache_expires_at=utc_now())

@@ -1,0 +1,34 @@
+"""Step: score the asset with the judge, and against ground truth where it is known."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from zenml import step
+
+from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
+from dreambooth3d.config import EvaluateConfig
+from dreambooth3d.diffusion.base_model import local_folder
+from dreambooth3d.evaluation import report
+from dreambooth3d.evaluation.clip import ClipScorer
+from steps._sources import library
+from steps._support import step_session
+
+
+@step(experiment_tracker=True, cache_policy=library("evaluation", "nerf", "toybox"))
+def evaluate(
+    asset: RadianceField,
+    coarse: RadianceField,
+    photos: SubjectPhotos,
+    truth: GroundTruth,
+    judge: str,
+    judge_digest: str,
+    config: EvaluateConfig,
+    device: str,
+) -> Annotated[EvaluationReport, "report"]:
+    """Score refined and coarse asset; the judge steers nothing, so no other step may load it."""
+    inputs = (asset, coarse, photos, truth, judge_digest, config)
+    with step_session("evaluate", device, *inputs) as session:
+        session.context.log.params(judge=judge_digest)
+        scorer = ClipScorer.load(local_folder(judge) or judge, session.context.device)
+        return session.finish(report.evaluate(asset, coarse, photos, truth, scorer, config, session.context))

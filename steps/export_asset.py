@@ -1,0 +1,24 @@
+"""Step: the asset in forms that people and other programs can use."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from zenml import step
+
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
+from dreambooth3d.config import ExportConfig
+from dreambooth3d.export.bundle import export
+from steps._sources import library
+from steps._support import step_session
+
+
+@step(experiment_tracker=True, cache_policy=library("export", "nerf"))
+def export_asset(
+    asset: RadianceField, report: EvaluationReport, photos: SubjectPhotos, config: ExportConfig, device: str
+) -> Annotated[AssetBundle, "bundle"]:
+    """Write the mesh, the turntable and the viewer page, which shows the report's metrics."""
+    with step_session("export_asset", device, asset, report, photos, config) as session:
+        return session.finish(
+            export(asset, config, session.context, photos.subject, report.metrics, photos.instance_prompt)
+        )

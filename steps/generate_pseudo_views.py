@@ -1,0 +1,34 @@
+"""Step: renders of the coarse field, turned into views of the subject (stage 2)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from zenml import step
+
+from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
+from dreambooth3d.config import PseudoViewsConfig
+from dreambooth3d.diffusion.img2img import pseudo_views
+from dreambooth3d.nerf.cameras import spread_cameras
+from dreambooth3d.nerf.rendering import render_field
+from steps._sources import library
+from steps._support import step_session
+
+
+@step(experiment_tracker=True, cache_policy=library("diffusion", "nerf"))
+def generate_pseudo_views(
+    coarse: RadianceField,
+    checkpoint: DreamBoothCheckpoint,
+    photos: SubjectPhotos,
+    config: PseudoViewsConfig,
+    seed: int,
+    device: str,
+) -> Annotated[PseudoViews, "pseudo_views"]:
+    """Render evenly spread views, and redo part of the noise schedule with the full checkpoint."""
+    with step_session("generate_pseudo_views", device, coarse, checkpoint, photos, config, seed) as session:
+        context, cameras = session.context, spread_cameras(config.count, config.elevations_deg)
+        size, samples = config.render.size, config.render.samples_per_ray
+        views = render_field(coarse, cameras, size=size, samples_per_ray=samples, device=context.device)
+        return session.finish(
+            pseudo_views(views.color, views.opacity, cameras, checkpoint, photos, config, seed, context)
+        )

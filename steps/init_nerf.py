@@ -1,0 +1,25 @@
+"""Step: a first radiance field by score distillation (stage 1)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from zenml import step
+
+from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
+from dreambooth3d.config import InitNerfConfig
+from dreambooth3d.diffusion.guidance import ScoreDistillation
+from dreambooth3d.nerf.distillation import distil
+from steps._sources import library
+from steps._support import step_session
+
+
+@step(experiment_tracker=True, cache_policy=library("diffusion", "nerf"))
+def init_nerf(
+    checkpoint: DreamBoothCheckpoint, photos: SubjectPhotos, config: InitNerfConfig, seed: int, device: str
+) -> Annotated[RadianceField, "coarse_field"]:
+    """Distil a checkpoint into a first radiance field."""
+    with step_session("init_nerf", device, checkpoint, photos, config, seed) as session:
+        context = session.context
+        guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
+        return session.finish(distil(guidance, config, seed, context))

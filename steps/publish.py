@@ -1,0 +1,40 @@
+"""Step: one complete MLflow row per pipeline run, a ZenML model version, an MLflow registered model. Never cached."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import mlflow
+from zenml import get_step_context, step
+
+import materializers  # noqa: F401  (registers them)
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
+from dreambooth3d.config import TrainingConfig
+from steps import _row
+from steps._registry import register_asset
+
+
+@step(enable_cache=False, experiment_tracker=True)
+def publish(
+    report: EvaluationReport, bundle: AssetBundle, asset: RadianceField, photos: SubjectPhotos, config: TrainingConfig
+) -> Annotated[dict[str, str], "run_index"]:
+    """Replay every step's record from its artifact, so that the row is complete also when steps were cached."""
+    run = get_step_context().pipeline_run
+    stages = _row.finished_stages(run.id)
+    records = _row.replay(stages)
+    tags = _row.tags(run, photos, records)
+    _row.log_config(config)
+    _row.log_dataset(photos)
+    uri = _row.bundle_uri(stages)
+    _row.log_files(report, bundle, uri)
+    mlflow.set_tags(tags)
+    version = register_asset(asset, uri, photos.subject, tags)
+    index = {
+        "mlflow_run_id": mlflow.active_run().info.run_id,
+        "pipeline_run": run.name,
+        "subject": photos.subject,
+        "bundle": uri,
+        "model_version": version,
+    }
+    mlflow.log_dict(index, "run_index.json")
+    return index

@@ -1,0 +1,31 @@
+"""Step: the refined radiance field (stage 3, second half)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from zenml import step
+
+from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
+from dreambooth3d.config import RefineNerfConfig
+from dreambooth3d.diffusion.guidance import ScoreDistillation
+from dreambooth3d.nerf.distillation import distil
+from steps._sources import library
+from steps._support import step_session
+
+
+@step(experiment_tracker=True, cache_policy=library("diffusion", "nerf"))
+def refine_nerf(
+    checkpoint: DreamBoothCheckpoint,
+    coarse: RadianceField,
+    photos: SubjectPhotos,
+    config: RefineNerfConfig,
+    seed: int,
+    device: str,
+    pseudo: PseudoViews | None = None,
+) -> Annotated[RadianceField, "asset_field"]:
+    """Distil on random cameras from where the coarse field is, alongside reconstruction of the pseudo views."""
+    with step_session("refine_nerf", device, checkpoint, coarse, photos, config, seed, pseudo) as session:
+        context = session.context
+        guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
+        return session.finish(distil(guidance, config, seed, context, init=coarse, reconstruction=pseudo))

@@ -1,0 +1,151 @@
+"""Every bad input ends with exit code 1 and one sentence; no traceback, nothing written."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import Result
+
+from tests.product import TINY, Product
+
+Invoke = Callable[..., Result]
+CONFIG = "configs/tiny.yaml"
+
+
+def assert_one_sentence(result: Result, *parts: str) -> None:
+    """Exit code 1, and a single line on stderr that names these parts."""
+    assert result.exit_code == 1, result.output
+    assert "Traceback" not in result.output
+    lines = result.stderr.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith("Error: ")
+    for part in parts:
+        assert part in lines[0]
+
+
+def photo_set(folder: Path, count: int) -> Path:
+    """Plain noise photos that the check accepts."""
+    folder.mkdir()
+    for index in range(count):
+        Image.effect_noise((96, 96), 60 + 10 * index).convert("RGB").save(folder / f"{index}.png")
+    return folder
+
+
+def test_missing_subject(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("train", CONFIG, "photos.subject=unicorn"), "unicorn", "corgi")
+
+
+def test_missing_folder(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("train", CONFIG, "photos.dir=nowhere", "photos.class_noun=dog"), "nowhere")
+
+
+def test_empty_photo(invoke: Invoke, tmp_path: Path) -> None:
+    (photo_set(tmp_path / "set", 4) / "2.png").write_bytes(b"")
+    result = invoke("train", CONFIG, f"photos.dir={tmp_path / 'set'}", "photos.class_noun=dog")
+    assert_one_sentence(result, "2.png")
+
+
+def test_unreadable_photo(invoke: Invoke, tmp_path: Path) -> None:
+    (photo_set(tmp_path / "set", 4) / "2.png").write_bytes(b"no picture at all")
+    result = invoke("train", CONFIG, f"photos.dir={tmp_path / 'set'}", "photos.class_noun=dog")
+    assert_one_sentence(result, "2.png")
+
+
+def test_two_photos(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("train", CONFIG, f"photos.dir={photo_set(tmp_path / 'set', 2)}", "photos.class_noun=dog")
+    assert_one_sentence(result, "2 photos", "3")
+
+
+def test_unknown_noun(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("train", CONFIG, "photos.class_noun=zyxw"), "zyxw", "noun")
+
+
+@pytest.mark.parametrize(
+    ("override", "part"),
+    [
+        ("init_nerf.stepz=3", "did you mean steps?"),
+        ("inti_nerf.steps=3", "did you mean init_nerf?"),
+        ("init_nerf.steps=many", "integer"),
+        ("init_nerf.steps=true", "integer"),
+        ("init_nerf.steps=0", "greater than 0"),
+        ("generate_pseudo_views.strength=1.5", "less than or equal to 1"),
+        ("device=tpu", "'cpu'"),
+        ("recipe.pseudo_views=false", "multiview needs pseudo_views"),
+        ("select_checkpoints.full_step=3", "checkpoint_every"),
+        ("photos", "key.sub=value"),
+    ],
+)
+def test_bad_override(invoke: Invoke, override: str, part: str) -> None:
+    assert_one_sentence(invoke("train", CONFIG, override), part)
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("parametres: {}", "did you mean parameters?"),
+        ("parameters: {seed: 1}\nsteps: {init_nrf: {}}", "did you mean init_nerf?"),
+        ("parameters: {seed: 1}\nsteps: {init_nerf: {setings: {}}}", "did you mean settings?"),
+        ("parameters: {seed: 1}\nsettings: {experiment_tracker: {nestd: true}}", "did you mean nested?"),
+        ("parameters: {seed: 1}\nsettings: {dokcer: {}}", "did you mean docker?"),
+        ("parameters: {seed: 1, seed: 2}", "given twice"),
+        ("parameters: {seed: [}", "not valid YAML"),
+        ("- a list", "holds no keys"),
+        ("parameters: {seed: 1}\nenable_cache: true", "enable_cache"),
+        ("parameters: {seed: 1}\nsteps: {publish: {enable_cache: true}}", "publish must always run"),
+        ("parameters: {seed: 1}\nenable_step_logs: perhaps", "enable_step_logs"),
+        ("parameters: {init_nerf: {learning_rate: 1e-3}}", "1.0e-3"),
+    ],
+)
+def test_bad_file(invoke: Invoke, tmp_path: Path, text: str, part: str) -> None:
+    (tmp_path / "bad.yaml").write_text(text)
+    assert_one_sentence(invoke("train", str(tmp_path / "bad.yaml")), "bad.yaml", part)
+    assert_one_sentence(invoke("config", "check", str(tmp_path / "bad.yaml")), "bad.yaml", part)
+
+
+def test_missing_file(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("train", "configs/none.yaml"), "configs/none.yaml", "no such file")
+
+
+def test_missing_base_model(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("train", CONFIG, "base_model.path=models/none"), "models/none")
+
+
+@pytest.mark.parametrize("file", ["unet/diffusion_pytorch_model.safetensors", "vae/config.json"])
+def test_damaged_base_model(invoke: Invoke, product: Product, tmp_path: Path, file: str) -> None:
+    broken = Path(shutil.copytree(product.root / "models" / "tiny", tmp_path / "broken"))
+    (broken / file).write_bytes((broken / file).read_bytes()[:-40])
+    assert_one_sentence(invoke("train", CONFIG, f"base_model.path={broken}"), Path(file).name, "damaged")
+
+
+def test_missing_scorer(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("train", CONFIG, "scorers.judge=./models/none"), "scorers.judge", "models/none")
+
+
+def test_data_that_differ_from_their_hash(invoke: Invoke, product: Product) -> None:
+    photo = product.root / "data" / "corgi" / "00.jpg"
+    original = photo.read_bytes()
+    Image.open(photo).rotate(3).save(photo)
+    try:
+        assert_one_sentence(invoke("train", CONFIG), "data/corgi/00.jpg", "dvc pull --force")
+    finally:
+        photo.write_bytes(original)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "part"),
+    [({"photos": {"subject": "unicorn"}}, "unicorn"), ({"sed": 1}, "did you mean seed?")],
+)
+def test_documented_front_door(product: Product, tmp_path: Path, parameters: dict[str, object], part: str) -> None:
+    """`zenml pipeline run` itself answers in the same way."""
+    (tmp_path / "bad.yaml").write_text(yaml.safe_dump({"parameters": TINY | parameters}))
+    before = product.files()
+    result = product.train(str(tmp_path / "bad.yaml"))
+    assert result.returncode == 1
+    assert "Traceback" not in result.stdout + result.stderr
+    assert part in result.stderr.strip().splitlines()[-1]
+    assert product.files() == before

@@ -1,0 +1,124 @@
+"""The console script's other commands."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from typer.testing import Result
+
+from tests.product import ROOT, Product
+
+Invoke = Callable[..., Result]
+
+
+def test_help_is_fast(product: Product) -> None:
+    product.dreambooth3d("--help")
+    start = time.monotonic()
+    result = product.dreambooth3d("--help")
+    assert time.monotonic() - start < 1.5
+    for command in ("setup", "doctor", "train", "config", "photos", "runs", "ui", "toybox"):
+        assert command in result.stdout
+
+
+def test_shipped_configs_are_valid(invoke: Invoke) -> None:
+    files = [str(path) for path in sorted((ROOT / "configs").glob("*.yaml"))]
+    assert {Path(file).stem for file in files} >= {"demo", "toybox_gpu", "naive", "paper", "seed"}
+    result = invoke("config", "check", *files)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.count(": OK") == len(files)
+
+
+def test_config_check_lists_every_problem(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("parameters: {seed: -1, sed: 1}\nstepz: {}")
+    result = invoke("config", "check", str(tmp_path / "bad.yaml"), "configs/tiny.yaml")
+    assert result.exit_code == 1
+    assert len(result.stderr.strip().splitlines()) == 3
+    assert "configs/tiny.yaml: OK" in result.stdout
+
+
+def test_photos_check(invoke: Invoke) -> None:
+    result = invoke("photos", "check", "data/corgi")
+    assert result.exit_code == 0, result.stderr
+    assert "00.jpg" in result.stdout
+    assert invoke("photos", "check", "data").exit_code == 1
+
+
+def test_unknown_run(product: Product) -> None:
+    result = product.dreambooth3d("runs", "show", "nobody")
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: nobody: there is no such run")
+
+
+def test_no_runs_yet(product: Product) -> None:
+    result = product.dreambooth3d("runs", "list", "--json")
+    assert json.loads(result.stdout) == []
+
+
+def test_setup_again_changes_nothing(product: Product) -> None:
+    activate = product.root / "venv" / "bin" / "activate"
+    before = activate.read_text()
+    assert product.dreambooth3d("setup").returncode == 0
+    assert activate.read_text() == before
+
+
+def test_doctor_names_what_is_broken(product: Product) -> None:
+    result = product.dreambooth3d("doctor", "--json")
+    findings = {finding["name"]: finding for finding in json.loads(result.stdout)}
+    # The copied product has tiny models in other places than the bundled ones, and no lock file.
+    assert not findings["models"]["good"]
+    assert result.returncode == 1
+    for name in ("python", "device", "activation", "stack", "data", "configs"):
+        assert findings[name]["good"], findings[name]
+
+
+def bash(script: str, **variables: str) -> dict[str, str]:
+    """The environment after a script, by `env`."""
+    command, known = ["bash", "-ec", f"{script}\nenv -0"], {"PATH": "/usr/bin:/bin"} | variables
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=known)
+    return dict(line.split("=", 1) for line in result.stdout.split("\0") if "=" in line)
+
+
+def test_activation_and_deactivation(product: Product) -> None:
+    activate = product.root / "venv" / "bin" / "activate"
+    text = activate.read_text()
+    # As a real environment's script, which knows its own place.
+    own = product.root / "venv" / "bin" / "activate_here"
+    place = f'VIRTUAL_ENV="{product.root}/venv"'
+    lines = [place if line.startswith("VIRTUAL_ENV=") else line for line in text.splitlines()]
+    own.write_text("\n".join(lines) + "\n")
+    try:
+        active = bash(f"source {own}", ZENML_CONFIG_PATH="/mine")
+        assert active["ZENML_CONFIG_PATH"] == f"{product.root}/.zenconfig"
+        assert active["ZENML_ANALYTICS_OPT_IN"] == "false"
+        assert active["DREAMBOOTH3D_ACTIVE"] == str(product.root)
+        left = bash(f"source {own}; source {own}; deactivate", ZENML_CONFIG_PATH="/mine")
+        assert left["ZENML_CONFIG_PATH"] == "/mine"
+        assert "ZENML_ANALYTICS_OPT_IN" not in left
+        assert "DREAMBOOTH3D_ACTIVE" not in left
+    finally:
+        own.unlink()
+
+
+def test_activation_holds_no_path_inside_the_repository(product: Product) -> None:
+    block = (product.root / "venv" / "bin" / "activate").read_text().split("# >>> dreambooth3d >>>")[-1]
+    assert str(product.root) not in block
+
+
+def test_home_is_never_touched(product: Product) -> None:
+    """Not even without activation: the command sets its own surroundings."""
+    mine = {".config/zenml/config.yaml": "mine: 1\n", ".mlflow/config": "mine\n"}
+    for name, text in mine.items():
+        (product.home / name).parent.mkdir(parents=True, exist_ok=True)
+        (product.home / name).write_text(text)
+    for name in ("ZENML_CONFIG_PATH", "DREAMBOOTH3D_ACTIVE"):
+        assert name in product.environment
+    bare = {"DREAMBOOTH3D_ACTIVE": "", "ZENML_CONFIG_PATH": str(product.home / ".config" / "zenml")}
+    assert product.run("-m", "dreambooth3d.cli", "setup", **bare).returncode == 0
+    assert product.run("-m", "dreambooth3d.cli", "runs", "list", **bare).returncode == 0
+    left = {str(path.relative_to(product.home)): path for path in product.home.rglob("*") if path.is_file()}
+    configuration = {name: path.read_text() for name, path in left.items() if "zenml" in name or "mlflow" in name}
+    assert configuration == mine

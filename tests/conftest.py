@@ -1,0 +1,21 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_models import write_tiny_base_model
+
+
+@pytest.fixture(scope="session")
+def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random-weight model folder in Stable Diffusion's layout; read it, do not change it."""
+    return write_tiny_base_model(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def work_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep resumable states and caches of a test out of the repository."""
+    monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "work"))

@@ -1,0 +1,127 @@
+"""A base model is checked before anything is computed with it, and what is wrong is said in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dreambooth3d.artifacts import BaseModelRef
+from dreambooth3d.config import BaseModelConfig
+from dreambooth3d.diffusion.base_model import folder_digest, resolve
+from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.errors import BaseModelError
+
+
+@pytest.fixture
+def copy(tiny_base_model: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny model that a test may break."""
+    return Path(shutil.copytree(tiny_base_model, tmp_path / "model"))
+
+
+def resolve_path(path: Path | str) -> BaseModelRef:
+    """Resolve with default options."""
+    return resolve(BaseModelConfig(path=str(path)))
+
+
+def test_digest_follows_names_and_contents(copy: Path) -> None:
+    first = folder_digest(copy)
+    assert resolve_path(copy).digest == first == folder_digest(copy)
+    (copy / ".cache").mkdir()
+    (copy / ".cache" / "x").write_text("hidden files do not count")
+    assert folder_digest(copy) == first
+    (copy / "scheduler" / "scheduler_config.json").rename(copy / "scheduler" / "other.json")
+    assert folder_digest(copy) != first
+
+
+@pytest.mark.parametrize("path", ["models/no_such_model", "/nowhere/model", "./model", "one/two/three"])
+def test_missing_folder(path: str) -> None:
+    with pytest.raises(BaseModelError, match=r"not a folder.*Set base_model.path"):
+        resolve_path(path)
+
+
+def test_hub_id_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(BaseModelError, match="could not be fetched.*set base_model.path to its folder"):
+        resolve_path("nobody-here/no-such-model")
+
+
+@pytest.mark.parametrize(
+    "name", ["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer"]
+)
+def test_missing_part_is_named(copy: Path, name: str) -> None:
+    part = copy / name
+    shutil.rmtree(part) if part.is_dir() else part.unlink()
+    with pytest.raises(BaseModelError, match=name.split("/")[0]):
+        resolve_path(copy)
+
+
+def test_truncated_weights(copy: Path) -> None:
+    file = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(BaseModelError, match="damaged or truncated"):
+        resolve_path(copy)
+
+
+def test_broken_json(copy: Path) -> None:
+    (copy / "text_encoder" / "config.json").write_text("{")
+    with pytest.raises(BaseModelError, match=r"text_encoder/config.json: not readable as JSON"):
+        resolve_path(copy)
+
+
+def test_pickled_weights_are_refused(copy: Path) -> None:
+    (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / "diffusion_pytorch_model.bin")
+    with pytest.raises(BaseModelError, match="Convert them to safetensors"):
+        resolve_path(copy)
+
+
+@pytest.mark.parametrize("network", ["unet", "text_encoder", "vae"])
+def test_a_missing_tensor_is_not_left_random(copy: Path, network: str) -> None:
+    file = next((copy / network).glob("*.safetensors"))
+    tensors = load_file(file)
+    del tensors[max(tensors)]
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(BaseModelError, match="weights lack"):
+        load_components(resolve_path(copy), "cpu")
+
+
+def test_weights_of_another_architecture(copy: Path) -> None:
+    file = copy / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "block_out_channels": [32, 64]}))
+    with pytest.raises(BaseModelError, match="could not be loaded|weights lack"):
+        load_components(resolve_path(copy), "cpu")
+
+
+@pytest.mark.parametrize("noun", ["dog", "teapot", "red duck"])
+def test_known_nouns(components: Components, noun: str) -> None:
+    components.require_known_words(noun, "sks")
+
+
+@pytest.mark.parametrize("noun", ["xylophone", "dog zebra", "犬"])
+def test_unknown_noun(components: Components, noun: str) -> None:
+    with pytest.raises(BaseModelError, match=f"does not know the word '{noun.split()[-1]}'. Choose another noun"):
+        components.require_known_words(noun)
+
+
+def test_identifier_of_many_tokens_warns(components: Components) -> None:
+    with pytest.warns(UserWarning, match="not one token"):
+        components.require_known_words("dog", "qzxqzx")
+
+
+def test_old_scheduler_configs_do_not_clip_latents(copy: Path) -> None:
+    file = copy / "scheduler" / "scheduler_config.json"
+    config = json.loads(file.read_text())
+    del config["clip_sample"]
+    file.write_text(json.dumps({**config, "_class_name": "PNDMScheduler", "skip_prk_steps": True}))
+    assert load_components(resolve_path(copy), "cpu").scheduler.config.clip_sample is False
+
+
+def test_prompts_are_encoded_once(components: Components, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = components.encode_prompts(["a dog", "a cat", "a dog"])
+    assert torch.equal(first[0], first[2]) and not torch.equal(first[0], first[1])
+    monkeypatch.setattr(components, "text_encoder", None)
+    assert torch.equal(components.encode_prompts(["a cat"])[0], first[1])

@@ -1,0 +1,225 @@
+"""Fine-tuning: it learns, its checkpoints reload, and an interrupted run ends as an uninterrupted one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+
+from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, PseudoViews, SubjectPhotos
+from dreambooth3d.config import BaseModelConfig, FinetuneConfig, MultiviewConfig
+from dreambooth3d.context import ResumePoint, StepContext
+from dreambooth3d.diffusion import training
+from dreambooth3d.diffusion.backgrounds import background_mask, with_random_backgrounds
+from dreambooth3d.diffusion.base_model import resolve
+from dreambooth3d.diffusion.class_images import cache_folder
+from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.diffusion.dreambooth import export_pipeline, finetune, finetune_multiview
+from dreambooth3d.diffusion.training import step_generator
+from dreambooth3d.errors import BaseModelError
+from dreambooth3d.nerf.cameras import turntable_cameras
+from dreambooth3d.weights import save_weights
+from tests.tiny_models import write_tiny_base_model
+
+CONFIG = FinetuneConfig(
+    steps=12,
+    checkpoint_every=6,
+    batch_size=2,
+    class_images=4,
+    class_inference_steps=2,
+    sample_inference_steps=2,
+    learning_rate=1e-3,
+    warmup_steps=4,
+)
+MakeContext = Callable[..., StepContext]
+
+
+def run(photos: SubjectPhotos, base: BaseModelRef, context: StepContext, **changes: object) -> CheckpointSet:
+    """Fine-tune with the small configuration."""
+    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, context)
+
+
+def sums(checkpoints: CheckpointSet) -> dict[int, tuple[str, str]]:
+    """File hashes by step."""
+    pairs = checkpoints.checkpoints
+    return {step: (pairs[step].unet.sha256, pairs[step].text_encoder.sha256) for step in checkpoints.steps}
+
+
+def test_finetuning_lowers_the_loss(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
+    context = make_context()
+    result = run(photos, base, context, steps=60, checkpoint_every=60, sample_every_checkpoint=False)
+    loss = result.record.series.query("name == 'instance_loss'").value
+    assert loss.iloc[-3:].mean() < 0.9 * loss.iloc[:3].mean()
+    names = {"loss", "instance_loss", "prior_loss", "gradient_norm", "learning_rate"}
+    assert set(result.record.series.name) == names
+    assert not (context.folder / "state").exists()
+
+
+def test_checkpoints_reload(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
+    result = run(photos, base, make_context())
+    assert result.steps == [0, 6, 12]
+    assert {name for name in result.record.images} >= {f"samples/{step:06d}" for step in result.steps}
+    original = load_components(base, "cpu")
+    start = load_components(base, "cpu", result.checkpoints[0])
+    end = load_components(base, "cpu", result.checkpoints[12])
+    for name in ("unet", "text_encoder"):
+        first, zero, last = (getattr(parts, name).state_dict() for parts in (original, start, end))
+        assert all(torch.allclose(first[key], zero[key], atol=1e-3) for key in first)
+        assert any(not torch.allclose(first[key], last[key], atol=2e-3) for key in first)
+        stored = getattr(result.checkpoints[12], name).load()
+        assert all(torch.equal(last[key], stored[key].float()) for key in stored)
+    assert not any(parameter.requires_grad for parameter in end.unet.parameters())
+
+
+def test_prior_and_text_encoder_can_be_off(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+) -> None:
+    result = run(photos, base, make_context(), prior_weight=0.0, train_text_encoder=False, steps=6)
+    assert "prior_loss" not in set(result.record.series.name)
+    pairs = sums(result)
+    assert pairs[0][1] == pairs[6][1] and pairs[0][0] != pairs[6][0]
+
+
+def test_checkpoints_load_under_either_naming_of_the_text_encoder(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+) -> None:
+    checkpoint = run(photos, base, make_context(), steps=6).checkpoints[6]
+    prefix, weights = "text_model.", checkpoint.text_encoder.load()
+    other = {name.removeprefix(prefix) if name.startswith(prefix) else prefix + name: weights[name] for name in weights}
+    renamed = replace(checkpoint, text_encoder=save_weights(other, tmp_path / "renamed.safetensors"))
+    expected = load_components(base, "cpu", checkpoint).encode_prompts(["a dog"])
+    assert torch.equal(load_components(base, "cpu", renamed).encode_prompts(["a dog"]), expected)
+
+
+def test_a_damaged_checkpoint_is_named(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
+    checkpoint = run(photos, base, make_context(), steps=6, train_text_encoder=False).checkpoints[6]
+    file = Path(checkpoint.unet.uri)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(BaseModelError, match="damaged or does not fit"):
+        load_components(base, "cpu", checkpoint)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the library catches it."""
+
+
+def test_a_killed_run_ends_as_an_uninterrupted_one(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(photos, base, make_context(folder="whole"))
+    monkeypatch.setattr(ResumePoint, "due", lambda self: True)
+    step = training.Trainer._step
+
+    def step_until_nine(self: training.Trainer, index: int) -> dict[str, torch.Tensor]:
+        if index == 9:
+            raise Killed
+        return step(self, index)
+
+    monkeypatch.setattr(training.Trainer, "_step", step_until_nine)
+    with pytest.raises(Killed):
+        run(photos, base, make_context(folder="killed"))
+    steps: list[int] = []
+    monkeypatch.setattr(training.Trainer, "_step", lambda self, index: (steps.append(index), step(self, index))[1])
+    resumed = run(photos, base, make_context(folder="killed"))
+    assert steps == [6, 7, 8, 9, 10, 11]
+    assert sums(resumed) == sums(whole)
+    assert resumed.record.series.equals(whole.record.series)
+    assert set(resumed.record.images) == set(whole.record.images)
+
+
+def test_stop_signal_keeps_what_is_there_and_can_go_on(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+) -> None:
+    calls = iter(range(100))
+    stopped = run(photos, base, make_context(should_stop=lambda: next(calls) >= 8))
+    assert stopped.record.params["interrupted"] is True and stopped.steps[0] == 0 and 0 < stopped.steps[-1] < 12
+    resumed = run(photos, base, make_context())
+    whole = run(photos, base, make_context(folder="whole"))
+    assert sums(resumed) == sums(whole)
+
+
+def test_class_images_are_made_once(
+    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_context: MakeContext
+) -> None:
+    first = run(photos, base, make_context(folder="a"), steps=6)
+    folder = cache_folder(components, [photos.class_prompt] * 4, 3.0, 2, 0)
+    files = {file: file.stat().st_mtime_ns for file in sorted(folder.glob("*.png"))}
+    assert len(files) == 4
+    broken, gone, *kept = files
+    content = gone.read_bytes()
+    broken.write_bytes(b"not an image")
+    gone.unlink()
+    second = run(photos, base, make_context(folder="b"), steps=6)
+    assert all(file.stat().st_mtime_ns == files[file] for file in kept)
+    assert gone.read_bytes() == content
+    assert sums(first) == sums(second)
+
+
+def test_unknown_noun_stops_before_anything_is_written(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+) -> None:
+    context = make_context()
+    with pytest.raises(BaseModelError, match="'xylophone'"):
+        run(replace(photos, class_noun="xylophone"), base, context)
+    assert not context.folder.exists()
+
+
+def test_multiview_continues_the_partial_checkpoint(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+) -> None:
+    partial = run(photos, base, make_context(), steps=6).checkpoints[6]
+    views = torch.rand(4, 3, 64, 64)
+    pseudo = PseudoViews(views, views, views[:, 0], turntable_cameras(4), 0.4)
+    config = MultiviewConfig(steps=5, learning_rate=1e-3, background_augmentation=True)
+    context = make_context("finetune_multiview", folder="multiview")
+    result = finetune_multiview(partial, pseudo, photos, config, 0, context)
+    assert result.step == 11 and result.base_model == base
+    assert {"pseudo_loss", "photo_loss"} <= set(result.record.series.name)
+    assert result.unet.sha256 != partial.unet.sha256 and result.text_encoder.sha256 != partial.text_encoder.sha256
+
+
+def test_velocity_models_train(photos: SubjectPhotos, tmp_path: Path, make_context: MakeContext) -> None:
+    folder = write_tiny_base_model(tmp_path / "velocity", prediction_type="v_prediction")
+    velocity = resolve(BaseModelConfig(path=str(folder)))
+    result = run(photos, velocity, make_context(), steps=40, checkpoint_every=40, sample_every_checkpoint=False)
+    loss = result.record.series.query("name == 'loss'").value
+    assert loss.iloc[-1] < loss.iloc[0]
+
+
+def test_exported_folder_is_a_stable_diffusion_pipeline(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+) -> None:
+    checkpoint = run(photos, base, make_context(), steps=6).checkpoints[6]
+    pipeline = StableDiffusionPipeline.from_pretrained(export_pipeline(checkpoint, tmp_path / "export"))
+    stored = checkpoint.unet.load()
+    weights = pipeline.unet.state_dict()
+    assert all(torch.equal(weights[key], stored[key].float()) for key in stored)
+    assert resolve(BaseModelConfig(path=str(tmp_path / "export"))).digest
+
+
+def test_each_step_has_its_own_randomness() -> None:
+    draws = [torch.rand(1, generator=step_generator(0, step, rank)).item() for step in range(50) for rank in (0, 1)]
+    assert len(set(draws)) == 100
+    assert draws[0] == torch.rand(1, generator=step_generator(0, 0)).item()
+
+
+def test_background_mask_keeps_the_subject(photos: SubjectPhotos) -> None:
+    image = photos.images[0].clone()
+    image[:, 24:30, 26:32] = 0.8  # a hole of the background's colour inside the subject stays the subject's
+    mask = background_mask(image)
+    expected = torch.ones(64, 64, dtype=torch.bool)
+    expected[16:40, 20:44] = False
+    assert torch.equal(mask, expected)
+    assert not background_mask(torch.rand(3, 64, 64)).any()
+
+
+def test_random_backgrounds(photos: SubjectPhotos) -> None:
+    images = torch.stack(photos.images)
+    result = with_random_backgrounds(images, 2, torch.Generator().manual_seed(0))
+    assert result.shape == (9, 3, 64, 64) and torch.equal(result[:3], images)
+    assert torch.equal(result[3:6, :, 18:36, 24:40], images[:, :, 18:36, 24:40])
+    assert (result[3:6, :, 0, 0] - images[:, :, 0, 0]).abs().max() > 0.05

@@ -1,0 +1,116 @@
+"""The evaluation of assets whose quality is known."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from dreambooth3d.artifacts import GroundTruth
+from dreambooth3d.config import EvaluateConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.pixels import Views
+from dreambooth3d.evaluation.report import DEFINITIONS, caption_rank, evaluate
+from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
+from dreambooth3d.evaluation.views import judged_cameras
+from dreambooth3d.nerf.cameras import turntable_cameras
+from dreambooth3d.record import StepLog
+from tests.evaluation.stand_ins import photos_of, write_tiny_clip
+from tests.export.fields import blob_field
+
+SIZE = 24
+TRUTH = GroundTruth({"class_noun": "dog", "main": "red", "second": "white", "seed": 3})
+CONFIG = EvaluateConfig(size=SIZE, samples_per_ray=24)
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    return ClipScorer.load(write_tiny_clip(tmp_path_factory.mktemp("judge")))
+
+
+@pytest.fixture(scope="module")
+def views():
+    return true_views(TRUTH, judged_cameras(), SIZE)
+
+
+def run(judge, tmp_path, render, truth=TRUTH, description=""):
+    photos = photos_of(torch.rand(3, 40, 40), torch.rand(3, 32, 32), description=description)
+    context = StepContext(StepLog("evaluate"), tmp_path)
+    return evaluate("refined", "coarse", photos, truth, judge, CONFIG, context, render)
+
+
+def test_true_views_follow_the_cameras(views):
+    assert views.images.shape == (54, 3, SIZE, SIZE) and views.foreground.any(dim=(1, 2)).all()
+    assert torch.equal(true_views(TRUTH, turntable_cameras(), SIZE).images, views.images[:36])
+
+
+def test_the_true_caption_is_published():
+    captions = published_captions(TRUTH)
+    assert len(captions) == 200 and captions.count(true_caption(TRUTH)) == 1
+
+
+def test_perfect_refined_and_turned_coarse(judge, tmp_path, views):
+    half = torch.cat([views.images[18:36], views.images[:18], views.images[36:]])
+    half_masks = torch.cat([views.masks[18:36], views.masks[:18], views.masks[36:]])
+    report = run(judge, tmp_path, lambda field, cameras: views if field == "refined" else Views(half, half_masks))
+    metrics = report.metrics
+    assert metrics["psnr"] == metrics["psnr_fg"] == 100 and metrics["mask_iou"] == 1
+    assert metrics["janus_excess"] == 0 and metrics["janus_rate"] == metrics["janus_rate_truth"]
+    for name in ("clip_i", "clip_t", "r_precision", "front_recall"):
+        assert metrics[name] == metrics[f"truth/{name}"]
+    assert metrics["coarse/psnr_fg"] < metrics["baseline_silhouette/psnr_fg"] < 100
+    assert metrics["baseline_blank/mask_iou"] == 0 and metrics["baseline_silhouette/mask_iou"] == 1
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_every_metric_is_defined_and_logged(judge, tmp_path, views):
+    report = run(judge, tmp_path, lambda field, cameras: views)
+    assert set(report.metrics) == set(report.record.metrics)
+    assert set(DEFINITIONS) <= set(report.definitions)
+    for name in report.metrics:
+        prefix, _, base = name.rpartition("/")
+        assert base in report.definitions and (not prefix or f"{prefix}/" in report.definitions)
+    assert set(report.record.images) == {"comparison", "baselines"}
+
+
+def test_table_has_a_row_per_asset_and_view(judge, tmp_path, views):
+    report = run(judge, tmp_path, lambda field, cameras: views)
+    table = report.views
+    assert table.groupby("asset").size().to_dict() == {"coarse": 36, "refined": 36, "truth": 36}
+    refined = table[table["asset"] == "refined"]
+    assert refined["psnr"].mean() == pytest.approx(report.metrics["psnr"])
+    assert (refined["caption_rank"] == 1).mean() == pytest.approx(report.metrics["r_precision"])
+    assert refined["azimuth_deg"].tolist() == list(range(0, 360, 10))
+
+
+def test_baselines_do_not_depend_on_the_asset(judge, tmp_path, views):
+    blank = Views(torch.ones_like(views.images), torch.zeros_like(views.masks))
+    report = run(judge, tmp_path, lambda field, cameras: blank)
+    for name in ("psnr", "psnr_fg", "ssim", "mask_iou"):
+        assert report.metrics[name] == pytest.approx(report.metrics[f"baseline_blank/{name}"])
+
+
+def test_without_truth_only_what_is_defined(judge, tmp_path, views):
+    report = run(judge, tmp_path, lambda field, cameras: views, truth=GroundTruth({}))
+    assert set(report.metrics) == {
+        prefix + name
+        for prefix in ("", "coarse/")
+        for name in ("clip_i", "clip_t", "view_accuracy", "janus_rate", "front_recall")
+    }
+    described = run(judge, tmp_path, lambda field, cameras: views, truth=GroundTruth({}), description="a red dog")
+    assert "r_precision" in described.metrics and "psnr" not in described.metrics
+
+
+def test_rank_of_the_true_caption():
+    scores = torch.tensor([[0.1, 0.9, 0.3], [0.5, 0.4, 0.9], [0.2, 0.2, 0.1]])
+    assert caption_rank(scores, 1).tolist() == [1, 3, 2]
+
+
+def test_real_fields_are_rendered(judge, tmp_path):
+    context = StepContext(StepLog("evaluate"), tmp_path)
+    photos = photos_of(torch.rand(3, 24, 24))
+    report = evaluate(blob_field(), blob_field(), photos, TRUTH, judge, CONFIG, context)
+    assert report.metrics["psnr_fg"] == report.metrics["coarse/psnr_fg"]
+    assert 0.05 < report.metrics["mask_iou"] < 0.95 and report.comparison.shape[0] == 3

@@ -1,0 +1,53 @@
+"""Janus rate and front recall of views with known verdicts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dreambooth3d.evaluation.views import FRONT, judge_views, judged_cameras, verdict
+from dreambooth3d.nerf.cameras import VIEW_WORDS, orbit_cameras
+from tests.evaluation.stand_ins import ColorScorer
+
+CAMERAS = judged_cameras()
+TRUE = torch.tensor([VIEW_WORDS.index(word) for word in CAMERAS.view_words()])
+
+
+def test_cameras_are_the_turntable_and_one_ring():
+    assert len(CAMERAS) == 54 and CAMERAS.elevation_deg.unique().tolist() == [15, 40]
+    assert "overhead" not in CAMERAS.view_words()
+
+
+def test_right_names_have_no_janus():
+    result = verdict(TRUE, CAMERAS)
+    assert (result.accuracy, result.janus_rate, result.front_recall) == (1, 0, 1)
+
+
+def test_all_fronts_are_full_janus():
+    result = verdict(torch.full((54,), FRONT), CAMERAS)
+    assert (result.janus_rate, result.front_recall) == (1, 1)
+    assert result.accuracy == pytest.approx((TRUE == FRONT).float().mean().item())
+
+
+def test_bounds_belong_to_their_ranges():
+    cameras = orbit_cameras(torch.tensor([0.0, 30.0, 330.0, 31.0, 59.0, 60.0, 300.0, 180.0]))
+    judged = torch.tensor([0, 0, 1, 1, 0, 0, 1, 1])
+    result = verdict(judged, cameras)
+    assert result.front_recall == pytest.approx(2 / 3)
+    assert result.janus_rate == pytest.approx(1 / 3)
+
+
+def test_high_cameras_do_not_count():
+    high = orbit_cameras(torch.tensor([0.0, 180.0]), elevation_deg=60.0)
+    result = verdict(torch.tensor([0, 0]), high)
+    assert result.janus_rate != result.janus_rate, "NaN: no such view"
+
+
+def test_two_faced_subject_is_caught():
+    colors = torch.eye(3)[TRUE]
+    colors[VIEW_WORDS.index("back") == TRUE] = torch.eye(3)[FRONT]
+    features = ColorScorer().image_features(colors[:, :, None, None].expand(54, 3, 4, 4))
+    result = judge_views(features, CAMERAS, "dog", ColorScorer())
+    away = CAMERAS.azimuth_deg.sub(180).abs() <= 120
+    assert result.front_recall == 1
+    assert result.janus_rate == pytest.approx((TRUE == 2).sum().item() / away.sum().item(), abs=1e-6)

@@ -1,0 +1,111 @@
+"""The exported folder, read back by other programs."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+
+import imageio.v2 as imageio
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+
+from dreambooth3d.config import ExportConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.errors import DreamBooth3DError, EmptyFieldError
+from dreambooth3d.export import turntable
+from dreambooth3d.export.bundle import export
+from dreambooth3d.export.turntable import write_film, write_frames
+from dreambooth3d.nerf.cameras import Cameras, turntable_cameras
+from dreambooth3d.record import StepLog
+from tests.export.fields import blob_field
+
+CONFIG = ExportConfig(mesh_resolution=32, frame_size=64, frame_rays=24, samples_per_ray=24)
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    context = StepContext(StepLog("export_asset"), tmp_path_factory.mktemp("work"))
+    title = "A <b>blob</b> & {{data}}"
+    return export(blob_field(), CONFIG, context, title, {"psnr": 21.25, "clip_i": 0.5}, "a blob")
+
+
+def test_bundle_holds_what_it_lists(bundle):
+    assert {"asset.glb", "asset.html", "cameras.json", "frames/000.png", "frames/035.png", "turntable.mp4"} <= set(
+        bundle.files
+    )
+    assert len(bundle.files) == 40
+    assert all((bundle.folder / name).stat().st_size > 0 for name in bundle.files)
+    assert not list(bundle.folder.parent.glob("bundle.*"))
+
+
+def test_export_replaces_an_older_bundle(bundle, tmp_path):
+    (tmp_path / "bundle").mkdir()
+    (tmp_path / "bundle" / "old.txt").write_text("old")
+    again = export(blob_field(), CONFIG, StepContext(StepLog("export_asset"), tmp_path), "again")
+    assert again.files == bundle.files and not (again.folder / "old.txt").exists()
+
+
+def test_failed_export_leaves_nothing(tmp_path):
+    context = StepContext(StepLog("export_asset"), tmp_path)
+    with pytest.raises(EmptyFieldError, match="mesh_threshold"):
+        export(blob_field(), CONFIG.model_copy(update={"mesh_threshold": 1e6}), context, "none")
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_and_cameras_follow_the_turntable(bundle):
+    entries = json.loads((bundle.folder / "cameras.json").read_text())
+    cameras = Cameras.from_json(entries)
+    assert torch.allclose(cameras.camera_to_world, turntable_cameras().camera_to_world, atol=1e-5)
+    frame = np.asarray(Image.open(bundle.folder / entries[9]["file"]))
+    assert frame.shape == (64, 64, 3)
+    assert (frame[0, 0] >= 250).all() and frame[32, 32].min() < 200, "a subject on white"
+
+
+def test_film_decodes_back_to_the_frames(tmp_path):
+    ramp = torch.linspace(0.1, 0.9, 36)[:, None, None, None].expand(36, 3, 33, 48)
+    assert write_film(ramp, tmp_path / "film.mp4", 12) == "libx264"
+    film = np.stack([frame for frame in imageio.get_reader(tmp_path / "film.mp4", format="FFMPEG")])  # noqa: C416 - its length is inf
+    assert film.shape == (36, 34, 48, 3)
+    assert film.mean(axis=(1, 2, 3)) / 255 == pytest.approx(ramp.mean(dim=(1, 2, 3)).numpy(), abs=0.02)
+    assert b"avc1" in (tmp_path / "film.mp4").read_bytes()
+
+
+def test_missing_encoder_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(turntable.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DreamBooth3DError, match="pip install"):
+        write_film(torch.ones(2, 3, 8, 8), tmp_path / "film.mp4", 12)
+
+
+def test_frame_files_keep_their_order_and_pixels(tmp_path):
+    frames = torch.arange(36)[:, None, None, None].expand(36, 3, 4, 4) / 255
+    write_frames(frames, turntable_cameras(), tmp_path)
+    values = [np.asarray(Image.open(path))[0, 0, 0] for path in sorted((tmp_path / "frames").iterdir())]
+    assert values == list(range(36))
+
+
+def test_page_is_self_contained(bundle):
+    page = (bundle.folder / "asset.html").read_text()
+    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+|\"glb\": \"[^\"]+\"|^//.*$", "", page))
+    assert not re.search(r"<(link|iframe|img)\b|\bsrc=|fetch\(|import\(", page)
+    assert len(page) < 3e6
+    assert "A &lt;b&gt;blob&lt;/b&gt; &amp; {{data}}" in page and "21.2 dB" in page
+
+
+def test_page_holds_the_mesh(bundle):
+    page = (bundle.folder / "asset.html").read_text()
+    data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
+    assert data["turntable"]["count"] == 36
+    shown = trimesh.load(io.BytesIO(base64.b64decode(data["glb"])), file_type="glb").to_geometry()
+    assert len(shown.faces) == bundle.record.metrics["mesh_faces"]
+
+
+def test_large_mesh_is_shown_coarser(tmp_path):
+    context = StepContext(StepLog("export_asset"), tmp_path)
+    config = CONFIG.model_copy(update={"mesh_resolution": 64, "page_limit_mb": 0.25})
+    result = export(blob_field(), config, context, "small page")
+    assert (result.folder / "asset.html").stat().st_size < 0.26e6 < (result.folder / "asset.glb").stat().st_size

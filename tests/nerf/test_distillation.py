@@ -1,0 +1,199 @@
+"""The training loop on a known multi-view target: fit, resume, collapse, stop, reconstruction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import PseudoViews, RadianceField
+from dreambooth3d.config import (
+    DistillConfig,
+    FieldConfig,
+    InitNerfConfig,
+    RefineNerfConfig,
+    RegularizerConfig,
+    RenderConfig,
+    ShadingConfig,
+)
+from dreambooth3d.context import ResumePoint, StepContext
+from dreambooth3d.errors import CollapseError
+from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
+from dreambooth3d.nerf.distillation import distil
+from dreambooth3d.nerf.rendering import render_field
+from dreambooth3d.record import StepLog
+from tests.nerf.scenes import Answer, BallGuidance, colored_ball
+
+NO_REGULARIZERS = RegularizerConfig(sparsity=0.0, opacity=0.0)
+FIELD = FieldConfig(encoding="dense", volume_resolution=32, background="white")
+RENDER = RenderConfig(size=24, samples_per_ray=32)
+
+
+def settings(**changes: object) -> InitNerfConfig:
+    values: dict[str, object] = {
+        "steps": 120,
+        "views_per_step": 2,
+        "field": FIELD,
+        "render": RENDER,
+        "regularizers": NO_REGULARIZERS,
+        "random_background_probability": 0.0,
+        "check_every": 50,
+    }
+    return InitNerfConfig(**{**values, **changes})
+
+
+def context(folder: Path, **changes: object) -> StepContext:
+    return StepContext(StepLog("init_nerf"), folder, progress=False, **changes)
+
+
+def psnr(field: RadianceField, cameras: Cameras) -> float:
+    render = render_field(field, cameras, size=64, samples_per_ray=64).color
+    return -10 * (render - colored_ball(cameras, 64)).square().mean().log10().item()
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> RadianceField:
+    return distil(BallGuidance(), settings(), 0, context(tmp_path_factory.mktemp("fit")))
+
+
+def test_fits_a_known_ball_whose_front_is_red(fitted: RadianceField) -> None:
+    cameras = orbit_cameras(torch.arange(0, 360, 30.0) + 7)
+    assert psnr(fitted, cameras) > 22
+    front, side, back = render_field(
+        fitted, orbit_cameras(torch.tensor([0.0, 90.0, 180.0]), elevation_deg=0.0), size=33, samples_per_ray=48
+    ).color[:, :, 16, 16]
+    assert front[0] > 0.7 and front[2] < 0.4
+    assert back[2] > 0.6 and back[0] < 0.4
+    assert side[2] > 0.6 and side[0] < 0.4
+
+
+def test_reports_what_happened(fitted: RadianceField) -> None:
+    record = fitted.record
+    assert fitted.steps == 120 and record.metrics["steps"] == 120
+    assert record.metrics["collapse_retries"] == 0 and record.metrics["interrupted"] == 0
+    assert 0.1 < record.metrics["opacity"] < 0.4 and record.metrics["peak_memory_mib"] > 50
+    assert fitted.previews.shape == (8, 3, 64, 64)
+    series = record.series.pivot(index="step", columns="name", values="value")
+    wanted = {"guidance_loss", "guidance/mse", "opacity", "learning_rate", "ms_per_step", "density_max", "loss"}
+    assert wanted <= set(series.columns)
+    assert list(series.index) == [1, *range(10, 121, 10)]
+    assert series["learning_rate"].loc[120] == pytest.approx(2e-3, rel=0.05)
+    assert series["occupied_share"].loc[120] < 0.5 < series["occupied_share"].loc[10]
+    assert record.images["previews"].dtype == torch.uint8
+
+
+def test_a_killed_run_continues_and_ends_the_same(
+    fitted: RadianceField, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ResumePoint, "due", lambda self: True)
+    with pytest.raises(KeyboardInterrupt):
+        distil(BallGuidance(interrupt_at=71), settings(), 0, context(tmp_path))
+    monkeypatch.undo()
+    guidance = BallGuidance()
+    resumed = distil(guidance, settings(), 0, context(tmp_path))
+    assert guidance.calls == 50 and guidance.progress[0] == pytest.approx(70 / 120)
+    for name, value in fitted.state.items():
+        torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
+    expected = fitted.record.series.query("name != 'ms_per_step'")
+    assert resumed.record.series.query("name != 'ms_per_step'").equals(expected)
+    assert not any(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_stop_signal_gives_a_field_and_keeps_the_state(tmp_path: Path) -> None:
+    guidance = BallGuidance()
+    stopped = distil(guidance, settings(), 0, context(tmp_path, should_stop=lambda: guidance.calls >= 20))
+    assert stopped.steps == 20 and stopped.record.metrics["interrupted"] == 1
+    again = BallGuidance()
+    distil(again, settings(steps=30), 0, context(tmp_path))
+    assert again.calls == 10
+
+
+def silent(images: Tensor, cameras: Cameras, progress: float) -> Answer:
+    """Guidance without an opinion."""
+    return Answer(0 * images.sum())
+
+
+class BreakOnce(BallGuidance):
+    """Spoils the first attempt with a NaN; from then on follows the ball."""
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> Answer:
+        answer = super().__call__(images, cameras, progress)
+        return Answer(answer.loss * float("nan")) if self.calls == 1 else answer
+
+
+def test_a_collapsed_field_is_tried_again_with_another_seed(tmp_path: Path) -> None:
+    field = distil(BreakOnce(), settings(steps=60), 0, context(tmp_path))
+    assert field.record.metrics["collapse_retries"] == 1 and field.steps == 60
+    assert field.record.metrics["opacity"] > 0.05
+    losses = field.record.series.query("name == 'loss'")
+    assert losses.step.is_monotonic_increasing and losses.value.notna().all()
+
+
+def test_repeated_collapse_is_one_clear_sentence(tmp_path: Path) -> None:
+    sparse = RegularizerConfig(sparsity=10.0, opacity=0.0)
+    config = settings(learning_rate=0.1, final_learning_rate=0.1, regularizers=sparse, collapse_retries=1)
+    with pytest.raises(CollapseError, match="init_nerf: the field became empty .* at step .* 1 other seed"):
+        distil(silent, config, 0, context(tmp_path))
+
+
+def test_nan_is_a_collapse(tmp_path: Path) -> None:
+    def guidance(images: Tensor, cameras: Cameras, progress: float) -> Answer:
+        return Answer(images.sum() * float("nan"))
+
+    with pytest.raises(CollapseError, match="became NaN"):
+        distil(guidance, settings(collapse_retries=1), 0, context(tmp_path))
+
+
+def test_stops_when_previews_no_longer_change(tmp_path: Path) -> None:
+    config = settings(check_every=10, convergence_patience=2, convergence_tolerance=0.5)
+    field = distil(BallGuidance(), config, 0, context(tmp_path))
+    assert field.steps == 30 and field.record.metrics["converged"] == 1
+
+
+def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tmp_path: Path) -> None:
+    """Pseudo views show the ball with red and blue swapped, on grey: the colours must arrive, the grey must not."""
+    cameras = orbit_cameras(torch.arange(0, 360, 30.0))
+    images = colored_ball(cameras, 64).flip(1)
+    images = torch.where((images == 1).all(1, keepdim=True), torch.full_like(images, 0.6), images)
+    pseudo = PseudoViews(images, images, images[:, 0], cameras, 0.4)
+    config = RefineNerfConfig(
+        steps=40,
+        views_per_step=1,
+        render=RENDER,
+        regularizers=NO_REGULARIZERS,
+        reconstruction_weight=100.0,
+        learning_rate=0.02,
+    )
+
+    refined = distil(silent, config, 0, context(tmp_path), init=fitted, reconstruction=pseudo)
+    assert refined.steps == 160
+    front = render_field(refined, orbit_cameras(torch.zeros(1)), size=33, samples_per_ray=48)
+    assert front.color[0, 2, 16, 16] > 0.6 and front.color[0, 0, 16, 16] < 0.4
+    assert front.opacity[0, 0, 0] < 0.01
+    assert abs(refined.record.metrics["opacity"] - fitted.record.metrics["opacity"]) < 0.03
+
+
+def test_everything_switched_on_runs_on_a_hash_grid(tmp_path: Path) -> None:
+    every = RegularizerConfig(sparsity=0.1, opacity=0.1, orientation=0.1, distortion=0.1, smoothness=0.1)
+    config = settings(
+        steps=6,
+        field=FieldConfig(encoding="torch", levels=3, log2_table_size=10, hidden_width=16, background="network"),
+        render=RenderConfig(size=12, samples_per_ray=16, occupancy_resolution=12),
+        regularizers=every,
+        shading=ShadingConfig(albedo_only_share=0.0, diffuse_probability=1.0),
+        random_background_probability=0.5,
+    )
+    field = distil(BallGuidance(), config, 3, context(tmp_path))
+    logged = set(field.record.series.name)
+    assert {"sparsity", "opacity_entropy", "orientation", "distortion", "smoothness"} <= logged
+
+
+def test_arguments_that_do_not_fit_are_refused(fitted: RadianceField, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="without init"):
+        distil(BallGuidance(), DistillConfig(), 0, context(tmp_path))
+    cameras = orbit_cameras(torch.zeros(1))
+    pseudo = PseudoViews(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8), torch.ones(1, 8, 8), cameras, 0.4)
+    with pytest.raises(ValueError, match="needs a RefineNerfConfig"):
+        distil(BallGuidance(), settings(), 0, context(tmp_path), init=fitted, reconstruction=pseudo)

@@ -1,0 +1,74 @@
+"""The field: blob, bounds, normals, background, state."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import RadianceField
+from dreambooth3d.config import FieldConfig
+from dreambooth3d.nerf.field import Background, Field
+
+SETTINGS = {"levels": 4, "log2_table_size": 10, "volume_resolution": 24}
+
+
+@pytest.fixture(params=["torch", "dense"])
+def config(request: pytest.FixtureRequest) -> FieldConfig:
+    return FieldConfig(encoding=request.param, **SETTINGS)
+
+
+@pytest.fixture
+def points() -> Tensor:
+    return torch.rand(500, 3, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+
+
+def test_a_fresh_field_is_a_blob_in_the_unit_ball(config: FieldConfig, points: Tensor) -> None:
+    torch.manual_seed(0)
+    density, color = Field(config).density_and_color(points)
+    radius = points.norm(dim=-1)
+    assert (density >= 0).all() and (density[radius >= 1] == 0).all()
+    assert density[radius < 0.3].min() > 50 and density[(radius > 0.85)].max() < 1.0
+    assert color.shape == (500, 3) and color.min() >= 0 and color.max() <= 1
+    torch.testing.assert_close(Field(config).density(points)[radius >= 1], torch.zeros(int((radius >= 1).sum())))
+
+
+def test_density_alone_equals_density_with_color(config: FieldConfig, points: Tensor) -> None:
+    field = Field(config)
+    torch.testing.assert_close(field.density(points), field.density_and_color(points)[0])
+
+
+def test_normals_of_the_blob_point_outwards_and_have_gradients(config: FieldConfig, points: Tensor) -> None:
+    torch.manual_seed(0)
+    field = Field(config)
+    shell = torch.nn.functional.normalize(points, dim=-1) * 0.6
+    normals = field.normals(shell)
+    torch.testing.assert_close(normals.norm(dim=-1), torch.ones(500))
+    assert (normals * shell).sum(-1).min() / 0.6 > 0.9
+    normals[:, 0].sum().backward()
+    assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in field.parameters())
+
+
+@pytest.mark.parametrize("kind", ["learned", "white", "network"])
+def test_backgrounds(kind: str) -> None:
+    directions = torch.nn.functional.normalize(torch.randn(20, 3), dim=-1)
+    background = Background(kind)
+    colors = background(directions)
+    assert colors.shape == (20, 3) and colors.min() >= 0 and colors.max() <= 1
+    assert (kind == "network") == (colors.std(dim=0).max().item() > 1e-6)
+    assert (kind == "white") == (not list(background.parameters()))
+
+
+def test_state_round_trip(config: FieldConfig, points: Tensor) -> None:
+    field = Field(config, occupancy_resolution=12)
+    field.occupancy.update(field.density, 0.01, torch.Generator().manual_seed(0))
+    artifact = RadianceField(field.state(), config.model_dump(), torch.zeros(1, 3, 8, 8), steps=1)
+    again = Field.from_artifact(artifact)
+    torch.testing.assert_close(again.density_and_color(points), field.density_and_color(points), atol=0, rtol=0)
+    assert torch.equal(again.occupancy.occupied, field.occupancy.occupied)
+    assert again.occupancy.occupied.float().mean() < 1
+
+
+def test_a_field_trained_with_tcnn_loads_without_it() -> None:
+    field = Field(FieldConfig(encoding="torch", **SETTINGS))
+    artifact = RadianceField(field.state(), FieldConfig(encoding="tcnn", **SETTINGS).model_dump(), torch.zeros(1), 1)
+    point = torch.full((1, 3), 0.2)
+    torch.testing.assert_close(Field.from_artifact(artifact).density(point), field.density(point))

@@ -1,0 +1,111 @@
+"""Regularisers against loops and known values."""
+
+import math
+
+import pytest
+import torch
+
+from dreambooth3d.config import FieldConfig, ShadingConfig
+from dreambooth3d.nerf import losses
+from dreambooth3d.nerf.cameras import random_cameras
+from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.rendering import render_rays
+from dreambooth3d.nerf.sampling import DenseSampler, Samples
+from dreambooth3d.nerf.shading import Shading, draw_shading, random_lights
+
+
+def test_sparsity_and_entropy_have_known_values() -> None:
+    opacity = torch.tensor([0.0, 0.5])
+    assert losses.sparsity(opacity).item() == pytest.approx((0.1 + math.sqrt(0.26)) / 2)
+    assert losses.opacity_entropy(torch.tensor([0.5])).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert losses.opacity_entropy(torch.tensor([0.0, 1.0])).item() < 0.01
+
+
+def test_distortion_equals_the_double_sum() -> None:
+    generator = torch.Generator().manual_seed(0)
+    rays = torch.tensor([0, 0, 0, 0, 2, 2, 2, 3])
+    starts = torch.cat([torch.arange(4.0), torch.arange(3.0) * 0.5 + 1, torch.tensor([2.0])]) * 0.3 + 1
+    ends = starts + 0.1
+    weights = torch.rand(8, generator=generator)
+    samples = Samples(torch.zeros(8, 3), rays, starts, ends, 4, 4)
+    total = 0.0
+    for i in range(8):
+        total += weights[i].item() ** 2 * 0.05 / 3
+        for j in range(8):
+            if rays[i] == rays[j]:
+                distance = abs(starts[i].item() + ends[i].item() - starts[j].item() - ends[j].item()) / 4
+                total += weights[i].item() * weights[j].item() * distance
+    assert losses.distortion(samples, weights).item() == pytest.approx(total / 4, rel=1e-4)
+
+
+def test_orientation_punishes_only_normals_that_face_away() -> None:
+    field = Field(FieldConfig(encoding="dense", volume_resolution=24))
+    origins, directions = (x.reshape(-1, 3) for x in random_cameras(1, torch.Generator().manual_seed(0)).rays(16, 16))
+    rays = render_rays(field, origins, directions, sampler=DenseSampler(48), with_normals=True)
+    loss = losses.orientation(rays, directions).item()
+    total = 0.0
+    for weight, normal, ray in zip(rays.weights.tolist(), rays.normals, rays.samples.rays.tolist(), strict=True):
+        total += weight * max(0.0, (normal * directions[ray]).sum().item()) ** 2
+    assert loss == pytest.approx(total / len(origins), rel=1e-3)
+    assert losses.orientation(rays, -directions).item() > 10 * loss
+
+
+def test_total_variation_of_a_ramp() -> None:
+    ramp = torch.arange(5.0).view(1, 1, 1, 1, 5).expand(1, 2, 5, 5, 5) * 3
+    assert losses.total_variation(ramp).item() == pytest.approx(9.0)
+    assert losses.total_variation(torch.ones(1, 4, 3, 3, 3)).item() == 0
+
+
+@pytest.mark.parametrize("encoding", ["dense", "torch"])
+def test_smoothness_prefers_the_smooth_field(encoding: str) -> None:
+    torch.manual_seed(0)
+    values = []
+    for noise in (0.0, 1.0):
+        field = Field(FieldConfig(encoding=encoding, volume_resolution=16, levels=4, log2_table_size=10))
+        with torch.no_grad():
+            for parameter in field.encoding.parameters():
+                parameter += noise * torch.randn_like(parameter)
+        origins, directions = (x.reshape(-1, 3) for x in random_cameras(1, torch.Generator()).rays(8, 8))
+        rays = render_rays(field, origins, directions, sampler=DenseSampler(24))
+        loss = losses.smoothness(field, rays, torch.Generator().manual_seed(0))
+        loss.backward()
+        values.append(loss.item())
+    assert values[1] > 2 * values[0]
+
+
+def test_plain_background_ignores_a_subject_that_touches_the_border() -> None:
+    images = torch.full((2, 3, 16, 16), 0.75)
+    images[1] = torch.tensor([0.2, 0.4, 0.6])[:, None, None]
+    images[:, :, 4:, 5:11] = 0.0
+    expected = torch.tensor([[0.75] * 3, [0.2, 0.4, 0.6]])
+    torch.testing.assert_close(losses.plain_background(images), expected)
+
+
+def test_reconstruction_is_blind_to_a_shifted_background() -> None:
+    color, opacity = torch.tensor([[0.0, 0.0, 0.0], [0.3, 0.2, 0.1]]), torch.tensor([0.0, 1.0])
+    for shade in (0.2, 0.9):
+        background = torch.full((2, 3), shade)
+        target = torch.stack([background[0], torch.tensor([0.3, 0.2, 0.1])])
+        assert losses.reconstruction(color, opacity, target, background).item() == 0
+        assert losses.reconstruction(color, opacity, target + 0.05, background).item() == pytest.approx(0.5 * 0.05**2)
+
+
+def test_lambert_shading_has_the_known_value() -> None:
+    shading = Shading("diffuse", torch.tensor([[0.0, 0.0, 2.0]]), ambient=0.4)
+    normals = torch.tensor([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0], [0.0, math.sqrt(0.5), math.sqrt(0.5)]])
+    albedo = torch.full((3, 3), 0.5)
+    shaded = shading.shade(albedo, normals, torch.zeros(3, 3), torch.zeros(3, dtype=torch.long))
+    expected = [0.5, 0.2, 0.5 * (0.4 + 0.6 * math.sqrt(0.5))]
+    torch.testing.assert_close(shaded[:, 0], torch.tensor(expected))
+
+
+def test_shading_schedule() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cameras = random_cameras(4, generator)
+    config = ShadingConfig(albedo_only_share=0.5, diffuse_probability=0.5)
+    assert all(draw_shading(config, 0.4, cameras, generator).mode == "albedo" for _ in range(20))
+    modes = [draw_shading(config, 0.6, cameras, generator).mode for _ in range(800)]
+    assert modes.count("albedo") / 800 == pytest.approx(0.5, abs=0.06)
+    assert modes.count("diffuse") / 800 == pytest.approx(0.25, abs=0.05)
+    assert modes.count("textureless") / 800 == pytest.approx(0.25, abs=0.05)
+    assert random_lights(cameras, generator).norm(dim=-1).min() > 1.0
