@@ -34,6 +34,9 @@ def scorer_identity(path: str) -> str:
 def git_commit(root: Path = ROOT) -> str:
     """The checked-out commit, with `-dirty` where tracked files differ from it; `unknown` outside a git checkout."""
     try:
+        # An unpacked archive may lie inside someone else's checkout.
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return "unknown"
         commit = _git(root, "rev-parse", "HEAD")
         return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
     except (OSError, subprocess.CalledProcessError):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import yaml
 
@@ -18,6 +19,8 @@ from tests.tiny_models import write_tiny_base_model
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("dreambooth3d", "pipelines", "steps", "materializers")
 COPIED = (*CODE, "configs", ".dvc/config", ".dvcignore", "data.dvc", "data_store")
+ZENML = str(Path(sys.executable).with_name("zenml"))
+FRONT_DOOR = (ZENML, "pipeline", "run", "pipelines.training.dreambooth3d", "--config")
 
 # A few steps of everything; shared by all tests that run the real pipeline.
 TINY = {
@@ -86,8 +89,12 @@ class Product:
 
     def train(self, config: str) -> subprocess.CompletedProcess[str]:
         """Run the main job through its documented front door."""
-        zenml = str(Path(sys.executable).with_name("zenml"))
-        return self.run(zenml, "pipeline", "run", "pipelines.training.dreambooth3d", "--config", config)
+        return self.run(*FRONT_DOOR, config)
+
+    def start_training(self, config: str, output: IO[str]) -> subprocess.Popen[str]:
+        """Start the main job and return at once."""
+        command = [sys.executable, *FRONT_DOOR, config]
+        return subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=output, stderr=output, text=True)
 
     def write_config(self, name: str = "tiny", **parameters: object) -> str:
         """Write `configs/<name>.yaml`: the tiny settings with these sections replaced."""

@@ -42,11 +42,11 @@ def pull_photos(root: Path) -> str:
     """
     if not (root / "data.dvc").is_file():
         return "There is no data.dvc, so no photos were pulled."
-    from dreambooth3d.photos.tracking import recorded_entries
+    from dreambooth3d.photos.tracking import present_entries, recorded_entries
 
-    wanted = recorded_entries(root) or {}
-    # DVC would refuse to pull over photos that the user added; what is there already needs no pull.
-    if all((root / "data" / name).is_file() for name in wanted):
+    present = present_entries(root / "data", root)
+    # DVC refuses to pull where the user added photos of their own; what is there already needs no pull.
+    if all(present.get(name) == md5 for name, md5 in (recorded_entries(root) or {}).items()):
         return "Photos are in data/."
     if not (root / ".git").exists():
         _dvc(root, "config", "--local", "core.no_scm", "true")

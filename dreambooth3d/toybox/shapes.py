@@ -7,8 +7,9 @@ the others are exact), so that sphere tracing cannot step over a surface.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -76,8 +77,8 @@ def signed_distance(scene: Scene, points: Tensor) -> Tensor:
         (B, N) in world units, never more than the true distance.
     """
     nearest = None
-    for distance in _distances_by_kind(scene, points):
-        smallest = distance.amin(dim=1)
+    for kind, part in _kind_slices(scene):
+        smallest = _kind_minimum(kind, points.is_cuda)(*_kind_inputs(scene, points, part))
         nearest = smallest if nearest is None else torch.minimum(nearest, smallest)
     if nearest is None:
         return points.new_full(points.shape[:2], FAR_AWAY)
@@ -86,7 +87,8 @@ def signed_distance(scene: Scene, points: Tensor) -> Tensor:
 
 def nearest_primitive(scene: Scene, points: Tensor) -> Tensor:
     """(B, N) index of the primitive slot whose surface is nearest to each of the points (B, N, 3)."""
-    return torch.cat(list(_distances_by_kind(scene, points)), dim=1).argmin(dim=1)
+    distances = [_kind_distance(kind, *_kind_inputs(scene, points, part)) for kind, part in _kind_slices(scene)]
+    return torch.cat(distances, dim=1).argmin(dim=1)
 
 
 def surface_normal(scene: Scene, points: Tensor, step: float = 1e-3) -> Tensor:
@@ -126,28 +128,47 @@ def _pattern_mask(scene: Scene, points: Tensor) -> Tensor:
     return torch.gather(torch.stack(waves, dim=-1), 2, kind[..., None]).squeeze(-1) > 0
 
 
-def _distances_by_kind(scene: Scene, points: Tensor) -> Iterator[Tensor]:
-    """Yield (B, slots of the kind, N) distances for each kind that is present, in slot order."""
-    local = _to_local(scene, points)
+def _kind_slices(scene: Scene) -> Iterator[tuple[int, slice]]:
+    """Each kind that is present, with its slots."""
     start = 0
     for kind, count in enumerate(scene.slots):
         if count:
-            part = slice(start, start + count)
-            size = [value[:, part, None] for value in scene.size.unbind(-1)]
-            yield _DISTANCES[kind](*(axis[:, part] for axis in local), size, scene.rounding[:, part, None])
+            yield kind, slice(start, start + count)
         start += count
 
 
-def _to_local(scene: Scene, points: Tensor) -> list[Tensor]:
+def _kind_inputs(scene: Scene, points: Tensor, part: slice) -> tuple[Tensor, ...]:
+    return points, scene.centre[:, part], scene.rotation[:, part], scene.size[:, part], scene.rounding[:, part]
+
+
+def _kind_distance(
+    kind: int, points: Tensor, centre: Tensor, rotation: Tensor, size: Tensor, rounding: Tensor
+) -> Tensor:
+    """(B, slots, N) distances from points (B, N, 3) to the primitives of one kind."""
+    local = _to_local(points, centre, rotation)
+    return _DISTANCES[kind](*local, [value[..., None] for value in size.unbind(-1)], rounding[..., None])
+
+
+@cache
+def _kind_minimum(kind: int, fused: bool) -> Callable[..., Tensor]:
+    """The distance (B, N) to the nearest primitive of one kind; fused into one kernel where a compiler pays."""
+
+    def minimum(*inputs: Tensor) -> Tensor:
+        return _kind_distance(kind, *inputs).amin(dim=1)
+
+    return torch.compile(minimum, dynamic=True) if fused else minimum
+
+
+def _to_local(points: Tensor, centre: Tensor, rotation: Tensor) -> list[Tensor]:
     """The points' x, y, z in each primitive's frame, (B, P, N) each.
 
     Written as multiply-adds: a matrix product would lose three digits where the caller allows TF32.
     """
     x, y, z = (value[:, None] for value in points.unbind(-1))
-    offset = -torch.einsum("bpij,bpi->bpj", scene.rotation, scene.centre)
+    offset = -(rotation * centre[..., None]).sum(dim=-2)
     axes = []
     for axis in range(3):
-        column = [scene.rotation[:, :, row, axis, None] for row in range(3)]
+        column = [rotation[:, :, row, axis, None] for row in range(3)]
         value = torch.addcmul(offset[:, :, axis, None], column[0], x)
         axes.append(torch.addcmul(torch.addcmul(value, column[1], y), column[2], z))
     return axes

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import pytest
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from tests.product import Product, make_product
+from tests.product import TINY, Product, make_product
 
 STEPS = (
     "validate_photos",
@@ -162,8 +164,8 @@ def test_replayed_series_are_equal(product: Product, first: Outcome, second: Out
 
 def test_summary(product: Product, second: Outcome) -> None:
     text = second.result.stdout
-    parts = ("psnr_fg", "mean image", "coarse", "init_nerf", "from the cache", "asset.glb", "turntable.mp4", "mlflow ui")
-    for part in parts:
+    parts = ("psnr_fg", "mean image", "coarse", "init_nerf", "from the cache", "asset.glb", "turntable.mp4")
+    for part in (*parts, "mlflow ui"):
         assert part in text
     folder = product.root / "outputs" / second.row.info.run_name
     assert (folder / "asset.html").is_file()
@@ -208,17 +210,6 @@ def test_work_folder_holds_no_finished_step(product: Product, first: Outcome) ->
     assert not left & set(STEPS)
 
 
-def test_naive_recipe_skips_stages(product: Product, second: Outcome) -> None:
-    recipe = {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"}
-    outcome = train(product, product.write_config("naive_tiny", recipe=recipe))
-    metrics = outcome.row.data.metrics
-    assert metrics["validate_photos/cached"] == 1
-    assert "refine_nerf/seconds" not in metrics
-    assert metrics["evaluate/psnr"] == metrics["evaluate/coarse/psnr"]
-    compared = product.dreambooth3d("runs", "compare", "latest", second.row.info.run_name, "--json")
-    assert json.loads(compared.stdout)["params"]["recipe.refine_with"]
-
-
 def test_error_in_a_step_is_one_sentence(product: Product, second: Outcome) -> None:
     export = {"mesh_threshold": 1.0e9, "frame_size": 32, "frame_rays": 16, "samples_per_ray": 16, "mesh_resolution": 24}
     result = product.train(product.write_config("failing", export_asset=export))
@@ -228,18 +219,26 @@ def test_error_in_a_step_is_one_sentence(product: Product, second: Outcome) -> N
     assert json.loads(product.dreambooth3d("runs", "show", "latest", "--json").stdout)["status"] == "failed"
 
 
-def test_real_photos_by_overrides(product: Product, second: Outcome) -> None:
-    """A folder outside of data/: no DVC hash, no ground truth, and the row says so."""
+def test_real_photos_by_overrides_with_the_naive_recipe(product: Product, second: Outcome) -> None:
+    """A folder outside of data/: no DVC hash, no ground truth, and the row says so; stages are left out."""
     (product.root / "mine").mkdir()
     for photo in sorted((product.root / "data" / "mallard").glob("*.jpg")):
         (product.root / "mine" / photo.name).write_bytes(photo.read_bytes())
-    result = product.dreambooth3d("train", "configs/tiny.yaml", "photos.dir=mine", "photos.class_noun=duck")
+    recipe = {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"}
+    config = product.write_config("naive_tiny", recipe=recipe)
+    result = product.dreambooth3d("train", config, "photos.dir=mine", "photos.class_noun=duck")
     assert result.returncode == 0, result.stderr[-3000:]
     values = json.loads(product.dreambooth3d("runs", "show", "latest", "--json").stdout)
     assert values["tags"]["data.dvc_md5"] == "untracked"
+    assert values["tags"]["data.hash"].startswith("untracked:")
     assert values["tags"]["subject"] == "mine"
-    assert "evaluate/psnr" not in values["metrics"]
-    assert "evaluate/clip_i" in values["metrics"]
+    assert values["tags"]["preset"] == "naive_tiny"
+    metrics = values["metrics"]
+    assert "evaluate/psnr" not in metrics
+    assert "refine_nerf/seconds" not in metrics
+    assert metrics["evaluate/clip_i"] == metrics["evaluate/coarse/clip_i"]
+    compared = product.dreambooth3d("runs", "compare", "latest", second.row.info.run_name, "--json")
+    assert json.loads(compared.stdout)["params"]["recipe.refine_with"]
 
 
 def test_change_of_the_library_invalidates_its_steps_only(product: Product, second: Outcome) -> None:
@@ -248,3 +247,21 @@ def test_change_of_the_library_invalidates_its_steps_only(product: Product, seco
     metrics = train(product, "configs/tiny.yaml").row.data.metrics
     assert metrics["export_asset/cached"] == 0
     assert metrics["evaluate/cached"] == 1
+
+
+@pytest.mark.slow
+def test_interrupted_stage_goes_on_to_the_end_and_is_resumed(product: Product, second: Outcome) -> None:
+    config = product.write_config("long", init_nerf={**TINY["init_nerf"], "steps": 3000})
+    log = product.home / "long.log"
+    with log.open("w") as output:
+        process = product.start_training(config, output)
+        while "init_nerf:" not in log.read_text() and process.poll() is None:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 0
+    values = json.loads(product.dreambooth3d("runs", "show", "latest", "--json").stdout)
+    assert values["status"] == "interrupted"
+    assert values["metrics"]["init_nerf/steps"] < 3000
+    metrics = train(product, config).row.data.metrics
+    assert metrics["init_nerf/cached"] == 0
+    assert metrics["init_nerf/steps"] == 3000

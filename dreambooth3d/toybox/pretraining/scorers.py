@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
 from dreambooth3d.toybox.pretraining.dataset import Probes, Renders, probe_loss, statement_matrix, true_pairs
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer
+from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
 from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES, new_scorer
 
 _BATCH = 384
@@ -84,12 +84,12 @@ class _Objective:
         self.probes = Probes.build(tokenizer, renders.images.device)
         self.stated = statement_matrix(renders.images.device)
 
-    def __call__(self, step: int, progress: float) -> Tensor:
+    def __call__(self) -> Tensor:
         device = self.renders.images.device
         chosen = torch.randint(len(self.renders), (_BATCH,), device=device)
         kind = torch.randint(len(self.stated), (_BATCH,), device=device)
         attributes = self.renders.attributes[chosen]
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device):
             image = image_features(self.model, augment(self.renders.images[chosen].float() / 255))
             tokens = torch.cat([self.renders.tokens[chosen, kind], self.probes.tokens])
             text = text_features(self.model, tokens)
@@ -104,9 +104,6 @@ def train_scorer(
     """Train one scorer on its own renders, with its own seed."""
     torch.manual_seed(10 + SCORER_NAMES.index(name))
     model = new_scorer(name, tokenizer).to(device)
-    trainer = Trainer([model], schedule, work, name)
-    if device.type == "cuda":
-        model.vision_model.compile()
-        model.text_model.compile()
+    trainer = Trainer([model], schedule, work, name, compiled=[model.vision_model, model.text_model])
     trainer.run(_Objective(model, renders, tokenizer))
     return model.eval().requires_grad_(False)

@@ -125,7 +125,7 @@ def pretrain(
         raise ConfigError(f"toybox pretrain: unknown stage {unknown[0]!r}. Choose from {', '.join(STAGES)}.")
     models.mkdir(parents=True, exist_ok=True)
     where = pick_device(device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     train = {"vae": pretrain_vae, "unet": pretrain_unet, "scorers": pretrain_scorers}
     for stage in stages:
         started = time.monotonic()

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreambooth3d.toybox.pretraining.dataset import Renders
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer
+from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
 from dreambooth3d.toybox.pretraining.networks import new_scheduler, new_text_encoder, new_unet
 from dreambooth3d.toybox.pretraining.vae import encode
 
@@ -34,16 +34,13 @@ def train_unet(
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """Train noise prediction on latent means with captions."""
     torch.manual_seed(2)
-    unet, text_encoder = new_unet().to(device), new_text_encoder(tokenizer).to(device)
-    trainer = Trainer([unet, text_encoder], schedule, work, "unet")
+    unet, text_encoder = new_unet().to(device, memory_format=torch.channels_last), new_text_encoder(tokenizer).to(device)
+    trainer = Trainer([unet, text_encoder], schedule, work, "unet", compiled=[unet, text_encoder])
     latents = encode(vae, renders.images) * vae.config.scaling_factor
     alphas = new_scheduler().alphas_cumprod.to(device)
     weights = snr_weights(alphas)
-    if device.type == "cuda":
-        unet.compile()
-        text_encoder.compile()
 
-    def loss_of(step: int, progress: float) -> Tensor:
+    def loss_of() -> Tensor:
         chosen = torch.randint(len(renders), (_BATCH,), device=device)
         variant = torch.randint(renders.tokens.shape[1], (_BATCH,), device=device)
         clean, tokens = latents[chosen], renders.tokens[chosen, variant]
@@ -51,7 +48,7 @@ def train_unet(
         alpha = alphas[timestep].view(-1, 1, 1, 1)
         noise = torch.randn_like(clean)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device):
             features = text_encoder(input_ids=tokens).last_hidden_state
             predicted = unet(noisy, timestep, encoder_hidden_states=features).sample
         error = (predicted.float() - noise).square().mean(dim=(1, 2, 3))

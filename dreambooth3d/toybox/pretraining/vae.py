@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from dreambooth3d.toybox.pretraining.dataset import Renders
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer
+from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
 from dreambooth3d.toybox.pretraining.networks import new_vae
 
 _BATCH = 128
@@ -30,18 +30,15 @@ def train_vae(renders: Renders, schedule: Schedule, work: Path, device: torch.de
     """Train the autoencoder and set its scaling factor to the inverse spread of the latents."""
     torch.manual_seed(1)
     vae = new_vae().to(device, memory_format=torch.channels_last)
-    trainer = Trainer([vae], schedule, work, "vae")
+    trainer = Trainer([vae], schedule, work, "vae", compiled=[vae.encoder, vae.decoder])
 
-    def loss_of(step: int, progress: float) -> Tensor:
+    def loss_of() -> Tensor:
         target = renders.images[torch.randint(len(renders), (_BATCH,), device=device)].float() / 127.5 - 1
-        with torch.autocast(device.type, torch.bfloat16):
+        with half_precision(device):
             posterior = vae.encode(target).latent_dist
             output = vae.decode(posterior.sample()).sample
         return reconstruction_loss(output.float(), target) + _KL_WEIGHT * posterior.kl().float().mean()
 
-    if device.type == "cuda":
-        vae.encoder.compile()
-        vae.decoder.compile()
     trainer.run(loss_of)
     vae.eval().requires_grad_(False)
     vae.register_to_config(scaling_factor=round(1 / encode(vae, renders.images[:4096]).std().item(), 5))
