@@ -28,7 +28,8 @@ def main(cold_path: str, cached_path: str) -> None:
         if not Path(path).exists():
             sys.exit(f"artifact {name} is not at {path}")
     score = {key: round(cold["metrics"][f"evaluate/{key}"], 2) for key in ("psnr", "psnr_fg", "mask_iou")}
-    print(f"demo: {cold['duration_s']} s, from the cache {cached['duration_s']} s, {len(stable)} metrics equal, {score}")
+    durations = f"{cold['duration_s']} s, from the cache {cached['duration_s']} s"
+    print(f"demo: {durations}, {len(stable)} metrics equal, {score}")
 
 
 main(*sys.argv[1:])

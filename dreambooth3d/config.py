@@ -209,7 +209,7 @@ class CameraConfig(Section):
 class GuidanceConfig(Section):
     """Score distillation."""
 
-    guidance_scale: Range = (15.0, 15.0)
+    guidance_scale: Range = (7.5, 7.5)
     """Classifier-free guidance scale at the start and at the end."""
     max_timestep: Range = (0.98, 0.5)
     """Largest timestep as a share of all, at the start and at the end."""
@@ -243,9 +243,9 @@ class ShadingConfig(Section):
 class RegularizerConfig(Section):
     """Weights of the regularisers."""
 
-    sparsity: Annotated[float, Field(ge=0)] = 1.0
+    sparsity: Annotated[float, Field(ge=0)] = 60.0
     """sqrt(opacity^2 + 0.01), mean over rays."""
-    opacity: Annotated[float, Field(ge=0)] = 0.1
+    opacity: Annotated[float, Field(ge=0)] = 12.0
     """Binary entropy of the opacity, mean over rays."""
     orientation: Annotated[float, Field(ge=0)] = 0.0
     """Normals that face away from the camera, as in Ref-NeRF."""
@@ -271,9 +271,9 @@ class DistillConfig(Section):
     guidance: GuidanceConfig = GuidanceConfig()
     shading: ShadingConfig = ShadingConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
-    random_background_probability: Share = 0.5
+    random_background_probability: Share = 1.0
     """Probability per step of a random plain background instead of the field's own."""
-    random_background_range: Range = (0.0, 1.0)
+    random_background_range: Range = (0.5, 1.0)
     """Range of each colour channel of a random plain background."""
     convergence_patience: int = 0
     """Stop when previews have changed by less than convergence_tolerance for this many checks; 0 never stops."""
@@ -335,7 +335,7 @@ class MultiviewConfig(Section):
 class RefineNerfConfig(DistillConfig):
     """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
 
-    reconstruction_weight: Annotated[float, Field(ge=0)] = 10.0
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 1000.0
     """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
     reconstruction_views: Positive = 2
     """Pseudo views per step."""

@@ -76,7 +76,7 @@ class ClipScorer:
             BaseModelError: the model is missing, damaged, or not a CLIP model.
         """
         try:
-            model, loading = CLIPModel.from_pretrained(str(path), output_loading_info=True)
+            model, loading = CLIPModel.from_pretrained(str(path), torch_dtype=torch.float32, output_loading_info=True)
             tokenizer = CLIPTokenizer.from_pretrained(str(path))
             preprocessing = _read_preprocessing(str(path), model.config.vision_config.image_size)
         except Exception as error:

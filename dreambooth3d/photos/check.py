@@ -106,7 +106,8 @@ def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoRep
     """Check the photos in a folder, whoever is in them (`config` gives the limits only).
 
     Raises:
-        PhotoSetError: missing folder, no photos, too few, too many, too few distinct, one unreadable, empty or too small.
+        PhotoSetError: missing folder, no photos, too few, too many, too few distinct, one unreadable, empty or
+            too small.
     """
     config = config or PhotosConfig()
     photos = [read_photo(path) for path in _counted_files(folder, config)]
@@ -153,14 +154,15 @@ def _refuse_unusable(photos: Sequence[RawPhoto], folder: Path, config: PhotosCon
         height, width = photo.pixels.shape[:2]
         if min(height, width) < config.min_side_px:
             raise PhotoSetError(
-                f"{shown_path(folder)}/{photo.file}: {width} x {height} pixels, at least {config.min_side_px} on each side "
-                "are needed. Use the original photo, or lower photos.min_side_px in your config."
+                f"{shown_path(folder)}/{photo.file}: {width} x {height} pixels, at least {config.min_side_px} "
+                "on each side are needed. Use the original photo, or lower photos.min_side_px in your config."
             )
     distinct = len({photo.sha256 for photo in photos})
     if distinct < config.min_count:
         raise PhotoSetError(
-            f"{shown_path(folder)}: {len(photos)} files, but only {distinct} distinct {'photo' if distinct == 1 else 'photos'} "
-            f"(the others are exact copies), at least {config.min_count} are needed. Add photos from other sides."
+            f"{shown_path(folder)}: {len(photos)} files, but only {distinct} distinct "
+            f"{'photo' if distinct == 1 else 'photos'} (the others are exact copies), "
+            f"at least {config.min_count} are needed. Add photos from other sides."
         )
 
 

@@ -34,16 +34,18 @@ UNTRACKED = "untracked:"
 def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
     """The identity of the configured photo set.
 
-    For a subject that `data.dvc` records, DVC's MD5 of that sub-directory (32 hex digits and `.dir`), after a check that
-    the files on disk are the recorded ones. For `photos.dir`, and for a folder under data/ that was never added to DVC,
-    `untracked:` and a SHA-256 over the sorted names and bytes of photos, `subject.yaml` and `ground_truth.yaml`.
+    For a subject that `data.dvc` records, DVC's MD5 of that sub-directory (32 hex digits and `.dir`), after a check
+    that the files on disk are the recorded ones. For `photos.dir`, and for a folder under data/ that was never added
+    to DVC, `untracked:` and a SHA-256 over the sorted names and bytes of photos, `subject.yaml` and
+    `ground_truth.yaml`.
 
     Args:
         config: `dir` is relative to the current directory, `subject` to `root`'s repository.
         root: a folder inside the repository.
 
     Raises:
-        DatasetError: a tracked file is changed or missing, a file in a tracked folder is not tracked, or nothing is pulled.
+        DatasetError: a tracked file is changed or missing, a file in a tracked folder is not tracked, or nothing is
+            pulled.
         PhotoSetError, ConfigError: there is no such folder, or it is not clear what it shows.
     """
     folder, _ = resolve_folder(config, root)

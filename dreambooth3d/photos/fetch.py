@@ -1,8 +1,8 @@
 """Download of the four subjects of the DreamBooth dataset that the presets `sd15_*` use.
 
-Source: https://github.com/google/dreambooth, folder `dataset/`, licensed CC BY 4.0 (Ruiz, Li, Jampani, Pritch, Rubinstein,
-Aberman). The photos of these four come from unsplash.com under the Unsplash licence: dog and cat by @alvannee, clock by
-@laurachouette, can by @zn35pjqq. They are not part of this repository.
+Source: https://github.com/google/dreambooth, folder `dataset/`, licensed CC BY 4.0 (Ruiz, Li, Jampani, Pritch,
+Rubinstein, Aberman). The photos of these four come from unsplash.com under the Unsplash licence: dog and cat by
+@alvannee, clock by @laurachouette, can by @zn35pjqq. They are not part of this repository.
 """
 
 from __future__ import annotations

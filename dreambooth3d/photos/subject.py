@@ -41,13 +41,14 @@ def subject_name(config: PhotosConfig) -> str:
         raise ConfigError("photos: no photos are named. Set photos.subject to a folder under data/, or photos.dir.")
     if config.subject in ("", ".", "..") or Path(config.subject).name != config.subject:
         raise ConfigError(
-            f"photos.subject: {config.subject!r} is not the name of a folder under data/. Use photos.dir for other folders."
+            f"photos.subject: {config.subject!r} is not the name of a folder under data/. "
+            "Use photos.dir for other folders."
         )
     return config.subject
 
 
 def photo_folder(config: PhotosConfig, root: Path = Path(".")) -> Path:
-    """Where the photos are: `dir` (relative to the current directory), else `data/<subject>` in the repository at `root`."""
+    """Where the photos are: `dir` (relative to the current directory), else `data/<subject>` in `root`'s repository."""
     name = subject_name(config)
     return Path(config.dir).expanduser() if config.dir is not None else repository_root(root) / DATA / name
 
@@ -81,7 +82,8 @@ def resolve_folder(config: PhotosConfig, root: Path = Path(".")) -> tuple[Path, 
     if "class_noun" not in values:
         raise ConfigError(
             f"{shown_path(folder)}: it is not known what the subject is. "
-            f"Set photos.class_noun, for example photos.class_noun=dog, or write `class_noun: dog` into {SUBJECT_FILE} there."
+            f"Set photos.class_noun, for example photos.class_noun=dog, "
+            f"or write `class_noun: dog` into {SUBJECT_FILE} there."
         )
     return folder, _subject_info(values, path)
 

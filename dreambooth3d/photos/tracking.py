@@ -1,9 +1,10 @@
 """What DVC has recorded for `data/`, read without importing DVC.
 
-`data.dvc` names an object, a JSON list of `{"md5", "relpath"}`, that lies in DVC's cache and in the embedded remote. DVC
-hashes a sub-directory as the MD5 of the same list restricted to it (a test compares both with DVC's own API). Reading it
-by hand takes about a millisecond instead of half a second, needs neither a `.git` folder nor the `dvc` package (GPU images
-lack it), and leaves DVC for the one case that needs it: fetching the object from a remote such as S3.
+`data.dvc` names an object, a JSON list of `{"md5", "relpath"}`, that lies in DVC's cache and in the embedded remote.
+DVC hashes a sub-directory as the MD5 of the same list restricted to it (a test compares both with DVC's own API).
+Reading it by hand takes about a millisecond instead of half a second, needs neither a `.git` folder nor the `dvc`
+package (GPU images lack it), and leaves DVC for the one case that needs it: fetching the object from a remote such
+as S3.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_finetuning_lowers_the_loss(photos: SubjectPhotos, base: BaseModelRef, m
 def test_checkpoints_reload(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
     result = run(photos, base, make_context())
     assert result.steps == [0, 6, 12]
-    assert {name for name in result.record.images} >= {f"samples/{step:06d}" for step in result.steps}
+    assert set(result.record.images) >= {f"samples/{step:06d}" for step in result.steps}
     original = load_components(base, "cpu")
     start = load_components(base, "cpu", result.checkpoints[0])
     end = load_components(base, "cpu", result.checkpoints[12])

@@ -58,7 +58,8 @@ def test_check_is_deterministic(tmp_path: Path, context: StepContext) -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     folder = write_set(tmp_path / "rex", count=2)
-    # What the camera stores for an upright photo with a red top-left corner, by EXIF orientation (the inverse operation).
+    # What the camera stores for an upright photo with a red top-left corner, by EXIF orientation (the inverse
+    # operation).
     transpose = Image.Transpose
     stored = [
         None, transpose.FLIP_LEFT_RIGHT, transpose.ROTATE_180, transpose.FLIP_TOP_BOTTOM,

@@ -19,13 +19,13 @@ from dreambooth3d.toybox.captions import caption, random_caption
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES, Recipe
 from dreambooth3d.toybox.sampling import Attributes, BatchPlan, Captioner, plan_batch, render_batch
 
-# What a caption of each kind states. The last two are exhaustive: an accessory that they leave out is not there.
+# What a caption of each kind states. The last two are exhaustive: an accessory or pattern that they leave out is not
+# there. No caption of one kind may read like one of another kind that states less, or it would be true and false.
 STATEMENTS = (
     ("class_index",),
     ("class_index", "view"),
     ("class_index", "main"),
     ("class_index", "main", "view"),
-    ("class_index", "main", "second", "pattern"),
     ("class_index", "main", "second", "pattern", "accessory", "accessory_colour"),
     ("class_index", "main", "second", "pattern", "accessory", "accessory_colour", "view"),
 )

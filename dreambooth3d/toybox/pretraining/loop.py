@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm.auto import trange
+from tqdm.auto import tqdm, trange
 
 from dreambooth3d.context import ResumePoint, optimizer_state, restore_optimizer
 
@@ -49,8 +50,13 @@ def one_cycle(progress: float, warmup: float = 0.04, floor: float = 0.01) -> flo
     return floor + (1 - floor) * cosine
 
 
+def _key(schedule: Schedule) -> str:
+    """What a resumable state must have in common with the run that continues it."""
+    return hashlib.sha256(repr(schedule).encode()).hexdigest()[:12]
+
+
 def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 on CUDA, float32 on a CPU, where most emulate bfloat16. Without a cache, so that graphs can capture it."""
+    """bfloat16 on CUDA, float32 on a CPU, where most emulate bfloat16. Uncached, so that graphs can capture it."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
 
 
@@ -83,7 +89,7 @@ class Trainer:
             capturable=on_gpu,
         )
         self.average = [parameter.detach().clone() for parameter in self.parameters]
-        self.resume = ResumePoint(work / name, interval_s=60.0)
+        self.resume = ResumePoint(work / f"{name}-{_key(schedule)}", interval_s=60.0)
         self.start, self.total = 0, schedule.steps
         self._restore()
         if on_gpu and schedule.compiled:
@@ -99,6 +105,10 @@ class Trainer:
             parameter.data.copy_(state["parameters"][str(index)])
             self.average[index].copy_(state["average"][str(index)])
         restore_optimizer(self.optimizer, state["optimizer"])
+        # Loading copies the groups; the learning rate must stay the tensor that a captured graph reads.
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate if self.device.type == "cuda" else group["lr"]
+        torch.manual_seed(self.start)
 
     def _save(self, step: int) -> None:
         numbered = {str(index): parameter for index, parameter in enumerate(self.parameters)}
@@ -106,7 +116,7 @@ class Trainer:
         state = {"step": step, "total": self.total, "parameters": numbered, "average": average}
         self.resume.save({**state, "optimizer": optimizer_state(self.optimizer)})
 
-    def _fit_budget(self, step: int, started: float) -> None:
+    def _fit_budget(self, step: int, started: float, bar: tqdm) -> None:
         """Shorten the schedule once the speed is known."""
         if self.schedule.minutes is None or step - self.start != 2 * _CALIBRATION_STEPS:
             return
@@ -116,6 +126,7 @@ class Trainer:
         affordable = step + int((self.schedule.minutes * 60 - 2 * elapsed) / per_step)
         self.total = min(self.total, max(affordable, step + 1))
         print(f"{self.name}: {per_step * 1e3:.1f} ms a step, {self.total} steps", flush=True)
+        bar.total = self.total
 
     def _synchronize(self) -> None:
         if self.device.type == "cuda":
@@ -140,6 +151,8 @@ class Trainer:
             return lambda: self._optimise(loss_of)
 
     def _capture(self, loss_of: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        # Warming up takes real steps; without a learning rate they only prime the moments.
+        self.learning_rate.zero_()
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -165,7 +178,7 @@ class Trainer:
 
     def _average(self, step: int) -> None:
         """Follow the weights every few steps; a young average follows closely, to forget the random start."""
-        if step % _AVERAGE_EVERY == 0:
+        if step % _AVERAGE_EVERY == 0 or step == self.total:
             weight = min(1.0, max(self.schedule.ema * _AVERAGE_EVERY, 10 * _AVERAGE_EVERY / (step + 1)))
             torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], weight)
 
@@ -183,7 +196,7 @@ class Trainer:
             step += 1
             self._average(step)
             bar.update()
-            self._fit_budget(step, started)
+            self._fit_budget(step, started, bar)
             if step % report_every == 0:
                 print(f"{self.name}: step {step}/{self.total} loss {loss.item():.4f}", flush=True)
             if self.resume.due():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
 import time
@@ -50,7 +51,13 @@ def _base_renders(count: int, device: torch.device) -> Renders:
     def make() -> Renders:
         return make_renders(count, FIRST_SEEDS["base"], folders.toybox_tokenizer(), caption_variants, device)
 
-    return cached_renders(work_root() / "pretrain" / f"renders-{count}.safetensors", make, device)
+    return cached_renders(work_root() / "pretrain" / f"renders-{count}-{_world_key()}.safetensors", make, device)
+
+
+def _world_key() -> str:
+    """Renders of an older world must not be taken for this one's."""
+    sources = sorted(Path(__file__).parent.parent.glob("*.py"))
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
 def pretrain_vae(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
@@ -73,7 +80,8 @@ def pretrain_scorers(models: Path, count: int, steps: int | None, minutes: float
     for name in SCORER_NAMES:
         renders = make_renders(count, FIRST_SEEDS[name], tokenizer, statement_captions, device)
         schedule = _schedule(name, steps, None if minutes is None else minutes / len(SCORER_NAMES))
-        folders.save_scorer(train_scorer(name, renders, tokenizer, schedule, work_root() / "pretrain", device), name, models)
+        scorer = train_scorer(name, renders, tokenizer, schedule, work_root() / "pretrain", device)
+        folders.save_scorer(scorer, name, models)
 
 
 def measure_models(models: Path, device: torch.device, renders: int = 4000, samples: int = 768) -> dict[str, float]:

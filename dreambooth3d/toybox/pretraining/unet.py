@@ -34,7 +34,8 @@ def train_unet(
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """Train noise prediction on latent means with captions."""
     torch.manual_seed(2)
-    unet, text_encoder = new_unet().to(device, memory_format=torch.channels_last), new_text_encoder(tokenizer).to(device)
+    unet = new_unet().to(device, memory_format=torch.channels_last)
+    text_encoder = new_text_encoder(tokenizer).to(device)
     trainer = Trainer([unet, text_encoder], schedule, work, "unet", compiled=[unet, text_encoder])
     latents = encode(vae, renders.images) * vae.config.scaling_factor
     alphas = new_scheduler().alphas_cumprod.to(device)

@@ -1,0 +1,58 @@
+"""Handles to weights."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dreambooth3d.errors import BaseModelError
+from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
+
+
+def test_saved_weights_load_and_the_handle_describes_the_file(tmp_path: Path) -> None:
+    tensors = {"w": torch.randn(3, 4, requires_grad=True), "t": torch.randn(4, 3).T, "h": torch.ones(2).half()}
+    path = tmp_path / "new" / "folder" / "unet.safetensors"
+    handle = save_weights(tensors, path)
+    assert handle == WeightsRef(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_size)
+    loaded = handle.load()
+    assert set(loaded) == set(tensors) == set(load_file(path))
+    for name, tensor in tensors.items():
+        assert loaded[name].dtype == tensor.dtype and torch.equal(loaded[name], tensor)
+    assert [entry.name for entry in path.parent.iterdir()] == ["unet.safetensors"]
+
+
+def test_a_handle_is_small_whatever_the_weights(tmp_path: Path) -> None:
+    handle = save_weights({"w": torch.zeros(100_000)}, tmp_path / "w.safetensors")
+    assert handle.size_bytes > 400_000 and len(pickle.dumps(handle)) < 1000
+
+
+def test_equal_weights_have_equal_hashes_and_a_new_file_replaces_the_old(tmp_path: Path) -> None:
+    first = save_weights({"w": torch.zeros(2)}, tmp_path / "a.safetensors")
+    assert save_weights({"w": torch.zeros(2)}, tmp_path / "b.safetensors").sha256 == first.sha256
+    replaced = save_weights({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+    assert replaced.sha256 != first.sha256 and replaced.load()["w"].tolist() == [1, 1]
+
+
+def test_hash_of_a_file_longer_than_a_chunk(tmp_path: Path) -> None:
+    path = tmp_path / "large"
+    content = bytes(range(256)) * 5000
+    path.write_bytes(content)
+    assert sha256_file(path) == hashlib.sha256(content).hexdigest()
+
+
+def test_weights_load_from_an_address(tmp_path: Path) -> None:
+    handle = save_weights({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    remote = WeightsRef(f"file://{handle.uri}", handle.sha256, handle.size_bytes)
+    assert remote.load()["w"].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("scheme", ["", "file://"])
+def test_lost_weights_say_which_and_what_to_do(tmp_path: Path, scheme: str) -> None:
+    handle = WeightsRef(f"{scheme}{tmp_path}/gone.safetensors", "", 0)
+    with pytest.raises(BaseModelError, match="gone.safetensors: these weights are gone. Run the step"):
+        handle.load()
