@@ -335,7 +335,7 @@ class MultiviewConfig(Section):
 class RefineNerfConfig(DistillConfig):
     """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
 
-    reconstruction_weight: Annotated[float, Field(ge=0)] = 1000.0
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 2.0e4
     """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
     reconstruction_views: Positive = 2
     """Pseudo views per step."""
