@@ -243,7 +243,7 @@ class ShadingConfig(Section):
 class RegularizerConfig(Section):
     """Weights of the regularisers."""
 
-    sparsity: Annotated[float, Field(ge=0)] = 60.0
+    sparsity: Annotated[float, Field(ge=0)] = 25.0
     """sqrt(opacity^2 + 0.01), mean over rays."""
     opacity: Annotated[float, Field(ge=0)] = 12.0
     """Binary entropy of the opacity, mean over rays."""
@@ -273,7 +273,7 @@ class DistillConfig(Section):
     regularizers: RegularizerConfig = RegularizerConfig()
     random_background_probability: Share = 1.0
     """Probability per step of a random plain background instead of the field's own."""
-    random_background_range: Range = (0.5, 1.0)
+    random_background_range: Range = (0.3, 1.0)
     """Range of each colour channel of a random plain background."""
     convergence_patience: int = 0
     """Stop when previews have changed by less than convergence_tolerance for this many checks; 0 never stops."""
@@ -304,6 +304,8 @@ class PseudoViewsConfig(Section):
     """Classifier-free guidance scale."""
     inference_steps: Positive = 30
     """Denoising steps of the full schedule."""
+    background: tuple[Share, Share, Share] = (0.7, 0.75, 0.8)
+    """Colour behind the renders; not white, on which img2img loses the pale parts of a subject."""
     render: RenderConfig = RenderConfig()
 
 
@@ -335,7 +337,7 @@ class MultiviewConfig(Section):
 class RefineNerfConfig(DistillConfig):
     """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
 
-    reconstruction_weight: Annotated[float, Field(ge=0)] = 2.0e4
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 6.0e4
     """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
     reconstruction_views: Positive = 2
     """Pseudo views per step."""

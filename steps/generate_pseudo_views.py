@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
@@ -28,7 +29,14 @@ def generate_pseudo_views(
     with step_session("generate_pseudo_views", device, coarse, checkpoint, photos, config, seed) as session:
         context, cameras = session.context, spread_cameras(config.count, config.elevations_deg)
         size, samples = config.render.size, config.render.samples_per_ray
-        views = render_field(coarse, cameras, size=size, samples_per_ray=samples, device=context.device)
+        views = render_field(
+            coarse,
+            cameras,
+            size=size,
+            samples_per_ray=samples,
+            background=torch.tensor(config.background),
+            device=context.device,
+        )
         return session.finish(
             pseudo_views(views.color, views.opacity, cameras, checkpoint, photos, config, seed, context)
         )
