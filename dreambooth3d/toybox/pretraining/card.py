@@ -59,7 +59,7 @@ def _sizes() -> list[tuple[str, int]]:
 
 def write(models: Path, figures: Mapping[str, float], setting: Mapping[str, object]) -> None:
     """Write `README.md` and `card.json` into the models' folder."""
-    rows = "\n".join(f"| {label} | {target:g} | {figures[key]:.3f} |" for key, label, target in _ROWS)
+    rows = "\n".join(f"| {label} | {target:g} | {figures[key]:.3f} |" for key, label, target in _ROWS if key in figures)
     text = _TEXT.format(
         classes=len(TRAINING_CLASSES),
         class_list=", ".join(TRAINING_CLASSES),
