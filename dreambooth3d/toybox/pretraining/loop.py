@@ -106,8 +106,9 @@ class Trainer:
             self.average[index].copy_(state["average"][str(index)])
         restore_optimizer(self.optimizer, state["optimizer"])
         # Loading copies the groups; the learning rate must stay the tensor that a captured graph reads.
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate if self.device.type == "cuda" else group["lr"]
+        if self.device.type == "cuda":
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.learning_rate
         torch.manual_seed(self.start)
 
     def _save(self, step: int) -> None:
