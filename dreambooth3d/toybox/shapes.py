@@ -156,7 +156,11 @@ def _kind_minimum(kind: int, fused: bool) -> Callable[..., Tensor]:
     def minimum(*inputs: Tensor) -> Tensor:
         return _kind_distance(kind, *inputs).amin(dim=1)
 
-    return torch.compile(minimum, dynamic=True) if fused else minimum
+    if not fused:
+        return minimum
+    # Each kind is one more version of the same function for the compiler, which by default gives up after eight.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 4 * len(_DISTANCES))
+    return torch.compile(minimum, dynamic=True)
 
 
 def _to_local(points: Tensor, centre: Tensor, rotation: Tensor) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -18,9 +19,15 @@ IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.25, 0.25, 0.25)
 
 
+@cache
+def _statistics(device: torch.device) -> tuple[Tensor, ...]:
+    """The processors' mean and spread; kept on the device, because a captured graph must not copy from the CPU."""
+    return tuple(torch.tensor(values, device=device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+
+
 def normalise(images: Tensor) -> Tensor:
     """What the scorers' processors do: images (n, 3, 64, 64) in [0, 1] to zero mean and about unit spread."""
-    mean, std = (torch.tensor(values, device=images.device).view(1, 3, 1, 1) for values in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = _statistics(images.device)
     return (images - mean) / std
 
 
