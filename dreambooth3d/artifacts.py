@@ -38,7 +38,8 @@ class SubjectPhotos:
 
     Attributes:
         images: tuple of (3, height, width) in [0, 1], upright, square-padded but never cropped.
-        facts: one row per photo: file, width, height, bytes, sha256, blur, exposure, subject share, findings.
+        facts: one row per photo: file, width, height, bytes, sha256, blur, exposure, subject share, findings, and,
+            once a scorer has named them, view.
         findings: warnings of the photo check, one sentence each.
         subject: name of the subject.
         identifier: rare token such as `sks`.
@@ -66,6 +67,11 @@ class SubjectPhotos:
     def class_prompt(self) -> str:
         """The prompt of the subject's class, for prior preservation."""
         return f"a photo of a {self.class_noun}"
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Each photo's view word as a scorer sees it, or nothing where no scorer has looked."""
+        return tuple(self.facts["view"]) if "view" in self.facts else ()
 
     def resized(self, size: int) -> Tensor:
         """(n, 3, size, size): the photos, antialiased."""

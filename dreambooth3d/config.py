@@ -118,6 +118,9 @@ class FinetuneConfig(Section):
     """Maximum norm of the gradient."""
     background_augmentation: bool = False
     """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
+    photo_view_prompts: bool = True
+    """Train on each photo also under the prompt of its view, as the selector sees it, so that prompts of views that
+    the photos show bring the subject."""
     class_view_prompts: bool = False
     """Also generate class images under view prompts (front, side, back, overhead), so that these keep their meaning."""
     sample_every_checkpoint: bool = True
@@ -255,6 +258,23 @@ class RegularizerConfig(Section):
     """Total variation of the dense volume's logits, or difference of neighbouring normals for the hash grid."""
 
 
+class PhotoTargetsConfig(Section):
+    """The photos as targets of reconstruction, once their cameras have been found by comparison with the field."""
+
+    weight: Annotated[float, Field(ge=0)] = 6.0e4
+    """Weight of the reconstruction loss on the photos: Huber, mean over pixels and colour channels; 0 turns it off."""
+    silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
+    """Weight of the binary cross entropy of opacity against the subject's mask in a photo."""
+    start: Share = 0.0
+    """Share of the stage after which the cameras are searched for the first time."""
+    search_every: Annotated[float, Field(gt=0, le=1)] = 0.2
+    """Share of the stage after which they are searched again."""
+    searches_until_all: Positive = 1
+    """Searches until all photos are used; before, those whose cameras are surest."""
+    views_per_step: Positive = 2
+    """Photos per step."""
+
+
 class DistillConfig(Section):
     """One stage of score distillation."""
 
@@ -271,6 +291,7 @@ class DistillConfig(Section):
     guidance: GuidanceConfig = GuidanceConfig()
     shading: ShadingConfig = ShadingConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
+    photos: PhotoTargetsConfig = PhotoTargetsConfig()
     random_background_probability: Share = 1.0
     """Probability per step of a random plain background instead of the field's own."""
     random_background_range: Range = (0.3, 1.0)
@@ -289,6 +310,7 @@ class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
     field: FieldConfig = FieldConfig()
+    photos: PhotoTargetsConfig = PhotoTargetsConfig(start=0.4, search_every=0.1, searches_until_all=5)
 
 
 class PseudoViewsConfig(Section):
@@ -326,6 +348,8 @@ class MultiviewConfig(Section):
     """Also train the text encoder."""
     weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
     """AdamW weight decay."""
+    photo_view_prompts: bool = True
+    """Train on each photo also under the prompt of its view, as the selector sees it."""
     background_augmentation: bool = False
     """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
     gradient_clip: Annotated[float, Field(gt=0)] = 1.0
@@ -339,6 +363,8 @@ class RefineNerfConfig(DistillConfig):
 
     reconstruction_weight: Annotated[float, Field(ge=0)] = 6.0e4
     """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
+    silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
+    """Weight of the binary cross entropy of opacity against the subject's mask in a pseudo view; it clears the haze."""
     reconstruction_views: Positive = 2
     """Pseudo views per step."""
 

@@ -46,13 +46,14 @@ def dreambooth3d(
     config = TrainingConfig(**locals())
     common = {"seed": seed, "device": device}
     data = dataset_hash(photos)
+    selector, selector_digest = scorers.selector, scorer_identity(scorers.selector)
 
-    subject = steps.validate_photos(photos, data)
+    subject = steps.validate_photos(photos, data, selector, selector_digest)
     checkpoints = steps.finetune_dreambooth(
         subject, base_model, base_model_identity(base_model), finetune_dreambooth, **common
     )
     partial, full, _ = steps.select_checkpoints(
-        checkpoints, subject, scorers.selector, scorer_identity(scorers.selector), select_checkpoints, **common
+        checkpoints, subject, selector, selector_digest, select_checkpoints, **common
     )
     coarse = steps.init_nerf(full if recipe.init_from == "full" else partial, subject, init_nerf, **common)
     pseudo, guide, asset = None, full, coarse

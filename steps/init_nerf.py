@@ -22,4 +22,4 @@ def init_nerf(
     with step_session("init_nerf", device, checkpoint, photos, config, seed) as session:
         context = session.context
         guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        return session.finish(distil(guidance, config, seed, context))
+        return session.finish(distil(guidance, config, seed, context, photos=photos))

@@ -28,4 +28,5 @@ def refine_nerf(
     with step_session("refine_nerf", device, checkpoint, coarse, photos, config, seed, pseudo) as session:
         context = session.context
         guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        return session.finish(distil(guidance, config, seed, context, init=coarse, reconstruction=pseudo))
+        field = distil(guidance, config, seed, context, init=coarse, reconstruction=pseudo, photos=photos)
+        return session.finish(field)

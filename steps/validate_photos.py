@@ -8,13 +8,24 @@ from zenml import step
 
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config import PhotosConfig
+from dreambooth3d.diffusion.base_model import local_folder
+from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.check import check_photos
 from steps._sources import library
 from steps._support import step_session
 
 
-@step(experiment_tracker=True, cache_policy=library("photos"))
-def validate_photos(config: PhotosConfig, data_md5: str) -> Annotated[SubjectPhotos, "photos"]:
-    """Read, check and describe the photo set whose hash is `data_md5`; errors stop, warnings travel along."""
-    with step_session("validate_photos", "cpu", config, data_md5) as session:
-        return session.finish(check_photos(config, data_md5, session.context))
+@step(experiment_tracker=True, cache_policy=library("photos", "evaluation"))
+def validate_photos(
+    config: PhotosConfig, data_md5: str, selector: str, selector_digest: str
+) -> Annotated[SubjectPhotos, "photos"]:
+    """Read and check the photo set whose hash is `data_md5`, and let the selector name each photo's view.
+
+    Errors stop, warnings travel along.
+    """
+    with step_session("validate_photos", "cpu", config, data_md5, selector_digest) as session:
+        photos = check_photos(config, data_md5, session.context)
+        named = name_photo_views(photos, ClipScorer.load(local_folder(selector) or selector))
+        session.context.log.params(views=", ".join(named.views))
+        return session.finish(named)

@@ -166,7 +166,7 @@ def toybox_render(
 
 @toybox_app.command("pretrain")
 def toybox_pretrain(
-    stages: Annotated[list[str] | None, typer.Argument(help="vae, unet, scorers, card; default all four.")] = None,
+    stages: Annotated[list[str] | None, typer.Argument(help="vae, unet, selector, judge, card; default all.")] = None,
     models: Annotated[Path, typer.Option(help="Where the models go.")] = Path("models"),
     renders: Annotated[int, typer.Option(help="Training renders per model family.")] = 120_000,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each stage.")] = None,

@@ -48,9 +48,7 @@ def finetune(
     """
     components = load_components(base_model, context.device, trainable=True)
     components.require_known_words(photos.class_noun, photos.identifier)
-    groups = [
-        _photo_group("instance", components, photos, config.batch_size, 1.0, config.background_augmentation, seed)
-    ]
+    groups = [_photo_group("instance", components, photos, config, config.batch_size, 1.0, seed)]
     if config.prior_weight > 0:
         groups.append(_class_group(components, photos, config, seed, context))
     settings = TrainingSettings(
@@ -106,8 +104,7 @@ def finetune_multiview(
         prompts = view_prompts(photos.instance_prompt, pseudo.cameras)
         groups.append(ImageGroup("pseudo", latents, prompts, counts["pseudo"], share["pseudo"]))
     if counts["photo"]:
-        augment = config.background_augmentation
-        groups.append(_photo_group("photo", components, photos, counts["photo"], share["photo"], augment, seed))
+        groups.append(_photo_group("photo", components, photos, config, counts["photo"], share["photo"], seed))
     settings = TrainingSettings(
         steps=config.steps,
         learning_rate=config.learning_rate,
@@ -129,17 +126,25 @@ def _photo_group(
     name: str,
     components: Components,
     photos: SubjectPhotos,
+    config: FinetuneConfig | MultiviewConfig,
     count: int,
     weight: float,
-    augment_background: bool,
     seed: int,
 ) -> ImageGroup:
-    """The real photos under the subject's prompt. They are not mirrored: a subject need not be symmetric."""
-    images = photos.resized(components.image_size)
-    if augment_background:
+    """The real photos under the subject's prompt, and also under their views' prompts where these are known and wanted.
+
+    They are not mirrored: a subject need not be symmetric.
+    """
+    images, prompts = photos.resized(components.image_size), [photos.instance_prompt] * len(photos.images)
+    copies = 1
+    if config.background_augmentation:
         images = with_random_backgrounds(images, BACKGROUND_COPIES, torch.Generator().manual_seed(seed))
-    prompts = [photos.instance_prompt] * len(images)
-    return ImageGroup(name, _latents(components, images), prompts, count, weight)
+        copies += BACKGROUND_COPIES
+    latents, prompts = _latents(components, images), prompts * copies
+    if config.photo_view_prompts and photos.views:
+        latents = latents.repeat(2, 1, 1, 1)
+        prompts = prompts + [view_prompt(photos.instance_prompt, word) for word in photos.views] * copies
+    return ImageGroup(name, latents, prompts, count, weight)
 
 
 def _class_group(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.evaluation.clip import ClipScorer, view_captions
 from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, orbit_cameras, turntable_cameras, wrap_degrees
 
@@ -75,3 +76,10 @@ def verdict(judged: Tensor, cameras: Cameras) -> ViewVerdict:
         janus_rate=taken_for_front[away].mean().item(),
         front_recall=taken_for_front[ahead].mean().item(),
     )
+
+
+def name_photo_views(photos: SubjectPhotos, scorer: ClipScorer) -> SubjectPhotos:
+    """The photos with the view of each in `facts`, as a scorer that may steer (the selector) sees it."""
+    features = torch.cat([scorer.image_features(image[None]) for image in photos.images])
+    seen = (features @ scorer.text_features(view_captions(photos.class_noun)).T).argmax(dim=-1)
+    return replace(photos, facts=photos.facts.assign(view=[VIEW_WORDS[index] for index in seen.tolist()]))

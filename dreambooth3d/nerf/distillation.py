@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from dreambooth3d.artifacts import PseudoViews, RadianceField
+from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config import DistillConfig, FieldConfig, InitNerfConfig, RefineNerfConfig
 from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, restore_optimizer
 from dreambooth3d.errors import CollapseError
@@ -22,12 +22,15 @@ from dreambooth3d.images import sheet
 from dreambooth3d.nerf import losses
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
 from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.photo_targets import PhotoTargets
 from dreambooth3d.nerf.rendering import CameraRendering, Rendering, render_cameras, render_images, render_rays
 from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
 from dreambooth3d.nerf.shading import draw_shading
+from dreambooth3d.nerf.targets import TargetViews
 
 PREVIEW_VIEWS = 8
 PREVIEW_SIZE = 64
+PHOTO_TARGET_SIZE = 64
 SCALARS_EVERY = 10
 RAMP_SHARE = 0.2
 OCCUPANCY_WARMUP = 32
@@ -72,6 +75,7 @@ def distil(
     context: StepContext,
     init: RadianceField | None = None,
     reconstruction: PseudoViews | None = None,
+    photos: SubjectPhotos | None = None,
 ) -> RadianceField:
     """Train a radiance field by score distillation.
 
@@ -83,6 +87,8 @@ def distil(
             the state is kept as well, so that a re-run goes on where this one ended.
         init: a field to continue from.
         reconstruction: pseudo views to reconstruct alongside.
+        photos: the subject's photos, to reconstruct alongside once their cameras have been found; those whose subject
+            cannot be told from the background are left out.
 
     Returns:
         The field with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
@@ -98,7 +104,7 @@ def distil(
     first_attempt = int(state["attempt"]) if state else 0
     log_start = state["log_start"] if state else context.log.state()
     for attempt in range(first_attempt, config.collapse_retries + 1):
-        trainer = Trainer(guidance, config, seed, context, init, reconstruction, attempt, log_start, resume)
+        trainer = Trainer(guidance, config, seed, context, init, reconstruction, photos, attempt, log_start, resume)
         if state is not None:
             trainer.restore(state)
             state = None
@@ -134,6 +140,7 @@ class Trainer:
     context: StepContext
     init: RadianceField | None
     pseudo: PseudoViews | None
+    photos: SubjectPhotos | None
     attempt: int
     log_start: list[list[object]]
     resume: ResumePoint
@@ -146,7 +153,9 @@ class Trainer:
     def __post_init__(self) -> None:
         """Build the field and all randomness from the seed; each attempt has its own."""
         seed, device = self.seed + RETRY_SEED_STRIDE * self.attempt, self.context.device
-        self.pseudo = _on_device(self.pseudo, device)
+        wanted = self.pseudo is not None and self.config.reconstruction_weight > 0
+        self.targets = TargetViews.of_pseudo_views(self.pseudo, device) if wanted else None
+        self.photo_targets = self._photo_targets()
         self.field = build_field(self.config, seed, device, self.init)
         self.generator = torch.Generator().manual_seed(seed)
         self.jitter = torch.Generator(device).manual_seed(seed + 1)
@@ -156,6 +165,14 @@ class Trainer:
         )
         self.started = self.window_started = time.monotonic()
         self.window_steps = 0
+
+    def _photo_targets(self) -> PhotoTargets | None:
+        """The photos as targets, where that is wanted and possible."""
+        config = self.config.photos
+        if self.photos is None or config.weight == 0:
+            return None
+        views = TargetViews.of_photos(self.photos, PHOTO_TARGET_SIZE, self.context.device)
+        return None if views is None else PhotoTargets(views, config, self.config.cameras)
 
     @property
     def progress(self) -> float:
@@ -197,6 +214,8 @@ class Trainer:
     def _train_step(self) -> dict[str, Tensor | float]:
         """One optimiser step; returns the parts of its loss."""
         self._update_occupancy()
+        if self.photo_targets is not None:
+            self.photo_targets.follow(self.field, self.progress)
         self._set_learning_rate()
         loss, figures = self._loss()
         self.optimizer.zero_grad(set_to_none=True)
@@ -245,8 +264,13 @@ class Trainer:
         figures["opacity"] = rendering.rays.opacity.detach().mean()
         figures["evaluated_samples"] = len(rendering.rays.weights)
         parts = self._regularizers(rendering, cameras)
-        if self.pseudo is not None and self.config.reconstruction_weight > 0:
-            parts["reconstruction"] = (self.config.reconstruction_weight, self._reconstruction())
+        if self.targets is not None:
+            weights = self.config.reconstruction_weight, self.config.silhouette_weight
+            parts |= self._reconstruction("", self.targets, self.config.reconstruction_views, *weights)
+        if self.photo_targets is not None and self.photo_targets.found is not None:
+            photos = self.config.photos
+            weights = photos.weight, photos.silhouette_weight
+            parts |= self._reconstruction("photo_", self.photo_targets.found, photos.views_per_step, *weights)
         loss = guided.loss
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()
@@ -305,31 +329,19 @@ class Trainer:
             parts["smoothness"] = (weights.smoothness, losses.smoothness(self.field, rays, self.generator))
         return parts
 
-    def _reconstruction(self) -> Tensor:
-        """The reconstruction loss on random pixels of random pseudo views.
+    def _reconstruction(
+        self, prefix: str, targets: TargetViews, views: int, color_weight: float, silhouette_weight: float
+    ) -> dict[str, tuple[float, Tensor]]:
+        """(weight, value) of the reconstruction losses on random pixels of random target views.
 
-        As many rays as `render.size` images would have, but at the pseudo views' own resolution, so that their detail
+        As many rays as `render.size` images would have, but at the targets' own resolution, so that their detail
         arrives also when few rays are rendered.
         """
-        pseudo, config = self.pseudo, self.config
-        views = min(config.reconstruction_views, len(pseudo.cameras))
-        chosen = torch.randperm(len(pseudo.cameras), generator=self.generator)[:views]
-        chosen = chosen.to(self.context.device)
-        height, width = pseudo.images.shape[-2:]
-        origins, directions = (rays.reshape(views, -1, 3) for rays in pseudo.cameras[chosen].rays(height, width))
-        images = pseudo.images[chosen]
-        background = losses.plain_background(images)
-        count = min(config.render.size**2, height * width)
-        pixels = torch.randperm(height * width, generator=self.generator)[:count].to(self.context.device)
-        rays = render_rays(
-            self.field,
-            origins[:, pixels].reshape(-1, 3),
-            directions[:, pixels].reshape(-1, 3),
-            sampler=self.sampler,
-            generator=self.jitter,
-        )
-        target = images.flatten(2)[:, :, pixels].transpose(1, 2).reshape(-1, 3)
-        return losses.reconstruction(rays.color, rays.opacity, target, background.repeat_interleave(count, 0))
+        origins, directions, target = targets.draw(views, self.config.render.size**2, self.generator)
+        rays = render_rays(self.field, origins, directions, sampler=self.sampler, generator=self.jitter)
+        color = losses.reconstruction(rays.color, rays.opacity, target.color, target.background)
+        shape = losses.silhouette(rays.opacity, target.mask, target.trusted)
+        return {f"{prefix}reconstruction": (color_weight, color), f"{prefix}silhouette": (silhouette_weight, shape)}
 
     def _check(self) -> None:
         """Render previews and count checks without a change."""
@@ -363,6 +375,8 @@ class Trainer:
             interrupted=self.interrupted,
             peak_memory_mib=peak_memory_mib(self.context.device),
         )
+        if self.photo_targets is not None:
+            self.photo_targets.report(self.field, log)
         if not self.interrupted:
             self.resume.clear()
         return RadianceField(
@@ -394,6 +408,8 @@ class Trainer:
             state["random"]["cuda"] = torch.cuda.get_rng_state(self.context.device)
         if self.previews is not None:
             state["previews"] = {name: getattr(self.previews, name) for name in ("color", "opacity", "depth")}
+        if self.photo_targets is not None:
+            state["photos"] = self.photo_targets.state()
         if hasattr(self.guidance, "state"):
             state["guidance"] = self.guidance.state()
         return state
@@ -414,6 +430,8 @@ class Trainer:
         if "previews" in state:
             device = self.context.device
             self.previews = Rendering(**{key: value.to(device) for key, value in state["previews"].items()})
+        if "photos" in state and self.photo_targets is not None:
+            self.photo_targets.restore(state["photos"])
         if "guidance" in state and hasattr(self.guidance, "restore"):
             self.guidance.restore(state["guidance"])
 
@@ -445,20 +463,6 @@ def _guard(previews: Rendering) -> None:
         raise _Collapse(f"became empty (mean opacity {opacity:.4f}, at least {low} is needed)")
     if opacity > high:
         raise _Collapse(f"filled the whole frame (mean opacity {opacity:.3f}, at most {high} is allowed)")
-
-
-def _on_device(pseudo: PseudoViews | None, device: torch.device) -> PseudoViews | None:
-    """Pseudo views with images and cameras on the device."""
-    if pseudo is None:
-        return None
-    return PseudoViews(
-        pseudo.images.to(device),
-        pseudo.renders,
-        pseudo.opacity,
-        pseudo.cameras.to(device),
-        pseudo.strength,
-        pseudo.record,
-    )
 
 
 def peak_memory_mib(device: torch.device) -> float:

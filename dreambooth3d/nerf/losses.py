@@ -99,24 +99,25 @@ def smoothness(field: Field, rendering: RayRendering, generator: torch.Generator
     return normal_roughness(field, rendering, generator)
 
 
-def plain_background(images: Tensor) -> Tensor:
-    """(n, 3) colour of the plain background of images (n, 3, height, width): the median of their border pixels."""
-    border = torch.cat([images[..., 0, :], images[..., -1, :], images[..., 1:-1, 0], images[..., 1:-1, -1]], dim=-1)
-    return border.median(dim=-1).values
-
-
 def reconstruction(color: Tensor, opacity: Tensor, target: Tensor, background: Tensor) -> Tensor:
     """Huber loss of rays composited on the target's own background, mean over rays and channels.
 
     img2img moves the plain background that a pseudo view was rendered on, so the field is shown on the background that
-    the pseudo view has now (`plain_background`): its shift then says nothing about the subject. Huber, as single pixels
-    of a pseudo view may be wrong in one view only.
+    the pseudo view has now (`masks.smooth_background`): its shift then says nothing about the subject. Huber, as single
+    pixels of a pseudo view may be wrong in one view only.
 
     Args:
         color: (rays, 3) without background.
         opacity: (rays,).
         target: (rays, 3) pixels of the pseudo views.
-        background: (rays, 3) background of the view that each pixel comes from.
+        background: (rays, 3) background behind each of them.
     """
     composite = color + (1 - opacity)[:, None] * background
     return torch.nn.functional.huber_loss(composite, target, delta=HUBER_DELTA)
+
+
+def silhouette(opacity: Tensor, mask: Tensor, trusted: Tensor) -> Tensor:
+    """Mean binary cross entropy of opacities (rays,) against masks (rays,) in [0, 1], over the trusted rays only."""
+    share = opacity.clamp(1e-3, 1 - 1e-3)
+    entropy = torch.nn.functional.binary_cross_entropy(share, mask, reduction="none")
+    return (entropy * trusted).sum() / trusted.sum().clamp(min=1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from random import Random
 
 from dreambooth3d.errors import ConfigError
@@ -105,29 +106,76 @@ def is_held_out(recipe: Recipe) -> bool:
     )
 
 
-def random_recipe(random: Random) -> Recipe:
-    """A random recipe that is not held out: half of them patterned, half with an accessory."""
-    class_noun = random.choice(TRAINING_CLASSES)
-    pattern = random.choice(TRAINING_PATTERNS[1:]) if random.random() < 0.5 else "plain"
+def random_recipe(random: Random, reserved: bool = False) -> Recipe:
+    """A random recipe that is not held out: half of them patterned, half with an accessory.
+
+    Args:
+        random: source of randomness.
+        reserved: also draw the reserved classes, patterns and accessories, which the base model never sees but the
+            scorers must know; colour pairs, accessories in their colours, and seeds stay held out.
+    """
+    class_noun = random.choice(_ALL_CLASSES if reserved else TRAINING_CLASSES)
+    patterns = _ALL_PATTERNS if reserved else TRAINING_PATTERNS
+    pattern = random.choice(patterns[1:]) if random.random() < 0.5 else "plain"
     main, second = random.choice(_TRAINING_PAIRS)
     accessory = colour = None
     if random.random() < 0.5:
-        accessory, colour = random.choice(_TRAINING_ACCESSORIES[class_noun in NO_SCARF])
+        pairs = accessory_pairs(class_noun, reserved)
+        accessory, colour = random.choice(pairs)
         while colour in (main, second):
-            accessory, colour = random.choice(_TRAINING_ACCESSORIES[class_noun in NO_SCARF])
+            accessory, colour = random.choice(pairs)
     return Recipe(class_noun, main, second, pattern, accessory, colour, random.getrandbits(31))
 
 
+_ALL_CLASSES = tuple(CLASSES)
+_ALL_PATTERNS = tuple(PATTERNS)
 _TRAINING_PAIRS = tuple(
     (main, second)
     for main in COLOUR_NAMES
     for second in COLOUR_NAMES
     if main != second and frozenset((main, second)) not in HELD_OUT_COLOUR_PAIRS
 )
-_ALL_ACCESSORIES = tuple(
-    (kind, colour)
-    for kind in TRAINING_ACCESSORIES
-    for colour in COLOUR_NAMES
-    if (kind, colour) not in HELD_OUT_ACCESSORIES
-)
-_TRAINING_ACCESSORIES = (_ALL_ACCESSORIES, tuple(pair for pair in _ALL_ACCESSORIES if pair[0] != "scarf"))
+
+
+@cache
+def accessory_pairs(class_noun: str, reserved: bool = False) -> tuple[tuple[str, str], ...]:
+    """All (accessory, colour) that a class may wear in training, with the reserved accessories where asked for."""
+    return tuple(
+        (kind, colour)
+        for kind in (ACCESSORIES if reserved else TRAINING_ACCESSORIES)
+        for colour in COLOUR_NAMES
+        if (kind, colour) not in HELD_OUT_ACCESSORIES and not (kind == "scarf" and class_noun in NO_SCARF)
+    )
+
+
+def rival_recipe(recipe: Recipe, random: Random) -> Recipe:
+    """A recipe that differs from `recipe` in one or two things that a caption states, with nothing held out in it."""
+    while True:
+        rival = recipe
+        for _ in range(random.choice((1, 1, 2))):
+            rival = _edited(rival, random)
+        pair = (rival.accessory, rival.accessory_colour)
+        colours = frozenset((rival.main, rival.second))
+        held_out = colours in HELD_OUT_COLOUR_PAIRS or pair in HELD_OUT_ACCESSORIES
+        if rival != recipe and len(colours) == 2 and not held_out:
+            return rival
+
+
+def _edited(recipe: Recipe, random: Random) -> Recipe:
+    """`recipe` with one thing drawn anew: main, second, both swapped, pattern, accessory, its colour, or the class."""
+    edit = random.choice(("main", "second", "swap", "pattern", "pattern", "accessory", "accessory", "colour", "class"))
+    if edit in ("main", "second"):
+        return replace(recipe, **{edit: random.choice(COLOUR_NAMES)})
+    if edit == "swap":
+        return replace(recipe, main=recipe.second, second=recipe.main)
+    if edit == "pattern":
+        return replace(recipe, pattern=random.choice(_ALL_PATTERNS))
+    if edit == "colour" and recipe.accessory is not None:
+        return replace(recipe, accessory_colour=random.choice(COLOUR_NAMES))
+    if edit == "class":
+        nouns = [noun for noun in _ALL_CLASSES if recipe.accessory != "scarf" or noun not in NO_SCARF]
+        return replace(recipe, class_noun=random.choice(nouns))
+    if recipe.accessory is not None and random.random() < 0.3:
+        return replace(recipe, accessory=None, accessory_colour=None)
+    kind, colour = random.choice(accessory_pairs(recipe.class_noun, reserved=True))
+    return replace(recipe, accessory=kind, accessory_colour=recipe.accessory_colour or colour)

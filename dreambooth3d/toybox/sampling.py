@@ -114,10 +114,12 @@ def sample_batch(
     return render_batch(plan_batch(count, seed, size, captioner), device)
 
 
-def plan_batch(count: int, seed: int, size: int = 64, captioner: Captioner = random_caption) -> BatchPlan:
-    """The CPU half of `sample_batch`: pure and picklable, for worker processes."""
+def plan_batch(
+    count: int, seed: int, size: int = 64, captioner: Captioner = random_caption, reserved: bool = False
+) -> BatchPlan:
+    """The CPU half of `sample_batch`: pure and picklable, for worker processes; `reserved` as in `random_recipe`."""
     random, generator = Random(seed), torch.Generator().manual_seed(seed)
-    recipes = [random_recipe(random) for _ in range(count)]
+    recipes = [random_recipe(random, reserved) for _ in range(count)]
     cameras = _random_cameras(count, generator)
     views = cameras.view_words()
     background, horizon = random_backgrounds(count, random)

@@ -14,7 +14,7 @@ from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, PseudoViews, Sub
 from dreambooth3d.config import BaseModelConfig, FinetuneConfig, MultiviewConfig
 from dreambooth3d.context import ResumePoint, StepContext
 from dreambooth3d.diffusion import training
-from dreambooth3d.diffusion.backgrounds import background_mask, with_random_backgrounds
+from dreambooth3d.diffusion.backgrounds import with_random_backgrounds
 from dreambooth3d.diffusion.base_model import resolve
 from dreambooth3d.diffusion.class_images import cache_folder
 from dreambooth3d.diffusion.components import Components, load_components
@@ -205,16 +205,6 @@ def test_each_step_has_its_own_randomness() -> None:
     draws = [torch.rand(1, generator=step_generator(0, step, rank)).item() for step in range(50) for rank in (0, 1)]
     assert len(set(draws)) == 100
     assert draws[0] == torch.rand(1, generator=step_generator(0, 0)).item()
-
-
-def test_background_mask_keeps_the_subject(photos: SubjectPhotos) -> None:
-    image = photos.images[0].clone()
-    image[:, 24:30, 26:32] = 0.8  # a hole of the background's colour inside the subject stays the subject's
-    mask = background_mask(image)
-    expected = torch.ones(64, 64, dtype=torch.bool)
-    expected[16:40, 20:44] = False
-    assert torch.equal(mask, expected)
-    assert not background_mask(torch.rand(3, 64, 64)).any()
 
 
 def test_random_backgrounds(photos: SubjectPhotos) -> None:

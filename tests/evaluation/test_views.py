@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pandas as pd
 import pytest
 import torch
 
-from dreambooth3d.evaluation.views import FRONT, judge_views, judged_cameras, verdict
+from dreambooth3d.evaluation.views import FRONT, judge_views, judged_cameras, name_photo_views, verdict
 from dreambooth3d.nerf.cameras import VIEW_WORDS, orbit_cameras
-from tests.evaluation.stand_ins import ColorScorer
+from tests.evaluation.stand_ins import ColorScorer, photos_of
 
 CAMERAS = judged_cameras()
 TRUE = torch.tensor([VIEW_WORDS.index(word) for word in CAMERAS.view_words()])
@@ -51,3 +54,11 @@ def test_two_faced_subject_is_caught():
     away = CAMERAS.azimuth_deg.sub(180).abs() <= 120
     assert result.front_recall == 1
     assert result.janus_rate == pytest.approx((TRUE == 2).sum().item() / away.sum().item(), abs=1e-6)
+
+
+def test_photo_views_are_named_as_the_scorer_sees_them() -> None:
+    photos = photos_of(*(torch.eye(3)[index][:, None, None].expand(3, 8, 8) for index in (0, 2, 1)))
+    facts = pd.DataFrame({"file": ["a.png", "b.png", "c.png"]})
+    named = name_photo_views(replace(photos, facts=facts), ColorScorer())
+    assert named.views == ("front", "back", "side") and photos.views == ()
+    assert list(named.facts["file"]) == list(facts["file"])

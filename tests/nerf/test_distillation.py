@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.artifacts import PseudoViews, RadianceField
+from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config import (
     DistillConfig,
     FieldConfig,
     InitNerfConfig,
+    PhotoTargetsConfig,
     RefineNerfConfig,
     RegularizerConfig,
     RenderConfig,
@@ -24,6 +25,7 @@ from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
 from dreambooth3d.nerf.distillation import distil
 from dreambooth3d.nerf.rendering import render_field
 from dreambooth3d.record import StepLog
+from tests.evaluation.stand_ins import photos_of
 from tests.nerf.scenes import Answer, BallGuidance, colored_ball
 
 NO_REGULARIZERS = RegularizerConfig(sparsity=0.0, opacity=0.0)
@@ -173,6 +175,46 @@ def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tm
     assert front.color[0, 2, 16, 16] > 0.6 and front.color[0, 0, 16, 16] < 0.4
     assert front.opacity[0, 0, 0] < 0.01
     assert abs(refined.record.metrics["opacity"] - fitted.record.metrics["opacity"]) < 0.03
+
+
+def ball_photos(count: int = 4) -> SubjectPhotos:
+    """Photos of the ball with little green in its colours, before grey."""
+    cameras = orbit_cameras(torch.tensor([0.0, 80.0, 180.0, 270.0])[:count], elevation_deg=30.0)
+    images = colored_ball(cameras, 64)
+    images = torch.where((images == 1).all(1, keepdim=True), 0.6, images * torch.tensor([1.0, 0.1, 1.0]).view(3, 1, 1))
+    return photos_of(*images)
+
+
+def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
+    fitted: RadianceField, tmp_path: Path
+) -> None:
+    config = RefineNerfConfig(
+        steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02,
+        photos=PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, start=0.25),
+    )  # fmt: skip
+    refined = distil(silent, config, 0, context(tmp_path / "with"), init=fitted, photos=ball_photos())
+    series = refined.record.series
+    assert series.query("name == 'photo_reconstruction'").step.min() > 10
+    assert refined.record.metrics["photos_found"] == 4 and "photo_cameras" in refined.record.images
+    front, back = render_field(
+        refined, orbit_cameras(torch.tensor([0.0, 180.0]), elevation_deg=0.0), size=33, samples_per_ray=48
+    ).color[:, :, 16, 16]
+    assert front[0] > 0.6 and back[2] > 0.6 and back[1] < 0.2, "blue was (0.2, 0.4, 0.8)"
+    config = config.model_copy(update={"photos": PhotoTargetsConfig(weight=0.0)})
+    without = distil(silent, config, 0, context(tmp_path / "without"), init=fitted, photos=ball_photos())
+    assert "photo_reconstruction" not in set(without.record.series.name)
+
+
+def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(steps=60, photos=PhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3))
+    whole = distil(BallGuidance(), config, 0, context(tmp_path / "whole"), photos=ball_photos(3))
+    monkeypatch.setattr(ResumePoint, "due", lambda self: True)
+    with pytest.raises(KeyboardInterrupt):
+        distil(BallGuidance(interrupt_at=41), config, 0, context(tmp_path / "killed"), photos=ball_photos(3))
+    monkeypatch.undo()
+    resumed = distil(BallGuidance(), config, 0, context(tmp_path / "killed"), photos=ball_photos(3))
+    for name, value in whole.state.items():
+        torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
 
 
 def test_everything_switched_on_runs_on_a_hash_grid(tmp_path: Path) -> None:

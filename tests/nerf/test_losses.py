@@ -73,12 +73,11 @@ def test_smoothness_prefers_the_smooth_field(encoding: str) -> None:
     assert values[1] > 2 * values[0]
 
 
-def test_plain_background_ignores_a_subject_that_touches_the_border() -> None:
-    images = torch.full((2, 3, 16, 16), 0.75)
-    images[1] = torch.tensor([0.2, 0.4, 0.6])[:, None, None]
-    images[:, :, 4:, 5:11] = 0.0
-    expected = torch.tensor([[0.75] * 3, [0.2, 0.4, 0.6]])
-    torch.testing.assert_close(losses.plain_background(images), expected)
+def test_silhouette_is_the_entropy_of_trusted_rays() -> None:
+    opacity, mask = torch.tensor([0.9, 0.2, 0.5]), torch.tensor([1.0, 0.0, 1.0])
+    value = losses.silhouette(opacity, mask, torch.tensor([1.0, 1.0, 0.0])).item()
+    assert value == pytest.approx(-(math.log(0.9) + math.log(0.8)) / 2, rel=1e-5)
+    assert losses.silhouette(opacity, mask, torch.zeros(3)).item() == 0
 
 
 def test_reconstruction_is_blind_to_a_shifted_background() -> None:

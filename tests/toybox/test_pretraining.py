@@ -22,7 +22,7 @@ from dreambooth3d.toybox.pretraining import dataset, folders, loop, networks, sc
 from dreambooth3d.toybox.pretraining.dataset import ATTRIBUTES, STATEMENTS, Probes, Renders
 from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, one_cycle
 from dreambooth3d.toybox.pretraining.measure import away_from_borders
-from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES, random_recipe
+from dreambooth3d.toybox.recipes import COLOUR_NAMES, HELD_OUT_ACCESSORIES, HELD_OUT_COLOUR_PAIRS, random_recipe
 from dreambooth3d.toybox.sampling import CLASS_NAMES
 
 CPU = torch.device("cpu")
@@ -50,6 +50,25 @@ def test_one_caption_line_per_statement_says_what_is_stated() -> None:
             assert ("and" in words) == ("second" in stated)
             assert (recipe.pattern in words) == ("pattern" in stated and recipe.pattern != "plain")
             assert ("wearing" in words) == ("accessory" in stated and recipe.accessory is not None)
+
+
+def test_scorer_captions_are_all_statements_then_rivals_that_are_near_misses() -> None:
+    random = Random(0)
+    for _ in range(50):
+        recipe = random_recipe(random, reserved=True)
+        lines = dataset.scorer_captions(recipe, "back", random).split("\n")
+        statements, rivals = lines[: len(STATEMENTS)], lines[len(STATEMENTS) :]
+        assert statements == dataset.statement_captions(recipe, "back", random).split("\n")
+        truth = statements[dataset.FULL_STATEMENT].split()
+        assert len(rivals) == dataset.RIVALS and " ".join(truth) not in rivals
+        for rival in rivals:
+            words = rival.split()
+            assert "view" not in words and words[:5] == "a photo of a".split() + words[4:5]
+            # Two edits change at most both colours and the four words of an accessory.
+            assert len(set(words) ^ set(truth)) <= 8
+            main, second = words[4], words[6]
+            assert frozenset((main, second)) not in HELD_OUT_COLOUR_PAIRS
+            assert "wearing" not in words or (words[-1], words[-2]) not in HELD_OUT_ACCESSORIES
 
 
 def test_caption_variants_are_captions_of_the_denoisers_language() -> None:
@@ -121,15 +140,13 @@ def test_renders_of_several_batches_take_one_seed_each(
 
 
 def test_probes_ask_in_the_order_of_classes_colours_and_views(tokenizer: CLIPTokenizer) -> None:
-    # The attributes index all classes, the probes only those of the training: the reserved ones must come last.
-    assert CLASS_NAMES[: len(TRAINING_CLASSES)] == TRAINING_CLASSES
     probes = Probes.build(tokenizer, CPU)
     texts = tokenizer.batch_decode(probes.tokens, skip_special_tokens=True)
-    scores = torch.arange(len(texts)).float().expand(len(TRAINING_CLASSES), -1)
-    asked = torch.arange(len(TRAINING_CLASSES))
+    scores = torch.arange(len(texts)).float().expand(len(CLASS_NAMES), -1)
+    asked = torch.arange(len(CLASS_NAMES))
     classes, colours, views = probes.answers(scores, asked)
-    for row, noun in enumerate(TRAINING_CLASSES):
-        assert [texts[int(i)].split()[-1] for i in classes[row]] == list(TRAINING_CLASSES)
+    for row, noun in enumerate(CLASS_NAMES):
+        assert [texts[int(i)].split()[-1] for i in classes[row]] == list(CLASS_NAMES)
         assert [texts[int(i)].split()[-2:] for i in colours[row]] == [[colour, noun] for colour in COLOUR_NAMES]
         assert [texts[int(i)].split()[-4:] for i in views[row]] == [[noun, ",", view, "view"] for view in VIEW_WORDS]
 
@@ -139,7 +156,7 @@ def test_probe_loss_is_the_sum_of_three_cross_entropies(tokenizer: CLIPTokenizer
     probes = Probes.build(tokenizer, CPU)
     scores = torch.randn(5, len(probes.tokens), generator=generator)
     attributes = torch.stack([torch.randint(4, (5,), generator=generator) for _ in ATTRIBUTES], dim=1)
-    classes, colours = len(TRAINING_CLASSES), len(COLOUR_NAMES)
+    classes, colours = len(CLASS_NAMES), len(COLOUR_NAMES)
     expected = 0.0
     for row, told in zip(scores, attributes.tolist(), strict=True):
         noun, colour, view = told[0], told[1], told[-1]
@@ -172,6 +189,16 @@ def test_multi_positive_loss_against_a_loop() -> None:
     by_text = direction(lambda t, i: exp[i][t] / sum(row[t] for row in exp), 8, 6, positive.T)
     loss = scorers.multi_positive_loss(similarity, positive).item()
     assert loss == pytest.approx((by_image + by_text) / 2, rel=1e-5)
+
+
+def test_rival_loss_is_the_cross_entropy_of_the_first_caption() -> None:
+    generator = torch.Generator().manual_seed(0)
+    image, texts = torch.randn(3, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
+    expected = 0.0
+    for own, rivals in zip(image.tolist(), texts.tolist(), strict=True):
+        scores = [10 * sum(a * b for a, b in zip(own, text, strict=True)) for text in rivals]
+        expected -= scores[0] - math.log(sum(map(math.exp, scores)))
+    assert dataset.rival_loss(image, texts, torch.tensor(10.0)).item() == pytest.approx(expected / 3, rel=1e-4)
 
 
 def test_multi_positive_loss_of_the_diagonal_is_clips() -> None:
@@ -349,7 +376,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("DREAMBOOTH3D_WORK", str(work))
         for module in (vae, unet, scorers):
             patch.setattr(module, "_BATCH", 2)
-        stages.pretrain(("vae", "unet", "scorers"), models, renders=6, steps=10, device="cpu")
+        stages.pretrain(("vae", "unet", *networks.SCORER_NAMES), models, renders=6, steps=10, device="cpu")
     yield models
     stages._base_renders.cache_clear()
 
@@ -410,5 +437,5 @@ def test_scorers_load_with_a_processor_that_prepares_images_as_in_training(train
 def test_wrong_order_and_unknown_stages_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(BaseModelError, match="Run the stage vae first"):
         folders.load_vae(tmp_path, CPU)
-    with pytest.raises(ConfigError, match="'vea'.*vae, unet, scorers, card"):
+    with pytest.raises(ConfigError, match="'vea'.*vae, unet, selector, judge, card"):
         stages.pretrain(("vae", "vea"), tmp_path)

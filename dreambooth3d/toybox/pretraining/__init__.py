@@ -1,3 +1,3 @@
 """Training of the bundled toybox models: the base model in Stable Diffusion's layout, and the two scorers."""
 
-STAGES = ("vae", "unet", "scorers", "card")
+STAGES = ("vae", "unet", "selector", "judge", "card")

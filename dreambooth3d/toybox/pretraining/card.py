@@ -8,14 +8,16 @@ from pathlib import Path
 
 from dreambooth3d.toybox.captions import VOCABULARY
 from dreambooth3d.toybox.pretraining import networks
-from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES
+from dreambooth3d.toybox.recipes import COLOUR_NAMES, RESERVED, TRAINING_CLASSES
 
 _ROWS = (
     ("vae_psnr_db", "Autoencoder: PSNR on unseen renders (dB)", 31.0),
     ("selector_class", "Selector: class on unseen renders", 0.98),
     ("selector_view", "Selector: view, away from the borders", 0.90),
+    ("selector_r_precision", "Selector: R-precision on true views of all named subjects", None),
     ("judge_class", "Judge: class on unseen renders", 0.98),
     ("judge_view", "Judge: view, away from the borders", 0.90),
+    ("judge_r_precision", "Judge: R-precision on true views of all named subjects", None),
     ("obeyed_class", "Samples at guidance scale 4: class obeyed", 0.95),
     ("obeyed_colour", "Samples at guidance scale 4: colour obeyed", 0.90),
     ("obeyed_view", "Samples at guidance scale 4: view obeyed", 0.85),
@@ -31,8 +33,10 @@ toybox subjects.
 |---|---|
 {sizes}
 
-Held out of all training: the subjects' recipes, colour pairs and accessories, and all reserved words
-(`dreambooth3d/toybox/recipes.py`). The scorers differ in architecture, seed and training renders.
+Held out of all training: the subjects' recipes, colour pairs and accessories in their colours
+(`dreambooth3d/toybox/recipes.py`). The base model has seen none of the reserved classes, patterns and accessories
+({reserved}) either; the scorers have, in other colours, since they have to judge them. The scorers differ in
+architecture, seed and training renders.
 
 | measured on {machine} ({renders} unseen renders, {samples} samples) | target | value |
 |---|---|---|
@@ -40,7 +44,7 @@ Held out of all training: the subjects' recipes, colour pairs and accessories, a
 
 ![Samples: class, colour and view by prompt](samples.webp)
 
-Reproduce: `dreambooth3d toybox pretrain vae`, then `unet`, `scorers` and `card`, on one GPU.
+Reproduce: `dreambooth3d toybox pretrain vae`, then `unet`, `selector`, `judge` and `card`, on one GPU.
 """
 
 
@@ -59,12 +63,17 @@ def _sizes() -> list[tuple[str, int]]:
 
 def write(models: Path, figures: Mapping[str, float], setting: Mapping[str, object]) -> None:
     """Write `README.md` and `card.json` into the models' folder."""
-    rows = "\n".join(f"| {label} | {target:g} | {figures[key]:.3f} |" for key, label, target in _ROWS if key in figures)
+    rows = "\n".join(
+        f"| {label} | {'' if target is None else f'{target:g}'} | {figures[key]:.3f} |"
+        for key, label, target in _ROWS
+        if key in figures
+    )
     text = _TEXT.format(
         classes=len(TRAINING_CLASSES),
         class_list=", ".join(TRAINING_CLASSES),
         colours=len(COLOUR_NAMES),
         words=len(VOCABULARY),
+        reserved=", ".join(sorted(RESERVED)),
         sizes="\n".join(f"| {name} | {count / 1e6:.2f} M |" for name, count in _sizes()),
         rows=rows,
         **setting,

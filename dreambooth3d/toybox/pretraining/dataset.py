@@ -16,8 +16,8 @@ from transformers import CLIPTokenizer
 
 from dreambooth3d.nerf.cameras import VIEW_WORDS
 from dreambooth3d.toybox.captions import caption, random_caption
-from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES, Recipe
-from dreambooth3d.toybox.sampling import Attributes, BatchPlan, Captioner, plan_batch, render_batch
+from dreambooth3d.toybox.recipes import COLOUR_NAMES, Recipe, rival_recipe
+from dreambooth3d.toybox.sampling import CLASS_NAMES, Attributes, BatchPlan, Captioner, plan_batch, render_batch
 
 # What a caption of each kind states. The last two are exhaustive: an accessory or pattern that they leave out is not
 # there. No caption of one kind may read like one of another kind that states less, or it would be true and false.
@@ -30,6 +30,9 @@ STATEMENTS = (
     ("class_index", "main", "second", "pattern", "accessory", "accessory_colour", "view"),
 )
 ATTRIBUTES = ("class_index", "main", "second", "pattern", "accessory", "accessory_colour", "view")
+FULL_STATEMENT = 4
+"""Place in `STATEMENTS` of the full caption without view, with which rivals compete."""
+RIVALS = 8
 CAPTION_VARIANTS = 4
 _BATCH = 4000
 _SEPARATOR = "\n"
@@ -41,7 +44,7 @@ def caption_variants(recipe: Recipe, view: str, random: Random) -> str:
 
 
 def statement_captions(recipe: Recipe, view: str, random: Random) -> str:
-    """One caption for each of `STATEMENTS`, a line each: what the scorers learn from."""
+    """One caption for each of `STATEMENTS`, a line each."""
     return _SEPARATOR.join(
         caption(
             recipe,
@@ -52,6 +55,17 @@ def statement_captions(recipe: Recipe, view: str, random: Random) -> str:
         )
         for stated in STATEMENTS
     )
+
+
+def scorer_captions(recipe: Recipe, view: str, random: Random) -> str:
+    """`statement_captions`, then `RIVALS` full captions without view that are not true: what the scorers learn from."""
+    truth = caption(recipe)
+    rivals: list[str] = []
+    while len(rivals) < RIVALS:
+        rival = caption(rival_recipe(recipe, random))
+        if rival != truth:
+            rivals.append(rival)
+    return _SEPARATOR.join((statement_captions(recipe, view, random), *rivals))
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
@@ -98,24 +112,36 @@ def _attribute_matrix(attributes: Attributes) -> Tensor:
 
 
 def make_renders(
-    count: int, first_seed: int, tokenizer: CLIPTokenizer, captioner: Captioner, device: torch.device
+    count: int,
+    first_seed: int,
+    tokenizer: CLIPTokenizer,
+    captioner: Captioner,
+    device: torch.device,
+    reserved: bool = False,
 ) -> Renders:
-    """Render `count` random recipes with their captions; batch i has the seed `first_seed + i`."""
+    """Render `count` random recipes with their captions; batch i has the seed `first_seed + i`.
+
+    `reserved` also draws what the base model never sees (`random_recipe`).
+    """
     sizes = [min(_BATCH, count - start) for start in range(0, count, _BATCH)]
+
+    def plan(size: int, seed: int) -> BatchPlan:
+        return plan_batch(size, seed, captioner=captioner, reserved=reserved)
+
     images, tokens, attributes, azimuths, elevations = [], [], [], [], []
     with ThreadPoolExecutor(1) as planner:
         # The CPU plans the next batch while the device renders this one.
-        pending = planner.submit(plan_batch, sizes[0], first_seed, captioner=captioner)
+        pending = planner.submit(plan, sizes[0], first_seed)
         for index in range(len(sizes)):
-            plan: BatchPlan = pending.result()
+            batch: BatchPlan = pending.result()
             if index + 1 < len(sizes):
-                pending = planner.submit(plan_batch, sizes[index + 1], first_seed + index + 1, captioner=captioner)
-            images.append(render_batch(plan, device).images)
-            lines = [line for text in plan.captions for line in text.split(_SEPARATOR)]
-            tokens.append(tokenize(tokenizer, lines).view(len(plan.captions), -1, tokenizer.model_max_length))
-            attributes.append(_attribute_matrix(plan.attributes))
-            azimuths.append(plan.attributes.azimuth_deg)
-            elevations.append(plan.attributes.elevation_deg)
+                pending = planner.submit(plan, sizes[index + 1], first_seed + index + 1)
+            images.append(render_batch(batch, device).images)
+            lines = [line for text in batch.captions for line in text.split(_SEPARATOR)]
+            tokens.append(tokenize(tokenizer, lines).view(len(batch.captions), -1, tokenizer.model_max_length))
+            attributes.append(_attribute_matrix(batch.attributes))
+            azimuths.append(batch.attributes.azimuth_deg)
+            elevations.append(batch.attributes.elevation_deg)
     small = (torch.cat(parts).to(device) for parts in (tokens, attributes, azimuths, elevations))
     return Renders(torch.cat(images), *small)
 
@@ -137,7 +163,7 @@ class Probes:
     @staticmethod
     def build(tokenizer: CLIPTokenizer, device: torch.device) -> Probes:
         """Tokenise all probes."""
-        nouns = TRAINING_CLASSES
+        nouns = CLASS_NAMES
         texts = (
             [f"a photo of a {noun}" for noun in nouns],
             [f"a photo of a {colour} {noun}" for noun in nouns for colour in COLOUR_NAMES],
@@ -155,8 +181,8 @@ class Probes:
         sizes = [len(part) for part in (self.class_tokens, self.colour_tokens, self.view_tokens)]
         classes, colours, views = scores.split(sizes, dim=1)
         rows = torch.arange(len(scores), device=scores.device)
-        colours = colours.reshape(len(scores), len(TRAINING_CLASSES), -1)[rows, class_index]
-        return classes, colours, views.reshape(len(scores), len(TRAINING_CLASSES), -1)[rows, class_index]
+        colours = colours.reshape(len(scores), len(CLASS_NAMES), -1)[rows, class_index]
+        return classes, colours, views.reshape(len(scores), len(CLASS_NAMES), -1)[rows, class_index]
 
 
 def probe_loss(probes: Probes, scores: Tensor, attributes: Tensor) -> Tensor:
@@ -170,6 +196,18 @@ def probe_loss(probes: Probes, scores: Tensor, attributes: Tensor) -> Tensor:
 def statement_matrix(device: torch.device) -> Tensor:
     """(statements, attributes) bool: what each kind of caption states."""
     return torch.tensor([[name in stated for name in ATTRIBUTES] for stated in STATEMENTS], device=device)
+
+
+def rival_loss(image: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Cross entropy of an image's true full caption among its rivals.
+
+    Args:
+        image: (n, d) unit-length features.
+        texts: (n, 1 + rivals, d) unit-length features; the true caption is the first.
+        scale: inverse temperature.
+    """
+    scores = scale * torch.einsum("nd,nkd->nk", image, texts)
+    return F.cross_entropy(scores, scores.new_zeros(len(scores), dtype=torch.long))
 
 
 def true_pairs(image_attributes: Tensor, caption_attributes: Tensor, stated: Tensor) -> Tensor:

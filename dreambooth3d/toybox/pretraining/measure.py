@@ -9,10 +9,14 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS
-from dreambooth3d.toybox.pretraining.dataset import Probes, Renders
+from dreambooth3d.nerf.cameras import VIEW_WORDS, turntable_cameras
+from dreambooth3d.toybox.captions import caption, published_captions
+from dreambooth3d.toybox.pretraining.dataset import Probes, Renders, tokenize
+from dreambooth3d.toybox.pretraining.networks import IMAGE_SIZE
 from dreambooth3d.toybox.pretraining.scorers import image_features, text_features
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES
+from dreambooth3d.toybox.render import render_views
+from dreambooth3d.toybox.subjects import SUBJECTS
 
 BORDER_MARGIN_DEG = 15.0
 
@@ -59,6 +63,19 @@ def scorer_accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, renders: Renders
         "view": (answers.view_index == told[:, -1])[clear].float().mean().item(),
         "view_all": (answers.view_index == told[:, -1]).float().mean().item(),
     }
+
+
+@torch.no_grad()
+def subject_r_precision(model: CLIPModel, tokenizer: CLIPTokenizer) -> float:
+    """Share of true turntable views of all named subjects whose true caption the scorer ranks first among its 200."""
+    cameras, shares = turntable_cameras().to(model.device), []
+    for recipe in SUBJECTS.values():
+        captions = published_captions(recipe)
+        views = render_views(recipe, cameras, torch.ones(3, device=model.device), IMAGE_SIZE).image
+        texts = text_features(model, tokenize(tokenizer, captions).to(model.device))
+        best = (image_features(model, views) @ texts.T).argmax(-1)
+        shares.append((best == captions.index(caption(recipe))).float().mean())
+    return torch.stack(shares).mean().item()
 
 
 @torch.no_grad()

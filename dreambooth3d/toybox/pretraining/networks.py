@@ -85,7 +85,7 @@ _SCORERS = {
         "projection_dim": 96,
     },
     "judge": {
-        "vision": {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 4, "num_attention_heads": 8},
+        "vision": {"hidden_size": 128, "intermediate_size": 320, "num_hidden_layers": 5, "num_attention_heads": 8},
         "patch_size": 8,
         "text": {"hidden_size": 80, "intermediate_size": 160, "num_hidden_layers": 3, "num_attention_heads": 4},
         "projection_dim": 128,

@@ -1,4 +1,4 @@
-"""Stage 3: the two CLIP scorers, contrastive with every true caption as a positive, and by attribute."""
+"""The two CLIP scorers: contrastive with every true caption as a positive, by attribute, and against near misses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPTokenizer
 
-from dreambooth3d.toybox.pretraining.dataset import Probes, Renders, probe_loss, statement_matrix, true_pairs
+from dreambooth3d.toybox.pretraining.dataset import (
+    FULL_STATEMENT,
+    STATEMENTS,
+    Probes,
+    Renders,
+    probe_loss,
+    rival_loss,
+    statement_matrix,
+    true_pairs,
+)
 from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
 from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES, new_scorer
 
@@ -84,7 +93,7 @@ def multi_positive_loss(similarity: Tensor, positive: Tensor) -> Tensor:
 
 
 class _Objective:
-    """The scorers' loss on a random batch."""
+    """The scorers' loss on a random batch: contrastive, by attribute, and against rival captions."""
 
     def __init__(self, model: CLIPModel, renders: Renders, tokenizer: CLIPTokenizer) -> None:
         self.model, self.renders = model, renders
@@ -92,17 +101,23 @@ class _Objective:
         self.stated = statement_matrix(renders.images.device)
 
     def __call__(self) -> Tensor:
-        device = self.renders.images.device
-        chosen = torch.randint(len(self.renders), (_BATCH,), device=device)
+        renders, device = self.renders, self.renders.images.device
+        chosen = torch.randint(len(renders), (_BATCH,), device=device)
         kind = torch.randint(len(self.stated), (_BATCH,), device=device)
-        attributes = self.renders.attributes[chosen]
+        attributes, tokens = renders.attributes[chosen], renders.tokens[chosen]
+        own = tokens[torch.arange(_BATCH, device=device), kind]
+        contest = torch.cat([tokens[:, FULL_STATEMENT : FULL_STATEMENT + 1], tokens[:, len(STATEMENTS) :]], dim=1)
         with half_precision(device):
-            image = image_features(self.model, augment(self.renders.images[chosen].float() / 255))
-            tokens = torch.cat([self.renders.tokens[chosen, kind], self.probes.tokens])
-            text = text_features(self.model, tokens)
-        scores = self.model.logit_scale.exp().clamp(max=100) * (image @ text.T)
+            image = image_features(self.model, augment(renders.images[chosen].float() / 255))
+            text = text_features(self.model, torch.cat([own, self.probes.tokens, contest.flatten(0, 1)]))
+        own, probes, contest = text.split([_BATCH, len(self.probes.tokens), len(contest.flatten(0, 1))])
+        scale = self.model.logit_scale.exp().clamp(max=100)
         pairs = true_pairs(attributes, attributes, self.stated[kind])
-        return multi_positive_loss(scores[:, :_BATCH], pairs) + probe_loss(self.probes, scores[:, _BATCH:], attributes)
+        return (
+            multi_positive_loss(scale * (image @ own.T), pairs)
+            + probe_loss(self.probes, scale * (image @ probes.T), attributes)
+            + rival_loss(image, contest.view(_BATCH, -1, image.shape[1]), scale)
+        )
 
 
 def train_scorer(

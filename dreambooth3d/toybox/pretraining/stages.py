@@ -7,7 +7,7 @@ import json
 import platform
 import time
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -21,6 +21,7 @@ from dreambooth3d.toybox.pretraining.dataset import (
     cached_renders,
     caption_variants,
     make_renders,
+    scorer_captions,
     statement_captions,
 )
 from dreambooth3d.toybox.pretraining.loop import Schedule
@@ -36,8 +37,8 @@ UNSEEN_FIRST_SEED = UNSEEN_SEEDS[0]
 SCHEDULES = {
     "vae": Schedule(steps=16_000, learning_rate=1.5e-3, weight_decay=1e-4),
     "unet": Schedule(steps=40_000, learning_rate=1.2e-3, ema=5e-4),
-    "selector": Schedule(steps=9_000, learning_rate=1.2e-3, weight_decay=0.05),
-    "judge": Schedule(steps=9_000, learning_rate=1.2e-3, weight_decay=0.05),
+    "selector": Schedule(steps=20_000, learning_rate=1.2e-3, weight_decay=0.05),
+    "judge": Schedule(steps=20_000, learning_rate=1.2e-3, weight_decay=0.05),
 }
 
 
@@ -74,14 +75,14 @@ def pretrain_unet(models: Path, count: int, steps: int | None, minutes: float | 
     folders.save_base_model(vae, *trained, models)
 
 
-def pretrain_scorers(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
-    """Train and save selector and judge, each on renders of its own."""
+def pretrain_scorer(
+    name: str, models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device
+) -> None:
+    """Train and save one scorer, on renders of its own in which all classes, patterns and accessories occur."""
     tokenizer = folders.toybox_tokenizer()
-    for name in SCORER_NAMES:
-        renders = make_renders(count, FIRST_SEEDS[name], tokenizer, statement_captions, device)
-        schedule = _schedule(name, steps, None if minutes is None else minutes / len(SCORER_NAMES))
-        scorer = train_scorer(name, renders, tokenizer, schedule, work_root() / "pretrain", device)
-        folders.save_scorer(scorer, name, models)
+    renders = make_renders(count, FIRST_SEEDS[name], tokenizer, scorer_captions, device, reserved=True)
+    scorer = train_scorer(name, renders, tokenizer, _schedule(name, steps, minutes), work_root() / "pretrain", device)
+    folders.save_scorer(scorer, name, models)
 
 
 def measure_models(models: Path, device: torch.device, renders: int = 4000, samples: int = 768) -> dict[str, float]:
@@ -89,8 +90,11 @@ def measure_models(models: Path, device: torch.device, renders: int = 4000, samp
     tokenizer = folders.toybox_tokenizer()
     unseen = make_renders(renders, UNSEEN_FIRST_SEED, tokenizer, statement_captions, device)
     figures = {"vae_psnr_db": reconstruction_psnr(folders.load_vae(models, device), unseen.images)}
+    unseen = make_renders(renders, UNSEEN_FIRST_SEED + 1000, tokenizer, statement_captions, device, reserved=True)
     for name in SCORER_NAMES:
-        accuracy = measure.scorer_accuracy(folders.load_scorer(name, models, device), tokenizer, unseen)
+        scorer = folders.load_scorer(name, models, device)
+        accuracy = measure.scorer_accuracy(scorer, tokenizer, unseen)
+        accuracy["r_precision"] = measure.subject_r_precision(scorer, tokenizer)
         figures.update({f"{name}_{attribute}": value for attribute, value in accuracy.items()})
     pipeline = folders.load_base_model(models, device)
     judge = folders.load_scorer("judge", models, device)
@@ -134,7 +138,8 @@ def pretrain(
     models.mkdir(parents=True, exist_ok=True)
     where = pick_device(device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    train = {"vae": pretrain_vae, "unet": pretrain_unet, "scorers": pretrain_scorers}
+    train = {"vae": pretrain_vae, "unet": pretrain_unet}
+    train |= {name: partial(pretrain_scorer, name) for name in SCORER_NAMES}
     for stage in stages:
         started = time.monotonic()
         if stage == "card":

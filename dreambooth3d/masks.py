@@ -1,0 +1,107 @@
+"""Telling a subject from a smooth background, without a segmentation network."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import max_pool2d
+
+TOLERANCE = 0.1
+"""Largest difference from the background in any channel that still is background."""
+MIN_BORDER_SHARE = 0.6
+BACKGROUND_SHARES = (0.2, 0.995)
+FIT_ROUNDS = 4
+GROWTH_STEPS = 16
+
+
+def smooth_background(images: Tensor) -> Tensor:
+    """(n, 3, height, width): what lies behind the subjects of images (n, 3, height, width) in [0, 1].
+
+    A colour that changes linearly over the frame, fitted to the border; where that does not describe the border, as
+    with a floor before a wall, each row's colour between its two ends.
+    """
+    linear, rows = _linear_background(images), _row_background(images)
+    ends = images[..., [0, -1]].diff(dim=-1).abs().amax(dim=(1, 3))  # (n, height): do a row's ends agree?
+    level = (ends <= TOLERANCE).float().mean(1) >= MIN_BORDER_SHARE
+    better = _border_share(images, rows) > _border_share(images, linear)
+    return torch.where((level & better)[:, None, None, None], rows, linear)
+
+
+def _border_share(images: Tensor, background: Tensor) -> Tensor:
+    """(n,) share of border pixels that are as the background says."""
+    edge = border_pixels(*images.shape[-2:], images.device)
+    return ((images - background)[..., edge].abs().amax(1) <= TOLERANCE).float().mean(1)
+
+
+def _row_background(images: Tensor) -> Tensor:
+    """Each row's colours from its left end to its right end, linearly."""
+    share = torch.linspace(0, 1, images.shape[-1], device=images.device)
+    return torch.lerp(images[..., :1], images[..., -1:], share)
+
+
+def _linear_background(images: Tensor) -> Tensor:
+    """A colour that is linear in both directions, fitted to the border.
+
+    Border pixels that do not fit, such as those of a subject that touches the border, lose their weight in a few
+    rounds.
+    """
+    height, width = images.shape[-2:]
+    y, x = torch.meshgrid(
+        torch.linspace(-1, 1, height, device=images.device), torch.linspace(-1, 1, width, device=images.device),
+        indexing="ij",
+    )  # fmt: skip
+    basis = torch.stack([torch.ones_like(x), x, y], dim=-1)  # (height, width, 3)
+    border = border_pixels(height, width, images.device)
+    rows, colors = basis[border], images[..., border].transpose(1, 2)  # (p, 3), (n, p, 3)
+    weight = _agreement(colors, colors.median(dim=1, keepdim=True).values)
+    for _ in range(FIT_ROUNDS):
+        weighted = rows.T[None] * weight[:, None]  # (n, 3, p)
+        ridge = 1e-3 * torch.eye(3, device=images.device)
+        fit = torch.linalg.solve(weighted @ rows + ridge, weighted @ colors)  # (n, 3 terms, 3 colours)
+        weight = _agreement(colors, rows @ fit)
+    return (basis @ fit[:, None]).permute(0, 3, 1, 2).clamp(0, 1)
+
+
+def border_pixels(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+    """(height, width) bool: the outermost pixels of a frame."""
+    edge = torch.zeros(height, width, dtype=torch.bool, device=device)
+    edge[[0, -1], :] = True
+    edge[:, [0, -1]] = True
+    return edge
+
+
+def _agreement(colors: Tensor, expected: Tensor, scale: float = 0.05) -> Tensor:
+    """(n, p) weight in (0, 1] of each pixel: small where it is far from what is expected."""
+    return 1 / (1 + ((colors - expected).abs().amax(-1) / scale) ** 4)
+
+
+def background_mask(image: Tensor) -> Tensor:
+    """(height, width) bool: where an image (3, height, width) in [0, 1] shows its smooth background.
+
+    These are the pixels like `smooth_background` that connect to the border. If too little of the border is like it,
+    the background is not smooth, and nothing is masked.
+    """
+    edge = border_pixels(*image.shape[-2:], image.device)
+    alike = (image - smooth_background(image[None])[0]).abs().amax(0) <= TOLERANCE
+    if alike[edge].float().mean() < MIN_BORDER_SHARE:
+        return torch.zeros_like(edge)
+    filled, previous = alike & edge, -1
+    while (count := int(filled.sum())) != previous:
+        previous = count
+        # Several growth steps per check; a step reaches one pixel further inside the like-coloured region.
+        for _ in range(GROWTH_STEPS):
+            filled = (max_pool2d(filled[None, None].float(), 3, 1, 1)[0, 0] > 0) & alike
+    return filled
+
+
+def subject_masks(images: Tensor) -> tuple[Tensor, Tensor]:
+    """The subjects of images (n, 3, height, width) in [0, 1] before smooth backgrounds.
+
+    Returns:
+        masks (n, height, width) bool, and (n,) bool whether each can be trusted: the background is smooth, and the
+        subject neither fills the frame nor is missing.
+    """
+    background = torch.stack([background_mask(image) for image in images])
+    low, high = BACKGROUND_SHARES
+    share = background.float().mean(dim=(1, 2))
+    return ~background, (share > low) & (share < high)

@@ -1,0 +1,200 @@
+"""Where were the photos taken from? Cameras of photos, by comparing them with renders of a field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, wrap_degrees
+from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.rendering import render_images
+from dreambooth3d.nerf.sampling import DenseSampler
+from dreambooth3d.nerf.targets import TargetViews
+
+AZIMUTH_STEP_DEG = 10.0
+ELEVATIONS_DEG = (0.0, 15.0, 30.0, 45.0, 65.0)
+ELEVATION_LIMITS_DEG = (-15.0, 80.0)
+AZIMUTHS_OF_WORD_DEG = {"front": (0.0, 60.0), "side": (30.0, 150.0), "back": (120.0, 180.0), "overhead": (0.0, 180.0)}
+OVERHEAD_FROM_DEG = 45.0
+"""A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
+LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
+DISTANCE_FACTORS = (0.94, 1.0, 1.06)
+MIN_OVERLAP = 0.5
+OTHER_SIDE_DEG = 40.0
+MAX_MARGIN = 10.0
+RENDER_SIZE = 32
+SAMPLES_PER_RAY = 40
+
+
+@dataclass(frozen=True)
+class PhotoCameras:
+    """What was found for n photos.
+
+    Attributes:
+        cameras: the n cameras.
+        error: (n,) mean absolute colour difference over photo and render, per pixel of the photo's subject.
+        overlap: (n,) intersection over union of the subject's mask and the render's opacity.
+        margin: (n,) by which share the best camera from quite another side is worse; small where sides look alike.
+    """
+
+    cameras: Cameras
+    error: Tensor
+    overlap: Tensor
+    margin: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """(n,) bool: the render lies where the photo's subject is."""
+        return self.overlap >= MIN_OVERLAP
+
+    def surest(self, count: int) -> Tensor:
+        """(n,) bool: of those found, the `count` whose camera is the least ambiguous."""
+        order = self.margin.masked_fill(~self.found, -float("inf")).argsort(descending=True)
+        chosen = torch.zeros_like(self.found)
+        chosen[order[:count]] = True
+        return chosen & self.found
+
+
+@torch.no_grad()
+def find_cameras(
+    field: Field,
+    photos: TargetViews,
+    *,
+    distance: float,
+    fov_y_deg: float,
+    start: Cameras | None = None,
+) -> PhotoCameras:
+    """Search each photo's camera: all directions that its view word allows, then ever smaller steps around the best.
+
+    A field and its photos determine a common scale only together, so the mean distance is kept; single photos may be
+    nearer or farther. Roll and the subject's place in the frame are not searched: cameras look at the origin.
+
+    Args:
+        field: a first shape of the subject.
+        photos: n photos with masks, and view words if these are known; their cameras are ignored.
+        distance: mean distance in world units.
+        fov_y_deg: vertical field of view in degrees of all cameras.
+        start: cameras of an earlier search; the new one starts from them where the grid has nothing better.
+    """
+    small = _Photos.of(photos, field.occupancy.density.device)
+    grid = _grid(distance, fov_y_deg)
+    error, _ = small.compare(_render(field, grid), None)
+    error = error.masked_fill(~_allowed(grid, photos.words, len(photos)).to(error.device), float("inf"))
+    best = grid[error.argmin(dim=1).cpu()]
+    margin = _margin(grid, error.cpu(), best)
+    if start is not None:
+        before, _ = small.compare(_render(field, start), torch.arange(len(photos)))
+        best = _chosen(start.to("cpu"), best, (before[:, 0] <= error.min(dim=1).values).cpu())
+    for step in LOCAL_STEPS_DEG:
+        best = _improved(field, small, best, step)
+        best = replace(best, distance=best.distance * (distance / best.distance.mean()))
+    error, overlap = small.compare(_render(field, best), torch.arange(len(photos)))
+    return PhotoCameras(best, error[:, 0].cpu(), overlap[:, 0].cpu(), margin)
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """Photos at the size of the compared renders: images and backgrounds (n, 3, s, s), masks (n, s, s)."""
+
+    images: Tensor
+    background: Tensor
+    masks: Tensor
+
+    @staticmethod
+    def of(photos: TargetViews, device: torch.device) -> _Photos:
+        def small(images: Tensor) -> Tensor:
+            size = (RENDER_SIZE, RENDER_SIZE)
+            return interpolate(images.to(device), size=size, mode="bilinear", antialias=True, align_corners=False)
+
+        return _Photos(small(photos.images), small(photos.background), small(photos.masks[:, None])[:, 0])
+
+    def compare(self, renders: tuple[Tensor, Tensor], owner: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Errors and overlaps (n, k) of photos and renders, premultiplied colour (m, 3, s, s) and opacity (m, s, s).
+
+        Every photo is compared with every render, or, with `owner` (m,) in blocks of equal length per photo, with its
+        own ones only.
+        """
+        color, opacity = renders
+        if owner is None:
+            color, opacity = color[None], opacity[None]
+        else:
+            color = color.view(len(self.images), -1, *color.shape[1:])
+            opacity = opacity.view(len(self.images), -1, *opacity.shape[1:])
+        errors, overlaps = [], []
+        for index, (image, background, mask) in enumerate(zip(self.images, self.background, self.masks, strict=True)):
+            part = 0 if owner is None else index
+            shown = color[part] + (1 - opacity[part])[:, None] * background
+            errors.append((shown - image).abs().mean(1).sum(dim=(1, 2)) / mask.sum().clamp(min=1))
+            both, either = torch.minimum(opacity[part], mask), torch.maximum(opacity[part], mask)
+            overlaps.append(both.sum(dim=(1, 2)) / either.sum(dim=(1, 2)).clamp(min=1e-6))
+        return torch.stack(errors), torch.stack(overlaps)
+
+
+def _grid(distance: float, fov_y_deg: float) -> Cameras:
+    """Cameras from all around."""
+    azimuth, elevation = torch.meshgrid(
+        torch.arange(-180.0, 180.0, AZIMUTH_STEP_DEG), torch.tensor(ELEVATIONS_DEG), indexing="ij"
+    )
+    full = torch.ones(azimuth.numel())
+    return Cameras(azimuth.flatten(), elevation.flatten(), full * distance, full * fov_y_deg)
+
+
+def _allowed(grid: Cameras, words: Sequence[str], count: int) -> Tensor:
+    """(photos, cameras) bool: which cameras a photo's view word admits, with a margin; all where it is unknown."""
+    azimuth = wrap_degrees(grid.azimuth_deg).abs()
+    rows = []
+    for word in words or [None] * count:
+        if word not in VIEW_WORDS:
+            rows.append(torch.ones_like(azimuth, dtype=torch.bool))
+            continue
+        low, high = AZIMUTHS_OF_WORD_DEG[word]
+        above = grid.elevation_deg >= OVERHEAD_FROM_DEG
+        height = above if word == "overhead" else grid.elevation_deg < ELEVATIONS_DEG[-1]
+        rows.append((azimuth >= low) & (azimuth <= high) & height)
+    return torch.stack(rows)
+
+
+def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:
+    """(n,) relative excess of the lowest of the errors (n, cameras) beyond `OTHER_SIDE_DEG` of azimuth from the best."""
+    apart = wrap_degrees(grid.azimuth_deg[None] - best.azimuth_deg[:, None]).abs() > OTHER_SIDE_DEG
+    other = error.masked_fill(~apart, float("inf")).min(dim=1).values
+    lowest = error.min(dim=1).values
+    return ((other - lowest) / lowest.clamp(min=1e-6)).clamp(max=MAX_MARGIN)
+
+
+def _chosen(first: Cameras, second: Cameras, take_first: Tensor) -> Cameras:
+    """Camera by camera one of two batches of n, by (n,) bool."""
+    names = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
+    return Cameras(*(torch.where(take_first, getattr(first, name), getattr(second, name)) for name in names))
+
+
+def _improved(field: Field, photos: _Photos, best: Cameras, step_deg: float) -> Cameras:
+    """The best of each photo's 27 neighbours in azimuth, elevation and distance."""
+    moves = torch.cartesian_prod(
+        torch.tensor((-1.0, 0.0, 1.0)), torch.tensor((-1.0, 0.0, 1.0)), torch.tensor(DISTANCE_FACTORS)
+    )
+    turn, lift, factor = moves.unbind(-1)
+    low, high = ELEVATION_LIMITS_DEG
+    around = Cameras(
+        (best.azimuth_deg[:, None] + step_deg * turn).flatten(),
+        (best.elevation_deg[:, None] + step_deg * lift).clamp(low, high).flatten(),
+        (best.distance[:, None] * factor).flatten(),
+        best.fov_y_deg.repeat_interleave(len(moves)),
+    )
+    owner = torch.arange(len(best)).repeat_interleave(len(moves))
+    error, _ = photos.compare(_render(field, around), owner)
+    return around[torch.arange(len(best)) * len(moves) + error.argmin(dim=1).cpu()]
+
+
+def _render(field: Field, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Premultiplied colour (m, 3, s, s) and opacity (m, s, s)."""
+    black = torch.zeros(3)
+    device = field.occupancy.density.device
+    rendering = render_images(
+        field, cameras.to(device), size=RENDER_SIZE, sampler=DenseSampler(SAMPLES_PER_RAY), background=black
+    )
+    return rendering.color, rendering.opacity

@@ -1,0 +1,101 @@
+"""Views that a field is to reproduce: their pixels, what lies behind the subject, and where the subject is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
+from dreambooth3d.masks import smooth_background, subject_masks
+from dreambooth3d.nerf.cameras import Cameras
+
+
+@dataclass(frozen=True)
+class TargetPixels:
+    """Pixels of target views.
+
+    Attributes:
+        color: (pixels, 3) in [0, 1].
+        background: (pixels, 3) what would be seen there without the subject.
+        mask: (pixels,) 1 on the subject, else 0.
+        trusted: (pixels,) 1 where the mask can be trusted, else 0.
+    """
+
+    color: Tensor
+    background: Tensor
+    mask: Tensor
+    trusted: Tensor
+
+
+@dataclass(frozen=True)
+class TargetViews:
+    """Views that a field is compared with.
+
+    Attributes:
+        images: (n, 3, height, width) in [0, 1].
+        cameras: the n cameras; None while they are unknown.
+        background: (n, 3, height, width) the smooth background of each.
+        masks: (n, height, width) of the subject, in [0, 1].
+        trusted: (n,) whether each mask can be trusted, 1 or 0.
+        words: the n view words as a scorer sees them, or nothing.
+    """
+
+    images: Tensor
+    cameras: Cameras | None
+    background: Tensor
+    masks: Tensor
+    trusted: Tensor
+    words: tuple[str, ...] = ()
+
+    @staticmethod
+    def of(images: Tensor, cameras: Cameras | None = None) -> TargetViews:
+        """Views (n, 3, height, width) in [0, 1] with what lies behind the subject and where it is."""
+        masks, trusted = subject_masks(images)
+        return TargetViews(images, cameras, smooth_background(images), masks.float(), trusted.float())
+
+    @staticmethod
+    def of_pseudo_views(pseudo: PseudoViews, device: torch.device) -> TargetViews:
+        """Pseudo views on a device."""
+        return TargetViews.of(pseudo.images.to(device), pseudo.cameras.to(device))
+
+    @staticmethod
+    def of_photos(photos: SubjectPhotos, size: int, device: torch.device) -> TargetViews | None:
+        """The photos whose subject can be told from the background, `size` pixels wide, on a device; None if none."""
+        views = replace(TargetViews.of(photos.resized(size).to(device)), words=photos.views)
+        return views.where(views.trusted > 0) if views.trusted.any() else None
+
+    def where(self, chosen: Tensor) -> TargetViews:
+        """The chosen (n,) bool of the views."""
+        parts = {name: getattr(self, name)[chosen] for name in ("images", "background", "masks", "trusted")}
+        words = tuple(word for word, kept in zip(self.words, chosen.tolist(), strict=False) if kept)
+        return replace(self, cameras=self.cameras and self.cameras[chosen], words=words, **parts)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def draw(self, views: int, pixels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, TargetPixels]:
+        """Random pixels of random views, without repetition.
+
+        Args:
+            views: how many views; at most all of them are drawn.
+            pixels: pixels per view; at most all of them are drawn.
+            generator: source of randomness, on the CPU.
+
+        Returns:
+            ray origins (rays, 3), unit directions (rays, 3), and what is to be seen along them.
+        """
+        device, (height, width) = self.images.device, self.images.shape[-2:]
+        chosen = torch.randperm(len(self), generator=generator)[:views].to(device)
+        places = torch.randperm(height * width, generator=generator)[:pixels].to(device)
+        origins, directions = (
+            rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in self.cameras[chosen].rays(height, width)
+        )
+
+        def color_at(images: Tensor) -> Tensor:
+            return images[chosen].flatten(2)[:, :, places].transpose(1, 2).reshape(-1, 3)
+
+        mask = self.masks[chosen].flatten(1)[:, places].reshape(-1)
+        trusted = self.trusted[chosen].repeat_interleave(len(places))
+        return origins, directions, TargetPixels(color_at(self.images), color_at(self.background), mask, trusted)

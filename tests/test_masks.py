@@ -1,0 +1,74 @@
+"""Subjects before smooth backgrounds: known masks, and the refusal where there is nothing smooth."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreambooth3d.masks import background_mask, smooth_background, subject_masks
+from dreambooth3d.nerf.cameras import turntable_cameras
+from dreambooth3d.toybox.render import render_views
+from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
+
+SIZE = 64
+
+
+def plain() -> Tensor:
+    return torch.full((3, SIZE, SIZE), 0.7)
+
+
+def gradient() -> Tensor:
+    """Darker to the right and much darker downwards."""
+    share = torch.linspace(0, 1, SIZE)
+    return (0.9 - 0.15 * share[None, :] - 0.5 * share[:, None]).expand(3, SIZE, SIZE).clone()
+
+
+def floor_and_wall() -> Tensor:
+    image = torch.tensor([0.8, 0.7, 0.6])[:, None, None].expand(3, SIZE, SIZE).clone()
+    image[:, 40:] = torch.tensor([0.3, 0.4, 0.3])[:, None, None]
+    return image
+
+
+def with_subject(image: Tensor, bottom: int = 50) -> tuple[Tensor, Tensor]:
+    """The image with a red box that has a hole of white, and the box' mask."""
+    mask = torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    mask[20:bottom, 18:44] = True
+    image = torch.where(mask, torch.tensor([0.9, 0.05, 0.1])[:, None, None], image)
+    image[:, 26:32, 26:32] = 1.0
+    return image, mask
+
+
+@pytest.mark.parametrize("background", [plain, gradient, floor_and_wall])
+def test_mask_is_the_subject_with_its_holes(background) -> None:
+    image, mask = with_subject(background())
+    assert torch.equal(background_mask(image), ~mask)
+    torch.testing.assert_close(smooth_background(image[None])[0], background(), atol=0.02, rtol=0)
+
+
+def test_a_subject_that_touches_the_border_stays_the_subject() -> None:
+    image, mask = with_subject(gradient(), bottom=SIZE)
+    assert torch.equal(background_mask(image), ~mask)
+
+
+def test_a_hole_of_the_backgrounds_colour_is_the_subject() -> None:
+    image, mask = with_subject(plain())
+    image[:, 26:32, 26:32] = 0.7
+    assert torch.equal(background_mask(image), ~mask)
+
+
+def test_only_smooth_backgrounds_with_something_before_them_are_trusted() -> None:
+    noise = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    images = torch.stack([with_subject(plain())[0], noise, plain()])
+    masks, trusted = subject_masks(images)
+    assert trusted.tolist() == [True, False, False]
+    assert masks[1].all() and not masks[2].any()
+
+
+def test_masks_of_true_renders_are_the_true_masks() -> None:
+    cameras = turntable_cameras(8)
+    truth = render_views(DEVELOPMENT_SUBJECTS["cup"], cameras, torch.tensor([0.6, 0.75, 0.8]), SIZE)
+    masks, trusted = subject_masks(truth.image)
+    both, either = masks & (truth.mask > 0.5), masks | (truth.mask > 0.5)
+    assert trusted.all()
+    assert (both.sum(dim=(1, 2)) / either.sum(dim=(1, 2))).min() > 0.9
