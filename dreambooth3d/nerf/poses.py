@@ -159,7 +159,7 @@ def _allowed(grid: Cameras, words: Sequence[str], count: int) -> Tensor:
 
 
 def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:
-    """(n,) relative excess of the lowest of the errors (n, cameras) beyond `OTHER_SIDE_DEG` of azimuth from the best."""
+    """(n,) relative excess of the lowest error (n, cameras) beyond `OTHER_SIDE_DEG` of azimuth from the best."""
     apart = wrap_degrees(grid.azimuth_deg[None] - best.azimuth_deg[:, None]).abs() > OTHER_SIDE_DEG
     other = error.masked_fill(~apart, float("inf")).min(dim=1).values
     lowest = error.min(dim=1).values
