@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, wrap_degrees
+from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.rendering import render_images
 from dreambooth3d.nerf.sampling import DenseSampler
@@ -18,7 +18,9 @@ from dreambooth3d.nerf.targets import TargetViews
 AZIMUTH_STEP_DEG = 10.0
 ELEVATIONS_DEG = (0.0, 15.0, 30.0, 45.0, 65.0)
 ELEVATION_LIMITS_DEG = (-15.0, 80.0)
-AZIMUTHS_OF_WORD_DEG = {"front": (0.0, 60.0), "side": (30.0, 150.0), "back": (120.0, 180.0), "overhead": (0.0, 180.0)}
+MIDDLE_OF_WORD_DEG = {"front": 0.0, "side": 90.0, "back": 180.0, "overhead": 0.0}
+MAX_OFF_WORD_DEG = 60.0
+WORD_PENALTY = 0.5
 OVERHEAD_FROM_DEG = 45.0
 """A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
 LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
@@ -83,12 +85,13 @@ def find_cameras(
     small = _Photos.of(photos, field.occupancy.density.device)
     grid = _grid(distance, fov_y_deg)
     error, _ = small.compare(_render(field, grid), None)
-    error = error.masked_fill(~_allowed(grid, photos.words, len(photos)).to(error.device), float("inf"))
+    error = error * _word_penalty(grid, photos.words, len(photos)).to(error.device)
     best = grid[error.argmin(dim=1).cpu()]
     margin = _margin(grid, error.cpu(), best)
     if start is not None:
         before, _ = small.compare(_render(field, start), torch.arange(len(photos)))
-        best = _chosen(start.to("cpu"), best, (before[:, 0] <= error.min(dim=1).values).cpu())
+        before = before[:, 0] * _own_penalty(start.to("cpu"), photos.words).to(before.device)
+        best = _chosen(start.to("cpu"), best, (before <= error.min(dim=1).values).cpu())
     for step in LOCAL_STEPS_DEG:
         best = _improved(field, small, best, step)
         best = replace(best, distance=best.distance * (distance / best.distance.mean()))
@@ -143,19 +146,29 @@ def _grid(distance: float, fov_y_deg: float) -> Cameras:
     return Cameras(azimuth.flatten(), elevation.flatten(), full * distance, full * fov_y_deg)
 
 
-def _allowed(grid: Cameras, words: Sequence[str], count: int) -> Tensor:
-    """(photos, cameras) bool: which cameras a photo's view word admits, with a margin; all where it is unknown."""
-    azimuth = wrap_degrees(grid.azimuth_deg).abs()
+def _word_penalty(grid: Cameras, words: Sequence[str], count: int) -> Tensor:
+    """(photos, cameras) factor on the error: 1 in the middle of what a photo's view word means, infinite far from it.
+
+    Where sides look alike, the word decides; where they do not, the picture does. 1 throughout for an unknown word.
+    """
+    azimuth, elevation = wrap_degrees(grid.azimuth_deg).abs(), grid.elevation_deg
     rows = []
-    for word in words or [None] * count:
-        if word not in VIEW_WORDS:
-            rows.append(torch.ones_like(azimuth, dtype=torch.bool))
+    for word in words or [""] * count:
+        if word not in MIDDLE_OF_WORD_DEG:
+            rows.append(torch.ones_like(azimuth))
             continue
-        low, high = AZIMUTHS_OF_WORD_DEG[word]
-        above = grid.elevation_deg >= OVERHEAD_FROM_DEG
-        height = above if word == "overhead" else grid.elevation_deg < ELEVATIONS_DEG[-1]
-        rows.append((azimuth >= low) & (azimuth <= high) & height)
+        off = (azimuth - MIDDLE_OF_WORD_DEG[word]).abs()
+        outside = elevation < OVERHEAD_FROM_DEG if word == "overhead" else elevation >= ELEVATIONS_DEG[-1]
+        if word == "overhead":
+            off = torch.zeros_like(off)
+        outside |= off > MAX_OFF_WORD_DEG
+        rows.append((1 + WORD_PENALTY * (off / 90).square()).masked_fill(outside, float("inf")))
     return torch.stack(rows)
+
+
+def _own_penalty(cameras: Cameras, words: Sequence[str]) -> Tensor:
+    """(n,) the factor of each photo's word for its own camera."""
+    return _word_penalty(cameras, words, len(cameras)).diagonal()
 
 
 def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:
