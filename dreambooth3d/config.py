@@ -273,6 +273,9 @@ class PhotoTargetsConfig(Section):
     """Searches until all photos are used; before, those whose cameras are surest."""
     views_per_step: Positive = 2
     """Photos per step."""
+    min_overlap: Share = 0.8
+    """A fresh field whose renders overlap with the photos' subjects by less, in the mean, is tried again with another
+    seed, as after a collapse; the last attempt is kept as it is."""
 
 
 class DistillConfig(Section):

@@ -89,7 +89,7 @@ def _(value: BaseModelRef) -> str:
 
 @content_hash.register
 def _(value: SubjectPhotos) -> str:
-    return _all(value.images, value.subject, value.identifier, value.class_noun, value.description)
+    return _all(value.images, value.views, value.subject, value.identifier, value.class_noun, value.description)
 
 
 @content_hash.register

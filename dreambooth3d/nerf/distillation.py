@@ -362,6 +362,7 @@ class Trainer:
 
     def _finish(self) -> RadianceField:
         """Final previews and metrics. The resumable state goes on success and stays after an interruption."""
+        self._require_photo_overlap()
         self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
         self._preview()
         log = self.context.log
@@ -386,6 +387,15 @@ class Trainer:
             steps=self.step + (self.init.steps if self.init is not None else 0),
             record=log.record(),
         )
+
+    def _require_photo_overlap(self) -> None:
+        """Give a fresh field up that does not fit the photos, while there are attempts left."""
+        last = self.attempt >= self.config.collapse_retries
+        if last or self.interrupted or self.init is not None or self.photo_targets is None:
+            return
+        overlap, least = self.photo_targets.overlap, self.config.photos.min_overlap
+        if overlap is not None and overlap < least:
+            raise _Collapse(f"does not fit the photos (mean overlap {overlap:.2f}, at least {least} is wanted)")
 
     def state(self) -> dict[str, Any]:
         """Everything needed to continue."""

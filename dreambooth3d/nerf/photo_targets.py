@@ -68,6 +68,11 @@ class PhotoTargets:
         chosen = used.to(device)
         self._found = replace(self.photos.where(chosen), cameras=matches.cameras.to(device)[chosen])
 
+    @property
+    def overlap(self) -> float | None:
+        """Mean overlap of the photos' subjects with renders from the cameras found, or None before the first search."""
+        return None if self.matches is None else self.matches.overlap.mean().item()
+
     def report(self, field: Field, log: StepLog) -> None:
         """Log how many were found and how well, and a sheet: photos above renders from where they were taken."""
         if self.matches is None:

@@ -244,3 +244,15 @@ def test_weights_outlive_the_work_folder(tmp_path: Path) -> None:
     Path(value.unet.uri).unlink()
     loaded = materializer_of(value, store).load(DreamBoothCheckpoint)
     np.testing.assert_array_equal(loaded.unet.load()["w"], expected["w"])
+
+
+def test_named_views_change_the_photos_hash() -> None:
+    """Prompts are made of them: with other views, fine-tuning must not come from the cache."""
+    value = photos()
+
+    def named(*words: str) -> SubjectPhotos:
+        views = [words[index % len(words)] for index in range(len(value.facts))]
+        return dataclasses.replace(value, facts=value.facts.assign(view=views))
+
+    hashes = {content_hash(value), content_hash(named("front")), content_hash(named("side"))}
+    assert len(hashes) == 3 and content_hash(named("front")) in hashes

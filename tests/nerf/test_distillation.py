@@ -205,6 +205,17 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
     assert "photo_reconstruction" not in set(without.record.series.name)
 
 
+def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end(tmp_path: Path) -> None:
+    photos = PhotoTargetsConfig(weight=1.0, silhouette_weight=0.0, start=0.5, min_overlap=1.0)
+    guidance = BallGuidance()
+    field = distil(guidance, settings(steps=20, photos=photos), 0, context(tmp_path), photos=ball_photos())
+    assert guidance.calls == 40 and field.record.metrics["collapse_retries"] == 1 and field.steps == 20
+    satisfied = BallGuidance()
+    photos = photos.model_copy(update={"min_overlap": 0.0})
+    distil(satisfied, settings(steps=20, photos=photos), 0, context(tmp_path), photos=ball_photos())
+    assert satisfied.calls == 20
+
+
 def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(steps=60, photos=PhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3))
     whole = distil(BallGuidance(), config, 0, context(tmp_path / "whole"), photos=ball_photos(3))
