@@ -101,10 +101,9 @@ def distil(
     _check_arguments(config, init, reconstruction)
     resume = context.resume_point("distil")
     state = resume.load()
-    first_attempt = int(state["attempt"]) if state else 0
-    log_start = state["log_start"] if state else context.log.state()
+    first_attempt, spent = (int(state["attempt"]), int(state["spent_steps"])) if state else (0, 0)
     for attempt in range(first_attempt, config.collapse_retries + 1):
-        trainer = Trainer(guidance, config, seed, context, init, reconstruction, photos, attempt, log_start, resume)
+        trainer = Trainer(guidance, config, seed, context, init, reconstruction, photos, attempt, spent, resume)
         if state is not None:
             trainer.restore(state)
             state = None
@@ -112,8 +111,8 @@ def distil(
             return trainer.run()
         except _Collapse as collapse:
             resume.clear()
-            context.log.restore(log_start)
             step, reason = trainer.step, collapse.reason
+            spent += step
             logger.warning("%s: the field %s at step %d (attempt %d)", context.log.name, reason, step, attempt + 1)
     tried = f", also with {config.collapse_retries} other seed(s)" if config.collapse_retries else ""
     raise CollapseError(
@@ -132,7 +131,11 @@ def _check_arguments(config: DistillConfig, init: RadianceField | None, pseudo: 
 
 @dataclass
 class Trainer:
-    """One attempt at a stage: the field, its optimiser, and the position in the schedule."""
+    """One attempt at a stage: the field, its optimiser, and the position in the schedule.
+
+    Its time series begin after the `spent_steps` of the attempts that were given up, whose points stay: a tracker has
+    received them already.
+    """
 
     guidance: Guidance
     config: DistillConfig
@@ -142,7 +145,7 @@ class Trainer:
     pseudo: PseudoViews | None
     photos: SubjectPhotos | None
     attempt: int
-    log_start: list[list[object]]
+    spent_steps: int
     resume: ResumePoint
     step: int = 0
     unchanged_checks: int = 0
@@ -236,8 +239,12 @@ class Trainer:
         values["density_max"] = grid.density.max().item()
         values["occupied_share"] = grid.occupied.float().mean().item()
         self.window_started, self.window_steps = now, 0
-        self.context.log.scalars(self.step, **values)
+        self._log_scalars(**values)
         bar.set_postfix(opacity=f"{values['opacity']:.3f}")
+
+    def _log_scalars(self, **values: float) -> None:
+        """Append to the series at the present step of all attempts."""
+        self.context.log.scalars(self.spent_steps + self.step, **values)
 
     def _set_learning_rate(self) -> None:
         """Exponential decay between the two configured rates."""
@@ -347,12 +354,12 @@ class Trainer:
         """Render previews and count checks without a change."""
         previous = self.previews
         self._preview()
-        self.context.log.scalars(self.step, preview_opacity=self.previews.opacity.mean().item())
+        self._log_scalars(preview_opacity=self.previews.opacity.mean().item())
         if previous is None:
             return
         change = (self.previews.color - previous.color).abs().mean().item()
         self.unchanged_checks = self.unchanged_checks + 1 if change < self.config.convergence_tolerance else 0
-        self.context.log.scalars(self.step, preview_change=change)
+        self._log_scalars(preview_change=change)
 
     def _preview(self) -> None:
         """Render, log and guard previews."""
@@ -401,11 +408,11 @@ class Trainer:
         """Everything needed to continue."""
         state: dict[str, Any] = {
             "attempt": self.attempt,
+            "spent_steps": self.spent_steps,
             "step": self.step,
             "seconds": self.seconds,
             "unchanged_checks": self.unchanged_checks,
             "log": self.context.log.state(),
-            "log_start": self.log_start,
             "field": dict(self.field.state_dict()),
             "optimizer": optimizer_state(self.optimizer),
             "random": {

@@ -208,8 +208,14 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
 def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end(tmp_path: Path) -> None:
     photos = PhotoTargetsConfig(weight=1.0, silhouette_weight=0.0, start=0.5, min_overlap=1.0)
     guidance = BallGuidance()
-    field = distil(guidance, settings(steps=20, photos=photos), 0, context(tmp_path), photos=ball_photos())
+    heard: list[tuple[int, str]] = []
+    log = StepLog("init_nerf", lambda step, values: heard.extend((step, name) for name in values))
+    surroundings = StepContext(log, tmp_path, progress=False)
+    field = distil(guidance, settings(steps=20, photos=photos), 0, surroundings, photos=ball_photos())
     assert guidance.calls == 40 and field.record.metrics["collapse_retries"] == 1 and field.steps == 20
+    series = field.record.series
+    assert heard == list(zip(series.step, series.name, strict=True)), "what a tracker heard is what the record holds"
+    assert len(set(heard)) == len(heard) and series.query("name == 'loss'").step.tolist() == [1, 10, 20, 21, 30, 40]
     satisfied = BallGuidance()
     photos = photos.model_copy(update={"min_overlap": 0.0})
     distil(satisfied, settings(steps=20, photos=photos), 0, context(tmp_path), photos=ball_photos())
