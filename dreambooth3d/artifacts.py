@@ -39,7 +39,7 @@ class SubjectPhotos:
     Attributes:
         images: tuple of (3, height, width) in [0, 1], upright, square-padded but never cropped.
         facts: one row per photo: file, width, height, bytes, sha256, blur, exposure, subject share, findings, and,
-            once a scorer has named them, view.
+            once a scorer has named them, view and off_front_deg.
         findings: warnings of the photo check, one sentence each.
         subject: name of the subject.
         identifier: rare token such as `sks`.
@@ -72,6 +72,11 @@ class SubjectPhotos:
     def views(self) -> tuple[str, ...]:
         """Each photo's view word as a scorer sees it, or nothing where no scorer has looked."""
         return tuple(self.facts["view"]) if "view" in self.facts else ()
+
+    @property
+    def off_front_deg(self) -> tuple[float, ...]:
+        """Each photo's angle from the front in [0, 180] as a scorer estimates it, or nothing as for `views`."""
+        return tuple(self.facts["off_front_deg"]) if "off_front_deg" in self.facts else ()
 
     def resized(self, size: int) -> Tensor:
         """(n, 3, size, size): the photos, antialiased."""

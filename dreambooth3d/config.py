@@ -265,17 +265,40 @@ class PhotoTargetsConfig(Section):
     """Weight of the reconstruction loss on the photos: Huber, mean over pixels and colour channels; 0 turns it off."""
     silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
     """Weight of the binary cross entropy of opacity against the subject's mask in a photo."""
+    hold_out: bool = False
+    """Between two searches leave one photo out in turn, so that its camera is searched without what it taught."""
+    anchor_weight: Annotated[float, Field(ge=0)] = 0.2
+    """Factor on both weights while a fresh field has no camera yet: until the first search, the most frontal photo
+    stands for a view from the front; 0 leaves that out."""
     start: Share = 0.0
     """Share of the stage after which the cameras are searched for the first time."""
     search_every: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the stage after which they are searched again."""
     searches_until_all: Positive = 1
     """Searches until all photos are used; before, those whose cameras are surest."""
+    subject_radius: Annotated[float, Field(gt=0, le=1)] = 0.86
+    """Usual radius of a subject in world units, by which the photos' distances get their scale."""
+    camera_learning_rate: Annotated[float, Field(ge=0)] = 0.2
+    """Adam's learning rate of the cameras in degrees, between searches; the distance by as many hundredths of
+    its logarithm times 1.75."""
     views_per_step: Positive = 2
     """Photos per step."""
     min_overlap: Share = 0.8
     """A fresh field whose renders overlap with the photos' subjects by less, in the mean, is tried again with another
     seed, as after a collapse; the last attempt is kept as it is."""
+
+
+class InitPhotoTargetsConfig(PhotoTargetsConfig):
+    """The same for a fresh field, which first needs a shape to compare the photos with."""
+
+    start: Share = 0.4
+    """Share of the stage after which the cameras are searched for the first time."""
+    search_every: Annotated[float, Field(gt=0, le=1)] = 0.1
+    """Share of the stage after which they are searched again."""
+    searches_until_all: Positive = 2
+    """Searches until all photos are used; before, those whose cameras are surest."""
+    hold_out: bool = True
+    """Between two searches leave one photo out in turn, so that its camera is searched without what it taught."""
 
 
 class DistillConfig(Section):
@@ -313,7 +336,7 @@ class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
     field: FieldConfig = FieldConfig()
-    photos: PhotoTargetsConfig = PhotoTargetsConfig(start=0.4, search_every=0.1, searches_until_all=5)
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()
 
 
 class PseudoViewsConfig(Section):

@@ -89,7 +89,8 @@ def _(value: BaseModelRef) -> str:
 
 @content_hash.register
 def _(value: SubjectPhotos) -> str:
-    return _all(value.images, value.views, value.subject, value.identifier, value.class_noun, value.description)
+    seen = value.views, value.off_front_deg
+    return _all(value.images, *seen, value.subject, value.identifier, value.class_noun, value.description)
 
 
 @content_hash.register

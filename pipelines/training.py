@@ -55,7 +55,8 @@ def dreambooth3d(
     partial, full, _ = steps.select_checkpoints(
         checkpoints, subject, selector, selector_digest, select_checkpoints, **common
     )
-    coarse = steps.init_nerf(full if recipe.init_from == "full" else partial, subject, init_nerf, **common)
+    start = full if recipe.init_from == "full" else partial
+    coarse = steps.init_nerf(start, subject, selector, selector_digest, init_nerf, **common)
     pseudo, guide, asset = None, full, coarse
     if recipe.pseudo_views:
         pseudo = steps.generate_pseudo_views(coarse, full, subject, generate_pseudo_views, **common)
@@ -63,7 +64,8 @@ def dreambooth3d(
         guide = steps.finetune_multiview(partial, pseudo, subject, finetune_multiview, **common)
     if recipe.refine_with != "none":
         guide = full if recipe.refine_with == "full" else guide
-        asset = steps.refine_nerf(guide, coarse, subject, refine_nerf, pseudo=pseudo, **common)
+        inputs = (guide, coarse, subject, selector, selector_digest, refine_nerf)
+        asset = steps.refine_nerf(*inputs, pseudo=pseudo, **common)
     truth = steps.load_ground_truth(photos, data)
     report = steps.evaluate(
         asset, coarse, subject, truth, scorers.judge, scorer_identity(scorers.judge), evaluate, device

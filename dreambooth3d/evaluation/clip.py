@@ -96,6 +96,11 @@ class ClipScorer:
         """Where the model lives."""
         return self.model.device
 
+    @property
+    def logit_scale(self) -> float:
+        """Factor that turns cosines into logits."""
+        return self.model.logit_scale.exp().item()
+
     @torch.no_grad()
     def image_features(self, images: Tensor) -> Tensor:
         """Unit-length features (n, d), float32 on the CPU, of square images (n, 3, h, w) in [0, 1]."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.diffusion.base_model import local_folder
 from dreambooth3d.evaluation.clip import ClipScorer, view_captions
 from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, orbit_cameras, turntable_cameras, wrap_degrees
 
@@ -17,6 +18,8 @@ JANUS_MAX_ELEVATION_DEG = 60.0
 FRONT_MAX_AZIMUTH_DEG = 30.0
 UPPER_RING_ELEVATION_DEG = 40.0
 UPPER_RING_STEP_DEG = 20.0
+ODDS_SOFTNESS = 6.0
+"""Logits in which the odds of two neighbouring words change by e over the angle between them."""
 
 
 def upper_ring() -> Cameras:
@@ -78,8 +81,50 @@ def verdict(judged: Tensor, cameras: Cameras) -> ViewVerdict:
     )
 
 
+@dataclass(frozen=True)
+class ViewScores:
+    """How a scorer that may steer (the selector) sees the views of one class.
+
+    Attributes:
+        scorer: the selector.
+        class_noun: such as `dog`.
+    """
+
+    scorer: ClipScorer
+    class_noun: str
+
+    @staticmethod
+    def load(path: str, class_noun: str, device: torch.device | str = "cpu") -> ViewScores:
+        """With the scorer at a hub id or in a local folder.
+
+        Raises:
+            BaseModelError: the scorer is missing or damaged.
+        """
+        return ViewScores(ClipScorer.load(local_folder(path) or path, device), class_noun)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """(n, words) logits of `VIEW_WORDS`, on the CPU, of square images (n, 3, h, w) in [0, 1]."""
+        features = self.scorer.text_features(view_captions(self.class_noun))
+        return self.scorer.logit_scale * (self.scorer.image_features(images) @ features.T)
+
+
+def degrees_off_front(logits: Tensor) -> Tensor:
+    """(n,) estimated angle between a camera and the front, in [0, 180], of its view logits (n, words).
+
+    Where two neighbouring words are equally likely, the camera is at the border between them; towards the middle of a
+    word its odds grow. To which side of the front the camera is, they do not say.
+    """
+    front, side, back = (logits[:, VIEW_WORDS.index(word)] / ODDS_SOFTNESS for word in ("front", "side", "back"))
+    ahead, behind = torch.sigmoid(front - side), torch.sigmoid(back - side)
+    nearest = torch.stack([side, front, back]).argmax(dim=0)
+    between = 90 - 90 * ahead + 90 * behind
+    return torch.where(nearest == 1, 90 - 90 * ahead, torch.where(nearest == 2, 90 + 90 * behind, between))
+
+
 def name_photo_views(photos: SubjectPhotos, scorer: ClipScorer) -> SubjectPhotos:
     """The photos with the view of each in `facts`, as a scorer that may steer (the selector) sees it."""
-    features = torch.cat([scorer.image_features(image[None]) for image in photos.images])
-    seen = (features @ scorer.text_features(view_captions(photos.class_noun)).T).argmax(dim=-1)
-    return replace(photos, facts=photos.facts.assign(view=[VIEW_WORDS[index] for index in seen.tolist()]))
+    scores = ViewScores(scorer, photos.class_noun)
+    logits = torch.cat([scores(image[None]) for image in photos.images])
+    words = [VIEW_WORDS[index] for index in logits.argmax(dim=-1).tolist()]
+    off_front = [round(angle, 1) for angle in degrees_off_front(logits).tolist()]
+    return replace(photos, facts=photos.facts.assign(view=words, off_front_deg=off_front))

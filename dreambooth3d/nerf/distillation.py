@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -22,6 +23,7 @@ from dreambooth3d.images import sheet
 from dreambooth3d.nerf import losses
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
 from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.heading import ViewLogits
 from dreambooth3d.nerf.photo_targets import PhotoTargets
 from dreambooth3d.nerf.rendering import CameraRendering, Rendering, render_cameras, render_images, render_rays
 from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
@@ -76,6 +78,7 @@ def distil(
     init: RadianceField | None = None,
     reconstruction: PseudoViews | None = None,
     photos: SubjectPhotos | None = None,
+    view_logits: ViewLogits | None = None,
 ) -> RadianceField:
     """Train a radiance field by score distillation.
 
@@ -89,6 +92,7 @@ def distil(
         reconstruction: pseudo views to reconstruct alongside.
         photos: the subject's photos, to reconstruct alongside once their cameras have been found; those whose subject
             cannot be told from the background are left out.
+        view_logits: how a scorer sees the subject's views; corrects the field's heading when cameras are searched.
 
     Returns:
         The field with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
@@ -102,8 +106,9 @@ def distil(
     resume = context.resume_point("distil")
     state = resume.load()
     first_attempt, spent = (int(state["attempt"]), int(state["spent_steps"])) if state else (0, 0)
+    begin = partial(Trainer, guidance, config, seed, context, resume, init, reconstruction, photos, view_logits)
     for attempt in range(first_attempt, config.collapse_retries + 1):
-        trainer = Trainer(guidance, config, seed, context, init, reconstruction, photos, attempt, spent, resume)
+        trainer = begin(attempt=attempt, spent_steps=spent)
         if state is not None:
             trainer.restore(state)
             state = None
@@ -141,12 +146,13 @@ class Trainer:
     config: DistillConfig
     seed: int
     context: StepContext
+    resume: ResumePoint
     init: RadianceField | None
     pseudo: PseudoViews | None
     photos: SubjectPhotos | None
+    view_logits: ViewLogits | None
     attempt: int
     spent_steps: int
-    resume: ResumePoint
     step: int = 0
     unchanged_checks: int = 0
     seconds_before: float = 0.0
@@ -175,7 +181,9 @@ class Trainer:
         if self.photos is None or config.weight == 0:
             return None
         views = TargetViews.of_photos(self.photos, PHOTO_TARGET_SIZE, self.context.device)
-        return None if views is None else PhotoTargets(views, config, self.config.cameras)
+        if views is None:
+            return None
+        return PhotoTargets(views, config, self.config.cameras, self.view_logits, fresh=self.init is None)
 
     @property
     def progress(self) -> float:
@@ -217,13 +225,15 @@ class Trainer:
     def _train_step(self) -> dict[str, Tensor | float]:
         """One optimiser step; returns the parts of its loss."""
         self._update_occupancy()
-        if self.photo_targets is not None:
-            self.photo_targets.follow(self.field, self.progress)
+        if self.photo_targets is not None and self.photo_targets.follow(self.field, self.progress):
+            self._look_for_density()
         self._set_learning_rate()
         loss, figures = self._loss()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        if self.photo_targets is not None:
+            self.photo_targets.improve()
         self.step += 1
         self.window_steps += 1
         return figures
@@ -257,7 +267,10 @@ class Trainer:
         """Look where the field has density; a fresh field counts as occupied everywhere at first."""
         warm = self.init is not None or self.step >= OCCUPANCY_WARMUP
         if warm and self.step % self.config.render.occupancy_every == 0:
-            self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
+            self._look_for_density()
+
+    def _look_for_density(self) -> None:
+        self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
 
     def _loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The step's loss, and its parts for the log."""
@@ -276,7 +289,7 @@ class Trainer:
             parts |= self._reconstruction("", self.targets, self.config.reconstruction_views, *weights)
         if self.photo_targets is not None and self.photo_targets.found is not None:
             photos = self.config.photos
-            weights = photos.weight, photos.silhouette_weight
+            weights = (self.photo_targets.weight * weight for weight in (photos.weight, photos.silhouette_weight))
             parts |= self._reconstruction("photo_", self.photo_targets.found, photos.views_per_step, *weights)
         loss = guided.loss
         for name, (weight, part) in parts.items():
@@ -370,7 +383,7 @@ class Trainer:
     def _finish(self) -> RadianceField:
         """Final previews and metrics. The resumable state goes on success and stays after an interruption."""
         self._require_photo_overlap()
-        self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
+        self._look_for_density()
         self._preview()
         log = self.context.log
         log.metrics(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -42,6 +43,7 @@ class Field(nn.Module):
                 nn.Linear(self.encoding.output_dim, config.hidden_width), nn.ReLU(), nn.Linear(config.hidden_width, 4)
             )
         self.background = Background(config.background)
+        self.register_buffer("turn", torch.eye(3))
         self.occupancy = OccupancyGrid(occupancy_resolution)
         self.to(device)
 
@@ -55,14 +57,15 @@ class Field(nn.Module):
 
     def _logits(self, points: Tensor) -> Tensor:
         """(n, 4) logits of density and colour at points (n, 3)."""
+        inner = points @ self.turn
         if self.dense:
-            return self.encoding(points)
-        logits = self.head(self.encoding(points.clamp(-1, 1)))
+            return self.encoding(inner)
+        logits = self.head(self.encoding(inner.clamp(-1, 1)))
         return torch.cat([logits[:, :1] + self._blob(points)[:, None], logits[:, 1:]], dim=-1)
 
     def _density_logits(self, points: Tensor) -> Tensor:
         """(n,) density logits; cheaper than `_logits` on a dense volume."""
-        return self.encoding(points, channels=1)[:, 0] if self.dense else self._logits(points)[:, 0]
+        return self.encoding(points @ self.turn, channels=1)[:, 0] if self.dense else self._logits(points)[:, 0]
 
     def _activate_density(self, logits: Tensor, points: Tensor) -> Tensor:
         """(n,) density of logits (n,) at points (n, 3): softplus, and nothing outside the unit ball."""
@@ -94,6 +97,13 @@ class Field(nn.Module):
         shifted = points[None] + self.normal_step * corners[:, None]
         logits = self._density_logits(shifted.view(-1, 3)).view(4, -1)
         return nn.functional.normalize(-(logits.t() @ corners), dim=-1, eps=1e-6)
+
+    def turn_by(self, angle_deg: float) -> None:
+        """Turn all that the field holds about z, counter-clockwise seen from above; the occupancy is unknown then."""
+        angle = math.radians(angle_deg)
+        rotation = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]]
+        self.turn.copy_(self.turn.new_tensor(rotation) @ self.turn)
+        self.occupancy.reset()
 
     def state(self) -> dict[str, Tensor]:
         """Parameters and buffers on the CPU, for a `RadianceField`."""

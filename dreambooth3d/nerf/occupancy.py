@@ -28,6 +28,11 @@ class OccupancyGrid(nn.Module):
         self.register_buffer("density", torch.zeros(resolution, resolution, resolution))
         self.register_buffer("occupied", torch.ones(resolution, resolution, resolution, dtype=torch.bool))
 
+    def reset(self) -> None:
+        """Forget what was seen: every cell counts as occupied until the next update."""
+        self.density.zero_()
+        self.occupied.fill_(True)
+
     @torch.no_grad()
     def update(self, density_at: Callable[[Tensor], Tensor], threshold: float, generator: torch.Generator) -> None:
         """Look at one random point per cell.

@@ -11,62 +11,149 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.config import CameraConfig, PhotoTargetsConfig
+from dreambooth3d.context import optimizer_state, restore_optimizer
 from dreambooth3d.images import sheet
-from dreambooth3d.nerf.cameras import Cameras
+from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.heading import ViewLogits, front_azimuth
 from dreambooth3d.nerf.poses import PhotoCameras, find_cameras
 from dreambooth3d.nerf.rendering import render_images
 from dreambooth3d.nerf.sampling import DenseSampler
 from dreambooth3d.nerf.targets import TargetViews
 from dreambooth3d.record import StepLog
 
+ANCHOR_ELEVATION_DEG = 20.0
+CAMERA_BETAS = (0.9, 0.99)
+CAMERA_ANGLES = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
+
 
 class PhotoTargets:
-    """Photos with cameras that are searched at intervals.
+    """Photos with cameras that are searched at intervals, and improved in between by the gradient of the loss.
 
     Args:
         photos: views whose masks can be trusted.
         config: when to search.
-        cameras: the range of the training cameras, whose middle gives the photos' mean distance and field of view.
+        cameras: the range of the training cameras, whose middle gives the photos' field of view
+            and usual distance.
+        view_logits: how a scorer sees views, by which the field's heading is corrected before each search; or None.
+        fresh: whether the field begins as a blob. Until the first search the most frontal photo then stands for a view
+            from the front, lest the field grows several.
     """
 
-    def __init__(self, photos: TargetViews, config: PhotoTargetsConfig, cameras: CameraConfig) -> None:
+    def __init__(
+        self,
+        photos: TargetViews,
+        config: PhotoTargetsConfig,
+        cameras: CameraConfig,
+        view_logits: ViewLogits | None = None,
+        fresh: bool = False,
+    ) -> None:
         self.photos, self.config = photos, config
-        self.distance = sum(cameras.distance) / 2
         self.fov_y_deg = sum(cameras.fov_y_deg) / 2
         self.matches: PhotoCameras | None = None
         self.next_search, self.searches = config.start, 0
-        self._found: TargetViews | None = None
+        self.view_logits = view_logits
+        self.heading_deg = 0.0
+        self._turns = torch.zeros(len(photos), dtype=torch.long)
+        self.distance = sum(cameras.distance) / 2
+        ahead = torch.zeros(len(photos))
+        self.cameras = orbit_cameras(ahead, ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
+        self._moves = torch.zeros(len(photos), 3, device=photos.images.device, requires_grad=True)
+        self._optimizer = torch.optim.Adam([self._moves], config.camera_learning_rate, betas=CAMERA_BETAS)
+        self._use(self._anchor() if fresh and config.anchor_weight > 0 else ahead > 0)
+
+    def _anchor(self) -> Tensor:
+        """(n,) bool: the most frontal photo, if any shows the front and how frontal they are is known."""
+        fronts = torch.tensor([word == "front" for word in self.photos.words], dtype=torch.bool)
+        if self.photos.off_front_deg is None or not fronts.any():
+            return torch.zeros(len(self.photos), dtype=torch.bool)
+        best = self.photos.off_front_deg.masked_fill(~fronts, float("inf")).argmin()
+        return torch.arange(len(self.photos)) == best
+
+    def _use(self, chosen: Tensor) -> None:
+        """Make the chosen (n,) bool of the photos targets."""
+        self.used = chosen.to(self.photos.images.device)
+        self._found = self.photos.where(self.used) if chosen.any() else None
 
     @property
     def found(self) -> TargetViews | None:
-        """The photos in use, with their cameras, or None."""
-        return self._found
+        """The photos in use, with their cameras, which a loss can improve by its gradient, or None."""
+        return None if self._found is None else replace(self._found, cameras=self._moved()[self.used])
 
-    def follow(self, field: Field, progress: float) -> None:
-        """Search the cameras if it is time at this position of the stage in [0, 1]."""
+    def _moved(self) -> Cameras:
+        """The cameras of all photos as the last search found them and gradients have moved them since.
+
+        The mean distance of those in use stays what it was, as field and photos have a common scale only together.
+        """
+        found, moves = self.cameras.to(self._moves.device), self._moves
+        nearer = (moves[:, 2] - moves[self.used, 2].mean()).mul(math.radians(1.0)).exp()
+        return replace(
+            found,
+            azimuth_deg=found.azimuth_deg + moves[:, 0],
+            elevation_deg=found.elevation_deg + moves[:, 1],
+            distance=torch.where(self.used, found.distance * nearer, found.distance),
+        )
+
+    def improve(self) -> None:
+        """Move the cameras against the gradient of the last loss."""
+        if self._moves.grad is not None:
+            self._optimizer.step()
+            self._optimizer.zero_grad()
+
+    def settle(self) -> None:
+        """Make the moved cameras the ones that were found."""
+        moved = self._moved()
+        self.cameras = Cameras(*(getattr(moved, name).detach().cpu() for name in CAMERA_ANGLES))
+        with torch.no_grad():
+            self._moves.zero_()
+
+    @property
+    def weight(self) -> float:
+        """Factor on the losses of the photos in use."""
+        return self.config.anchor_weight if self.matches is None else 1.0
+
+    def follow(self, field: Field, progress: float) -> bool:
+        """Search the cameras if it is time at this position of the stage in [0, 1]; whether the field was turned."""
         if progress < self.next_search:
-            return
-        start = None if self.matches is None else self.matches.cameras
-        matches = find_cameras(field, self.photos, distance=self.distance, fov_y_deg=self.fov_y_deg, start=start)
-        self._take(matches, self.searches + 1)
+            return False
+        self.settle()
+        heading = 0.0
+        start = self.cameras if self.used.any() else None
+        if self.view_logits is not None:
+            heading = front_azimuth(field, self.view_logits)
+            if heading != 0:
+                field.turn_by(-heading)
+                self.heading_deg += heading
+            start = start and replace(start, azimuth_deg=start.azimuth_deg - heading)
+        matches = find_cameras(
+            field,
+            self.photos,
+            radius=self.config.subject_radius,
+            distance=self.distance,
+            fov_y_deg=self.fov_y_deg,
+            start=start,
+            kept=self.used,
+        )
         while self.next_search <= progress:
             self.next_search += self.config.search_every
+        self._take(matches, self.searches + 1)
+        return heading != 0
 
     def _take(self, matches: PhotoCameras, searches: int) -> None:
-        """Use the photos whose cameras are surest; with each search more of them, in the end all that were found.
+        """Use the photos whose cameras are surest, then all but one in turn, in the end all that were found.
 
-        A photo in a wrong place would teach the field to look so, and would be found there again; one that is not used
-        yet is compared with what the others have taught.
+        A photo in a wrong place teaches the field to look so, and would be found there again; one that was not used is
+        compared with what the others have taught.
         """
-        self.matches, self.searches = matches, searches
-        device, count = self.photos.images.device, len(self.photos)
-        used = matches.surest(math.ceil(count * min(1.0, searches / self.config.searches_until_all)))
-        if not used.any():
-            self._found = None
-            return
-        chosen = used.to(device)
-        self._found = replace(self.photos.where(chosen), cameras=matches.cameras.to(device)[chosen])
+        self.matches, self.searches, self.cameras = matches, searches, matches.cameras
+        share = min(1.0, searches / self.config.searches_until_all)
+        used = matches.surest(math.ceil(len(self.photos) * share))
+        if self.config.hold_out and share == 1.0 and self.next_search < 1.0 and used.sum() > 1:
+            turns = self._turns.masked_fill(~used, len(used) * searches)
+            candidates = matches.margin.masked_fill(turns > turns.min(), float("inf"))
+            used[candidates.argmin()] = False
+            self._turns[candidates.argmin()] += 1
+        self._use(used)
 
     @property
     def overlap(self) -> float | None:
@@ -77,13 +164,19 @@ class PhotoTargets:
         """Log how many were found and how well, and a sheet: photos above renders from where they were taken."""
         if self.matches is None:
             return
-        cameras, found = self.matches.cameras, self.matches.found
+        self.settle()
+        cameras, found = self.cameras, self.matches.found
         log.metrics(
             photos_found=int(found.sum()),
             photo_error=self.matches.error.mean().item(),
             photo_overlap=self.matches.overlap.mean().item(),
+            heading_corrected_deg=self.heading_deg,
         )
-        log.params(photo_azimuths_deg=", ".join(f"{angle:.0f}" for angle in cameras.azimuth_deg.tolist()))
+        log.params(
+            photo_azimuths_deg=", ".join(f"{angle:.0f}" for angle in wrap_degrees(cameras.azimuth_deg).tolist()),
+            photo_elevations_deg=", ".join(f"{angle:.0f}" for angle in cameras.elevation_deg.tolist()),
+            photo_distances=", ".join(f"{distance:.2f}" for distance in cameras.distance.tolist()),
+        )
         device, images = self.photos.images.device, self.photos.images
         renders = render_images(field, cameras.to(device), size=images.shape[-1], sampler=DenseSampler(64))
         log.image("photo_cameras", sheet(torch.cat([images, renders.color]), columns=len(images)))
@@ -91,15 +184,22 @@ class PhotoTargets:
     def state(self) -> dict[str, Any]:
         """What a resumed stage needs."""
         state: dict[str, Any] = {"next_search": self.next_search, "searches": self.searches}
+        state["heading_deg"], state["turns"], state["used"] = self.heading_deg, self._turns, self.used
+        state["cameras"] = {name: getattr(self.cameras, name) for name in CAMERA_ANGLES}
+        state["moves"], state["optimizer"] = self._moves.detach(), optimizer_state(self._optimizer)
         if self.matches is not None:
-            names = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
-            state["cameras"] = {name: getattr(self.matches.cameras, name) for name in names}
             state |= {name: getattr(self.matches, name) for name in ("error", "overlap", "margin")}
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`."""
-        self.next_search = float(state["next_search"])
-        if "cameras" in state:
+        self.next_search, self.heading_deg = float(state["next_search"]), float(state["heading_deg"])
+        cameras = Cameras(**state["cameras"])
+        if "error" in state:
             parts: dict[str, Tensor] = {name: state[name] for name in ("error", "overlap", "margin")}
-            self._take(PhotoCameras(Cameras(**state["cameras"]), **parts), int(state["searches"]))
+            self.matches, self.searches = PhotoCameras(cameras, **parts), int(state["searches"])
+        self.cameras, self._turns = cameras, state["turns"]
+        self._use(state["used"])
+        with torch.no_grad():
+            self._moves.copy_(state["moves"])
+        restore_optimizer(self._optimizer, state["optimizer"])

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
+from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.rendering import render_images
 from dreambooth3d.nerf.sampling import DenseSampler
@@ -18,17 +18,20 @@ from dreambooth3d.nerf.targets import TargetViews
 AZIMUTH_STEP_DEG = 10.0
 ELEVATIONS_DEG = (0.0, 15.0, 30.0, 45.0, 65.0)
 ELEVATION_LIMITS_DEG = (-15.0, 80.0)
-MIDDLE_OF_WORD_DEG = {"front": 0.0, "side": 90.0, "back": 180.0, "overhead": 0.0}
-MAX_OFF_WORD_DEG = 60.0
-WORD_PENALTY = 0.5
+SPREAD_DEG = 15.0
+"""Usual error of the estimated angle off the front; only what exceeds it is penalised."""
+MAX_OFF_DEG = 45.0
+PENALTY = 0.1
 OVERHEAD_FROM_DEG = 45.0
 """A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
 LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
 DISTANCE_FACTORS = (0.94, 1.0, 1.06)
+OUTLINE_QUANTILE = 0.995
+"""Share of the subject's pixels that count as inside its outline; the rest may be specks."""
 MIN_OVERLAP = 0.5
 OTHER_SIDE_DEG = 40.0
 MAX_MARGIN = 10.0
-RENDER_SIZE = 32
+RENDER_SIZE = 48
 SAMPLES_PER_RAY = 40
 
 
@@ -66,37 +69,65 @@ def find_cameras(
     field: Field,
     photos: TargetViews,
     *,
+    radius: float,
     distance: float,
     fov_y_deg: float,
     start: Cameras | None = None,
+    kept: Tensor | None = None,
 ) -> PhotoCameras:
-    """Search each photo's camera: all directions that its view word allows, then ever smaller steps around the best.
+    """Search each photo's camera: all directions that its view allows, then ever smaller steps around the best.
 
-    A field and its photos determine a common scale only together, so the mean distance is kept; single photos may be
-    nearer or farther. Roll and the subject's place in the frame are not searched: cameras look at the origin.
+    Photos say how far away they were taken relative to each other, not in world units. Two guesses give the common
+    scale, and their geometric mean is taken: the subject, as large as its outline in any photo shows it, has the usual
+    radius, and the photos' mean distance is the usual one. Roll and the subject's place in the frame are not searched:
+    cameras look at the origin.
 
     Args:
         field: a first shape of the subject.
-        photos: n photos with masks, and view words if these are known; their cameras are ignored.
-        distance: mean distance in world units.
+        photos: n photos with masks, and with what a scorer makes of their views; their cameras are ignored.
+        radius: usual one of a subject around the origin, in world units.
+        distance: usual one of a camera, in world units.
         fov_y_deg: vertical field of view in degrees of all cameras.
         start: cameras of an earlier search; the new one starts from them where the grid has nothing better.
+        kept: (n,) bool, the photos to which `start` applies; all without it.
     """
     small = _Photos.of(photos, field.occupancy.density.device)
-    grid = _grid(distance, fov_y_deg)
+    outline = sine_of_outline(photos.masks, fov_y_deg).cpu()
+
+    def scaled(cameras: Cameras) -> Cameras:
+        far = cameras.distance
+        return replace(cameras, distance=far * (radius / (far * outline).max() * distance / far.mean()).sqrt())
+
+    grid = _grid(scaled(orbit_cameras(torch.zeros(len(photos)))).distance[0].item(), fov_y_deg)
     error, _ = small.compare(_render(field, grid), None)
-    error = error * _word_penalty(grid, photos.words, len(photos)).to(error.device)
+    error = error * _penalty(grid, photos).to(error.device)
     best = grid[error.argmin(dim=1).cpu()]
     margin = _margin(grid, error.cpu(), best)
     if start is not None:
         before, _ = small.compare(_render(field, start), torch.arange(len(photos)))
-        before = before[:, 0] * _own_penalty(start.to("cpu"), photos.words).to(before.device)
-        best = _chosen(start.to("cpu"), best, (before <= error.min(dim=1).values).cpu())
+        before = before[:, 0] * _penalty(start.to("cpu"), photos).diagonal().to(before.device)
+        closer = (before <= error.min(dim=1).values).cpu()
+        best = _chosen(start.to("cpu"), best, closer if kept is None else closer & kept.cpu())
     for step in LOCAL_STEPS_DEG:
-        best = _improved(field, small, best, step)
-        best = replace(best, distance=best.distance * (distance / best.distance.mean()))
+        best = scaled(_improved(field, small, best, step))
     error, overlap = small.compare(_render(field, best), torch.arange(len(photos)))
     return PhotoCameras(best, error[:, 0].cpu(), overlap[:, 0].cpu(), margin)
+
+
+def sine_of_outline(masks: Tensor, fov_y_deg: float) -> Tensor:
+    """(n,) sine of the angle between the middle of the frame and the subject's farthest outline, of masks (n, h, w).
+
+    Times the distance it is the radius of the smallest ball around the origin that hides the subject.
+    """
+    height, width = masks.shape[-2:]
+    y, x = torch.meshgrid(
+        (torch.arange(height, device=masks.device) + 0.5) * 2 / height - 1,
+        ((torch.arange(width, device=masks.device) + 0.5) * 2 - width) / height,
+        indexing="ij",
+    )
+    tangent = math.tan(math.radians(fov_y_deg) / 2) * (x.square() + y.square()).sqrt()
+    farthest = [tangent[mask > 0.5].quantile(OUTLINE_QUANTILE) for mask in masks]
+    return torch.stack(farthest).atan().sin()
 
 
 @dataclass(frozen=True)
@@ -146,29 +177,22 @@ def _grid(distance: float, fov_y_deg: float) -> Cameras:
     return Cameras(azimuth.flatten(), elevation.flatten(), full * distance, full * fov_y_deg)
 
 
-def _word_penalty(grid: Cameras, words: Sequence[str], count: int) -> Tensor:
-    """(photos, cameras) factor on the error: 1 in the middle of what a photo's view word means, infinite far from it.
+def _penalty(grid: Cameras, photos: TargetViews) -> Tensor:
+    """(photos, cameras) factor on the error: 1 where a scorer estimates the photo's angle, infinite far from there.
 
-    Where sides look alike, the word decides; where they do not, the picture does. 1 throughout for an unknown word.
+    Where sides look alike, the estimate decides; where they do not, the picture does. 1 throughout without estimate.
     """
     azimuth, elevation = wrap_degrees(grid.azimuth_deg).abs(), grid.elevation_deg
-    rows = []
-    for word in words or [""] * count:
-        if word not in MIDDLE_OF_WORD_DEG:
-            rows.append(torch.ones_like(azimuth))
-            continue
-        off = (azimuth - MIDDLE_OF_WORD_DEG[word]).abs()
-        outside = elevation < OVERHEAD_FROM_DEG if word == "overhead" else elevation >= ELEVATIONS_DEG[-1]
+    factor = torch.ones(len(photos), len(grid))
+    if photos.off_front_deg is not None:
+        off = ((azimuth[None] - photos.off_front_deg[:, None]).abs() - SPREAD_DEG).clamp(min=0)
+        factor = (1 + PENALTY * (off / SPREAD_DEG).square()).masked_fill(off > MAX_OFF_DEG, float("inf"))
+    for index, word in enumerate(photos.words):
         if word == "overhead":
-            off = torch.zeros_like(off)
-        outside |= off > MAX_OFF_WORD_DEG
-        rows.append((1 + WORD_PENALTY * (off / 90).square()).masked_fill(outside, float("inf")))
-    return torch.stack(rows)
-
-
-def _own_penalty(cameras: Cameras, words: Sequence[str]) -> Tensor:
-    """(n,) the factor of each photo's word for its own camera."""
-    return _word_penalty(cameras, words, len(cameras)).diagonal()
+            factor[index] = torch.ones(len(grid)).masked_fill(elevation < OVERHEAD_FROM_DEG, float("inf"))
+        else:
+            factor[index, elevation >= ELEVATIONS_DEG[-1]] = float("inf")
+    return factor
 
 
 def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:

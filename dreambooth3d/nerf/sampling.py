@@ -75,7 +75,7 @@ class DenseSampler:
     ) -> Samples:
         """See `Sampler`; one point per interval, at a random place in it or at its middle."""
         count, device = self.samples_per_ray, origins.device
-        near, far = ball_bounds(origins, directions)
+        near, far = ball_bounds(origins.detach(), directions.detach())
         width = ((far - near) / count)[:, None]
         starts = near[:, None] + width * torch.arange(count, device=device)
         if generator is None:
@@ -112,7 +112,7 @@ class OccupancySampler:
 
         estimator = OccGridEstimator([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], occupancy.resolution).to(origins.device)
         estimator.binaries = occupancy.occupied[None]
-        near, far = ball_bounds(origins, directions)
+        near, far = ball_bounds(origins.detach(), directions.detach())
         rays, starts, ends = estimator.sampling(
             origins.contiguous(),
             directions.contiguous(),

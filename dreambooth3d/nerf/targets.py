@@ -40,6 +40,7 @@ class TargetViews:
         masks: (n, height, width) of the subject, in [0, 1].
         trusted: (n,) whether each mask can be trusted, 1 or 0.
         words: the n view words as a scorer sees them, or nothing.
+        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it, or None.
     """
 
     images: Tensor
@@ -48,6 +49,7 @@ class TargetViews:
     masks: Tensor
     trusted: Tensor
     words: tuple[str, ...] = ()
+    off_front_deg: Tensor | None = None
 
     @staticmethod
     def of(images: Tensor, cameras: Cameras | None = None) -> TargetViews:
@@ -63,14 +65,18 @@ class TargetViews:
     @staticmethod
     def of_photos(photos: SubjectPhotos, size: int, device: torch.device) -> TargetViews | None:
         """The photos whose subject can be told from the background, `size` pixels wide, on a device; None if none."""
-        views = replace(TargetViews.of(photos.resized(size).to(device)), words=photos.views)
+        off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
+        views = TargetViews.of(photos.resized(size).to(device))
+        views = replace(views, words=photos.views, off_front_deg=off_front)
         return views.where(views.trusted > 0) if views.trusted.any() else None
 
     def where(self, chosen: Tensor) -> TargetViews:
         """The chosen (n,) bool of the views."""
         parts = {name: getattr(self, name)[chosen] for name in ("images", "background", "masks", "trusted")}
         words = tuple(word for word, kept in zip(self.words, chosen.tolist(), strict=False) if kept)
-        return replace(self, cameras=self.cameras and self.cameras[chosen], words=words, **parts)
+        off_front = None if self.off_front_deg is None else self.off_front_deg[chosen.cpu()]
+        cameras = self.cameras and self.cameras[chosen]
+        return replace(self, cameras=cameras, words=words, off_front_deg=off_front, **parts)
 
     def __len__(self) -> int:
         return len(self.images)

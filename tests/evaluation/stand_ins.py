@@ -45,6 +45,8 @@ class ColorScorer:
     Texts mean nothing to it but for the view that they name.
     """
 
+    logit_scale = 100.0
+
     def image_features(self, images: Tensor) -> Tensor:
         mean = images.mean(dim=(2, 3))
         grey = mean.min(dim=1, keepdim=True).values

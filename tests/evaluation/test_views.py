@@ -8,8 +8,19 @@ import pandas as pd
 import pytest
 import torch
 
-from dreambooth3d.evaluation.views import FRONT, judge_views, judged_cameras, name_photo_views, verdict
+from dreambooth3d.evaluation.views import (
+    FRONT,
+    ViewScores,
+    degrees_off_front,
+    judge_views,
+    judged_cameras,
+    name_photo_views,
+    verdict,
+)
 from dreambooth3d.nerf.cameras import VIEW_WORDS, orbit_cameras
+from dreambooth3d.nerf.poses import MAX_OFF_DEG, SPREAD_DEG
+from dreambooth3d.toybox.render import render_views
+from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
 from tests.evaluation.stand_ins import ColorScorer, photos_of
 
 CAMERAS = judged_cameras()
@@ -62,3 +73,20 @@ def test_photo_views_are_named_as_the_scorer_sees_them() -> None:
     named = name_photo_views(replace(photos, facts=facts), ColorScorer())
     assert named.views == ("front", "back", "side") and photos.views == ()
     assert list(named.facts["file"]) == list(facts["file"])
+    assert named.off_front_deg == pytest.approx((0, 180, 90), abs=1) and photos.off_front_deg == ()
+
+
+def test_equal_odds_are_borders_between_words() -> None:
+    logits = [[5.0, 5, -40, -40], [-40, 5, 5, -40], [50, 0, -50, -50], [-50, 0, 50, -50], [-50, 50, -50, 0]]
+    angles = degrees_off_front(torch.tensor(logits))
+    torch.testing.assert_close(angles, torch.tensor([45.0, 135, 0, 180, 90]), atol=0.5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["cup", "taxi", "android"])
+def test_the_selector_estimates_how_far_from_the_front_photos_were_taken(name: str) -> None:
+    recipe, cameras = DEVELOPMENT_SUBJECTS[name], orbit_cameras(torch.arange(0.0, 181.0, 20.0))
+    images = render_views(recipe, cameras, torch.tensor([0.6, 0.7, 0.6]), 64).image
+    estimated = degrees_off_front(ViewScores.load("models/selector", recipe.class_noun)(images))
+    off = (estimated - cameras.azimuth_deg).abs()
+    assert off.median() < 15
+    assert off.max() < SPREAD_DEG + MAX_OFF_DEG, "beyond it a search leaves the true camera out"

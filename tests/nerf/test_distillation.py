@@ -13,6 +13,7 @@ from dreambooth3d.config import (
     DistillConfig,
     FieldConfig,
     InitNerfConfig,
+    InitPhotoTargetsConfig,
     PhotoTargetsConfig,
     RefineNerfConfig,
     RegularizerConfig,
@@ -206,7 +207,7 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
 
 
 def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end(tmp_path: Path) -> None:
-    photos = PhotoTargetsConfig(weight=1.0, silhouette_weight=0.0, start=0.5, min_overlap=1.0)
+    photos = InitPhotoTargetsConfig(weight=1.0, silhouette_weight=0.0, start=0.5, min_overlap=1.0)
     guidance = BallGuidance()
     heard: list[tuple[int, str]] = []
     log = StepLog("init_nerf", lambda step, values: heard.extend((step, name) for name in values))
@@ -223,7 +224,7 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
 
 
 def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = settings(steps=60, photos=PhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3))
+    config = settings(steps=60, photos=InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3))
     whole = distil(BallGuidance(), config, 0, context(tmp_path / "whole"), photos=ball_photos(3))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):

@@ -57,6 +57,26 @@ def test_backgrounds(kind: str) -> None:
     assert (kind == "white") == (not list(background.parameters()))
 
 
+def test_a_turned_field_looks_from_a_turned_camera_as_before(config: FieldConfig, points: Tensor) -> None:
+    torch.manual_seed(0)
+    field = Field(config)
+    with torch.no_grad():
+        for parameter in field.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    before = field.density_and_color(points)
+    field.turn_by(50.0)
+    field.turn_by(-20.0)
+    angle = torch.deg2rad(torch.tensor(30.0))
+    x, y, z = points.unbind(-1)
+    turned = torch.stack([angle.cos() * x - angle.sin() * y, angle.sin() * x + angle.cos() * y, z], dim=-1)
+    after = field.density_and_color(turned)
+    torch.testing.assert_close(after[1], before[1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(after[0], before[0], atol=1e-2, rtol=1e-3)
+    assert (field.density(points) - before[0]).abs().max() > 0.1
+    again = Field.from_state(field.state(), config.model_dump())
+    torch.testing.assert_close(again.density(turned), after[0])
+
+
 def test_state_round_trip(config: FieldConfig, points: Tensor) -> None:
     field = Field(config, occupancy_resolution=12)
     field.occupancy.update(field.density, 0.01, torch.Generator().manual_seed(0))
