@@ -29,5 +29,6 @@ def init_nerf(
     with step_session("init_nerf", device, checkpoint, photos, selector_digest, config, seed) as session:
         context = session.context
         guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        views = ViewScores.load(selector, photos.class_noun, context.device)
+        wanted = config.photos.weight > 0
+        views = ViewScores.load(selector, photos.class_noun, context.device) if wanted else None
         return session.finish(distil(guidance, config, seed, context, photos=photos, view_logits=views))

@@ -32,6 +32,7 @@ def refine_nerf(
     with step_session("refine_nerf", device, *inputs) as session:
         context = session.context
         guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        views = ViewScores.load(selector, photos.class_noun, context.device)
+        wanted = config.photos.weight > 0
+        views = ViewScores.load(selector, photos.class_noun, context.device) if wanted else None
         field = distil(guidance, config, seed, context, coarse, pseudo, photos, views)
         return session.finish(field)
