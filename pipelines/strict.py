@@ -70,7 +70,10 @@ class StrictPipeline(Pipeline):
             subject = preflight(config)
             _require_tracker()
             self._describe_run(subject)
-            run = super().__call__(*args, **kwargs)
+            try:
+                run = super().__call__(*args, **kwargs)
+            finally:
+                _close_log_store()
             _require_success(run)
         if run is not None and run.status == ExecutionStatus.COMPLETED:
             _conclude(run, config)
@@ -125,6 +128,13 @@ def user_errors() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(_is_worth_reading)
+
+
+def _close_log_store() -> None:
+    """Send the last log lines now: at the interpreter's exit Python 3.12 can start no thread for it any more."""
+    deactivate = getattr(Client().active_stack.log_store, "deactivate", None)
+    if deactivate is not None:
+        deactivate()
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:

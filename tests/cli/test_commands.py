@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Callable
@@ -88,7 +89,7 @@ def test_activation_and_deactivation(product: Product) -> None:
     # As a real environment's script, which knows its own place.
     own = product.root / "venv" / "bin" / "activate_here"
     place = f'VIRTUAL_ENV="{product.root}/venv"'
-    lines = [place if line.startswith("VIRTUAL_ENV=") else line for line in text.splitlines()]
+    lines = [re.sub(r"^(\s*(?:export )?)VIRTUAL_ENV=.*", rf"\1{place}", line) for line in text.splitlines()]
     own.write_text("\n".join(lines) + "\n")
     try:
         active = bash(f"source {own}", ZENML_CONFIG_PATH="/mine")
