@@ -10,6 +10,8 @@ TOLERANCE = 0.1
 """Largest difference from the background in any channel that still is background."""
 MIN_BORDER_SHARE = 0.6
 BACKGROUND_SHARES = (0.2, 0.995)
+MAX_CUT_SHARE = 0.2
+"""Largest share of the border that a subject may cover; beyond it the frame cuts the subject, or the mask is wrong."""
 FIT_ROUNDS = 4
 GROWTH_STEPS = 16
 
@@ -99,9 +101,10 @@ def subject_masks(images: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         masks (n, height, width) bool, and (n,) bool whether each can be trusted: the background is smooth, and the
-        subject neither fills the frame nor is missing.
+        subject is there, does not fill the frame and is hardly cut by it.
     """
     background = torch.stack([background_mask(image) for image in images])
     low, high = BACKGROUND_SHARES
     share = background.float().mean(dim=(1, 2))
-    return ~background, (share > low) & (share < high)
+    cut = (~background[:, border_pixels(*images.shape[-2:], images.device)]).float().mean(1)
+    return ~background, (share > low) & (share < high) & (cut <= MAX_CUT_SHARE)

@@ -65,6 +65,15 @@ def test_only_smooth_backgrounds_with_something_before_them_are_trusted() -> Non
     assert masks[1].all() and not masks[2].any()
 
 
+def test_a_subject_that_the_frame_cuts_is_not_trusted() -> None:
+    whole, touching = with_subject(plain())[0], with_subject(plain(), bottom=SIZE)[0]
+    cut = touching.clone()
+    cut[:, 20:, 4:60] = torch.tensor([0.9, 0.05, 0.1])[:, None, None]
+    masks, trusted = subject_masks(torch.stack([whole, touching, cut]))
+    assert trusted.tolist() == [True, True, False]
+    assert masks[2, -1, 4:60].all(), "it is the subject all the same"
+
+
 def test_masks_of_true_renders_are_the_true_masks() -> None:
     cameras = turntable_cameras(8)
     truth = render_views(DEVELOPMENT_SUBJECTS["cup"], cameras, torch.tensor([0.6, 0.75, 0.8]), SIZE)
