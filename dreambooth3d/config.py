@@ -279,8 +279,8 @@ class PhotoTargetsConfig(Section):
     subject_radius: Annotated[float, Field(gt=0, le=1)] = 0.86
     """Usual radius of a subject in world units, by which the photos' distances get their scale."""
     camera_learning_rate: Annotated[float, Field(ge=0)] = 0.2
-    """Adam's learning rate of the cameras in degrees, between searches; the distance by as many hundredths of
-    its logarithm times 1.75."""
+    """Adam's learning rate of the cameras between searches: degrees of azimuth and elevation, of which one stands for
+    1.7 % of distance."""
     views_per_step: Positive = 2
     """Photos per step."""
     min_overlap: Share = 0.8

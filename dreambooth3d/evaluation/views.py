@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -29,9 +30,7 @@ def upper_ring() -> Cameras:
 
 def judged_cameras() -> Cameras:
     """The 36 turntable cameras, then the upper ring."""
-    parts = (turntable_cameras(), upper_ring())
-    names = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
-    return Cameras(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+    return Cameras.cat((turntable_cameras(), upper_ring()))
 
 
 @dataclass(frozen=True)
@@ -102,10 +101,14 @@ class ViewScores:
         """
         return ViewScores(ClipScorer.load(local_folder(path) or path, device), class_noun)
 
+    @cached_property
+    def _texts(self) -> Tensor:
+        """(words, d) features of the view captions."""
+        return self.scorer.text_features(view_captions(self.class_noun))
+
     def __call__(self, images: Tensor) -> Tensor:
         """(n, words) logits of `VIEW_WORDS`, on the CPU, of square images (n, 3, h, w) in [0, 1]."""
-        features = self.scorer.text_features(view_captions(self.class_noun))
-        return self.scorer.logit_scale * (self.scorer.image_features(images) @ features.T)
+        return self.scorer.logit_scale * (self.scorer.image_features(images) @ self._texts.T)
 
 
 def degrees_off_front(logits: Tensor) -> Tensor:

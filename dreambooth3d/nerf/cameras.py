@@ -7,6 +7,7 @@ counter-clockwise seen from above; elevation is measured from the horizon. Poses
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,7 +52,17 @@ class Cameras:
 
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device."""
-        return Cameras(*(value.to(device) for value in self._values()))
+        return self.map(lambda values: values.to(device))
+
+    def map(self, function: Callable[..., Tensor], *others: Cameras) -> Cameras:
+        """Cameras with `function(own values, *values of the others)`, for one attribute at a time."""
+        batches = (self, *others)
+        return Cameras(*(function(*values) for values in zip(*(batch._values() for batch in batches), strict=True)))
+
+    @staticmethod
+    def cat(batches: Sequence[Cameras]) -> Cameras:
+        """All cameras of the batches, one batch after the other."""
+        return batches[0].map(lambda *values: torch.cat(values), *batches[1:])
 
     def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.azimuth_deg, self.elevation_deg, self.distance, self.fov_y_deg

@@ -287,10 +287,11 @@ class Trainer:
         if self.targets is not None:
             weights = self.config.reconstruction_weight, self.config.silhouette_weight
             parts |= self._reconstruction("", self.targets, self.config.reconstruction_views, *weights)
-        if self.photo_targets is not None and self.photo_targets.found is not None:
+        found = None if self.photo_targets is None else self.photo_targets.found
+        if found is not None:
             photos = self.config.photos
             weights = (self.photo_targets.weight * weight for weight in (photos.weight, photos.silhouette_weight))
-            parts |= self._reconstruction("photo_", self.photo_targets.found, photos.views_per_step, *weights)
+            parts |= self._reconstruction("photo_", found, photos.views_per_step, *weights)
         loss = guided.loss
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()

@@ -35,9 +35,7 @@ def front_azimuth(field: Field, view_logits: ViewLogits) -> float:
     most views are what their words say. 0 where that says hardly more than the heading at present.
     """
     azimuth = torch.arange(0.0, 360.0, AZIMUTH_STEP_DEG)
-    rings = [orbit_cameras(azimuth, elevation_deg=elevation) for elevation in ELEVATIONS_DEG]
-    names = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
-    cameras = Cameras(*(torch.cat([getattr(ring, name) for ring in rings]) for name in names))
+    cameras = Cameras.cat([orbit_cameras(azimuth, elevation_deg=elevation) for elevation in ELEVATIONS_DEG])
     device = field.occupancy.density.device
     grey = torch.full((3,), GREY, device=device)
     sampler = DenseSampler(SAMPLES_PER_RAY)

@@ -24,7 +24,6 @@ from dreambooth3d.record import StepLog
 
 ANCHOR_ELEVATION_DEG = 20.0
 CAMERA_BETAS = (0.9, 0.99)
-CAMERA_ANGLES = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
 
 
 class PhotoTargets:
@@ -60,7 +59,8 @@ class PhotoTargets:
         self.cameras = orbit_cameras(ahead, ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
         self._moves = torch.zeros(len(photos), 3, device=photos.images.device, requires_grad=True)
         self._optimizer = torch.optim.Adam([self._moves], config.camera_learning_rate, betas=CAMERA_BETAS)
-        self._use(self._anchor() if fresh and config.anchor_weight > 0 else ahead > 0)
+        anchored = fresh and config.anchor_weight > 0
+        self._use(self._anchor() if anchored else torch.zeros(len(photos), dtype=torch.bool))
 
     def _anchor(self) -> Tensor:
         """(n,) bool: the most frontal photo, if any shows the front and how frontal they are is known."""
@@ -102,8 +102,7 @@ class PhotoTargets:
 
     def settle(self) -> None:
         """Make the moved cameras the ones that were found."""
-        moved = self._moved()
-        self.cameras = Cameras(*(getattr(moved, name).detach().cpu() for name in CAMERA_ANGLES))
+        self.cameras = self._moved().map(lambda values: values.detach().cpu())
         with torch.no_grad():
             self._moves.zero_()
 
@@ -185,7 +184,7 @@ class PhotoTargets:
         """What a resumed stage needs."""
         state: dict[str, Any] = {"next_search": self.next_search, "searches": self.searches}
         state["heading_deg"], state["turns"], state["used"] = self.heading_deg, self._turns, self.used
-        state["cameras"] = {name: getattr(self.cameras, name) for name in CAMERA_ANGLES}
+        state["cameras"] = dict(vars(self.cameras))
         state["moves"], state["optimizer"] = self._moves.detach(), optimizer_state(self._optimizer)
         if self.matches is not None:
             state |= {name: getattr(self.matches, name) for name in ("error", "overlap", "margin")}

@@ -107,7 +107,8 @@ def find_cameras(
         before, _ = small.compare(_render(field, start), torch.arange(len(photos)))
         before = before[:, 0] * _penalty(start.to("cpu"), photos).diagonal().to(before.device)
         closer = (before <= error.min(dim=1).values).cpu()
-        best = _chosen(start.to("cpu"), best, closer if kept is None else closer & kept.cpu())
+        stays = closer if kept is None else closer & kept.cpu()
+        best = start.to("cpu").map(lambda old, new: torch.where(stays, old, new), best)
     for step in LOCAL_STEPS_DEG:
         best = scaled(_improved(field, small, best, step))
     error, overlap = small.compare(_render(field, best), torch.arange(len(photos)))
@@ -201,12 +202,6 @@ def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:
     other = error.masked_fill(~apart, float("inf")).min(dim=1).values
     lowest = error.min(dim=1).values
     return ((other - lowest) / lowest.clamp(min=1e-6)).clamp(max=MAX_MARGIN)
-
-
-def _chosen(first: Cameras, second: Cameras, take_first: Tensor) -> Cameras:
-    """Camera by camera one of two batches of n, by (n,) bool."""
-    names = ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
-    return Cameras(*(torch.where(take_first, getattr(first, name), getattr(second, name)) for name in names))
 
 
 def _improved(field: Field, photos: _Photos, best: Cameras, step_deg: float) -> Cameras:

@@ -122,6 +122,10 @@ def test_only_kept_photos_start_from_an_earlier_search(robot: Field, usual: dict
     result = find_cameras(robot, photos(), start=mirrored, kept=~kept & kept, **usual)
     without = find_cameras(robot, photos(), **usual)
     assert torch.equal(result.cameras.azimuth_deg, without.cameras.azimuth_deg)
+    result = find_cameras(robot, photos(), start=TRUE, kept=~kept & kept, **usual)
+    assert torch.equal(result.cameras.azimuth_deg, without.cameras.azimuth_deg)
+    result = find_cameras(robot, photos(), start=TRUE, **usual)
+    assert not torch.equal(result.cameras.azimuth_deg, without.cameras.azimuth_deg)
     result = find_cameras(robot, photos(), start=TRUE, kept=kept, **usual)
     assert angles_off(result.cameras)[:, 0].max() < 8
 
