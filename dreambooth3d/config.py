@@ -255,7 +255,7 @@ class RegularizerConfig(Section):
     distortion: Annotated[float, Field(ge=0)] = 0.0
     """Spread of the weights along a ray, as in Mip-NeRF 360."""
     smoothness: Annotated[float, Field(ge=0)] = 0.0
-    """Total variation of the dense volume's logits, or difference of neighbouring normals for the hash grid."""
+    """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
 
 
 class PhotoTargetsConfig(Section):
@@ -274,6 +274,8 @@ class PhotoTargetsConfig(Section):
     """Share of the stage after which the cameras are searched for the first time."""
     search_every: Annotated[float, Field(gt=0, le=1)] = 0.2
     """Share of the stage after which they are searched again."""
+    search_until: Share = 0.9
+    """Share of the stage after which they are not searched any more, and all that were found are used."""
     searches_until_all: Positive = 1
     """Searches until all photos are used; before, those whose cameras are surest."""
     subject_radius: Annotated[float, Field(gt=0, le=1)] = 0.86
@@ -312,6 +314,9 @@ class DistillConfig(Section):
     """Adam's learning rate at the start."""
     final_learning_rate: Annotated[float, Field(gt=0)] = 2.0e-3
     """Adam's learning rate at the end (exponential decay)."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the running average of the field's parameters, which takes the noise of distillation out of
+    previews, camera searches and the result; 0 turns it off."""
     render: RenderConfig = RenderConfig()
     cameras: CameraConfig = CameraConfig()
     guidance: GuidanceConfig = GuidanceConfig()

@@ -165,9 +165,9 @@ def load_components(
         _load_checkpoint(parts, checkpoint)
     for name in base_model.NETWORKS:
         train = trainable and name != "vae"
-        network = parts[name].to(device).requires_grad_(train).eval()
-        if dtype != torch.float32:  # diffusers warns about any cast, also one that changes nothing
-            network.to(dtype)
+        # The base class' method, since diffusers' own warns at every cast of a network without exceptions to it.
+        nn.Module.to(parts[name], device, dtype)
+        parts[name].requires_grad_(train).eval()
     return Components(**parts, base=base, device=device, dtype=dtype)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
@@ -168,6 +169,7 @@ class Trainer:
         self.field = build_field(self.config, seed, device, self.init)
         self.generator = torch.Generator().manual_seed(seed)
         self.jitter = torch.Generator(device).manual_seed(seed + 1)
+        self.average = self._running_average()
         self.sampler = make_sampler(self.config.render, device)
         self.optimizer = torch.optim.Adam(
             self.field.parameters(), self.config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True
@@ -184,6 +186,16 @@ class Trainer:
         if views is None:
             return None
         return PhotoTargets(views, config, self.config.cameras, self.view_logits, fresh=self.init is None)
+
+    def _running_average(self) -> AveragedModel | None:
+        """The running average of the field, where that is wanted; buffers are those of the last step."""
+        decay = self.config.average_decay
+        return AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay > 0 else None
+
+    @property
+    def shown(self) -> Field:
+        """The field as it is looked at: the running average, or as the last step left it."""
+        return self.field if self.average is None else self.average.module
 
     @property
     def progress(self) -> float:
@@ -225,13 +237,14 @@ class Trainer:
     def _train_step(self) -> dict[str, Tensor | float]:
         """One optimiser step; returns the parts of its loss."""
         self._update_occupancy()
-        if self.photo_targets is not None and self.photo_targets.follow(self.field, self.progress):
-            self._look_for_density()
+        self._follow_photos()
         self._set_learning_rate()
         loss, figures = self._loss()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        if self.average is not None:
+            self.average.update_parameters(self.field)
         if self.photo_targets is not None:
             self.photo_targets.improve()
         self.step += 1
@@ -267,10 +280,18 @@ class Trainer:
         """Look where the field has density; a fresh field counts as occupied everywhere at first."""
         warm = self.init is not None or self.step >= OCCUPANCY_WARMUP
         if warm and self.step % self.config.render.occupancy_every == 0:
-            self._look_for_density()
+            self._look_for_density(self.field)
 
-    def _look_for_density(self) -> None:
-        self.field.occupancy.update(self.field.density, self.config.render.occupancy_threshold, self.generator)
+    def _follow_photos(self) -> None:
+        """Search the photos' cameras if it is time; that may turn the field."""
+        turned = 0.0 if self.photo_targets is None else self.photo_targets.follow(self.shown, self.progress)
+        if turned != 0:
+            if self.average is not None:
+                self.field.turn_by(turned)
+            self._look_for_density(self.field)
+
+    def _look_for_density(self, field: Field) -> None:
+        field.occupancy.update(field.density, self.config.render.occupancy_threshold, self.generator)
 
     def _loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The step's loss, and its parts for the log."""
@@ -347,7 +368,7 @@ class Trainer:
         if weights.distortion > 0:
             parts["distortion"] = (weights.distortion, losses.distortion(rays.samples, rays.weights))
         if weights.smoothness > 0:
-            parts["smoothness"] = (weights.smoothness, losses.smoothness(self.field, rays, self.generator))
+            parts["smoothness"] = (weights.smoothness, losses.smoothness(self.field, self.generator))
         return parts
 
     def _reconstruction(
@@ -372,19 +393,21 @@ class Trainer:
         if previous is None:
             return
         change = (self.previews.color - previous.color).abs().mean().item()
-        self.unchanged_checks = self.unchanged_checks + 1 if change < self.config.convergence_tolerance else 0
+        settled = self.photo_targets is None or self.photo_targets.complete
+        unchanged = settled and change < self.config.convergence_tolerance
+        self.unchanged_checks = self.unchanged_checks + 1 if unchanged else 0
         self._log_scalars(preview_change=change)
 
     def _preview(self) -> None:
         """Render, log and guard previews."""
-        self.previews = render_previews(self.field, self.config)
+        self.previews = render_previews(self.shown, self.config)
         self.context.log.image("previews", sheet(self.previews.color, columns=PREVIEW_VIEWS))
         _guard(self.previews)
 
     def _finish(self) -> RadianceField:
         """Final previews and metrics. The resumable state goes on success and stays after an interruption."""
         self._require_photo_overlap()
-        self._look_for_density()
+        self._look_for_density(self.shown)
         self._preview()
         log = self.context.log
         log.metrics(
@@ -398,11 +421,11 @@ class Trainer:
             peak_memory_mib=peak_memory_mib(self.context.device),
         )
         if self.photo_targets is not None:
-            self.photo_targets.report(self.field, log)
+            self.photo_targets.report(self.shown, log)
         if not self.interrupted:
             self.resume.clear()
         return RadianceField(
-            state=self.field.state(),
+            state=self.shown.state(),
             config=self.field.config.model_dump(),
             previews=self.previews.color.cpu(),
             steps=self.step + (self.init.steps if self.init is not None else 0),
@@ -437,6 +460,8 @@ class Trainer:
         }
         if self.context.device.type == "cuda":
             state["random"]["cuda"] = torch.cuda.get_rng_state(self.context.device)
+        if self.average is not None:
+            state["average"] = dict(self.average.state_dict())
         if self.previews is not None:
             state["previews"] = {name: getattr(self.previews, name) for name in ("color", "opacity", "depth")}
         if self.photo_targets is not None:
@@ -451,6 +476,8 @@ class Trainer:
         self.seconds_before = float(state["seconds"])
         self.context.log.restore(state["log"])
         self.field.load_state_dict(state["field"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         restore_optimizer(self.optimizer, state["optimizer"])
         random = state["random"]
         self.generator.set_state(random["generator"])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config import FieldConfig
-from dreambooth3d.nerf.encodings import DenseVolume, make_encoding
+from dreambooth3d.nerf.encodings import DenseVolume, hash_levels, make_encoding
 from dreambooth3d.nerf.occupancy import OccupancyGrid
 
 BALL_RADIUS = 1.0
@@ -55,8 +55,8 @@ class Field(nn.Module):
         config = self.config
         return config.blob_density * (1 - points.norm(dim=-1) / config.blob_radius).clamp(min=-1)
 
-    def _logits(self, points: Tensor) -> Tensor:
-        """(n, 4) logits of density and colour at points (n, 3)."""
+    def logits(self, points: Tensor) -> Tensor:
+        """(n, 4) logits of density and colour at points (n, 3) in world units."""
         inner = points @ self.turn
         if self.dense:
             return self.encoding(inner)
@@ -64,8 +64,8 @@ class Field(nn.Module):
         return torch.cat([logits[:, :1] + self._blob(points)[:, None], logits[:, 1:]], dim=-1)
 
     def _density_logits(self, points: Tensor) -> Tensor:
-        """(n,) density logits; cheaper than `_logits` on a dense volume."""
-        return self.encoding(points @ self.turn, channels=1)[:, 0] if self.dense else self._logits(points)[:, 0]
+        """(n,) density logits; cheaper than `logits` on a dense volume."""
+        return self.encoding(points @ self.turn, channels=1)[:, 0] if self.dense else self.logits(points)[:, 0]
 
     def _activate_density(self, logits: Tensor, points: Tensor) -> Tensor:
         """(n,) density of logits (n,) at points (n, 3): softplus, and nothing outside the unit ball."""
@@ -78,13 +78,19 @@ class Field(nn.Module):
 
     def density_and_color(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
-        logits = self._logits(points)
+        logits = self.logits(points)
         return self._activate_density(logits[:, 0], points), logits[:, 1:].sigmoid()
+
+    @property
+    def detail_size(self) -> float:
+        """Width in world units of a voxel, or of a cell of the finest level of a hash grid."""
+        cells = self.config.volume_resolution - 1 if self.dense else hash_levels(self.config)[-1][0]
+        return 2.0 / cells
 
     @property
     def normal_step(self) -> float:
         """Distance in world units over which normals are taken: a voxel, or a hundredth on a hash grid."""
-        return 2.0 / (self.config.volume_resolution - 1) if self.dense else HASH_NORMAL_STEP
+        return self.detail_size if self.dense else HASH_NORMAL_STEP
 
     def normals(self, points: Tensor) -> Tensor:
         """Unit normals (n, 3) at points (n, 3): against the gradient of density, differentiable in the parameters.

@@ -11,7 +11,7 @@ from dreambooth3d.nerf.rendering import RayRendering
 from dreambooth3d.nerf.sampling import BALL_RADIUS, Samples
 
 HUBER_DELTA = 0.1
-SMOOTHNESS_POINTS = 4096
+SMOOTHNESS_POINTS = 16384
 
 
 def sparsity(opacity: Tensor) -> Tensor:
@@ -80,23 +80,20 @@ def total_variation(volume: Tensor) -> Tensor:
     return sum(volume.diff(dim=axis).square().mean() for axis in (2, 3, 4))
 
 
-def normal_roughness(field: Field, rendering: RayRendering, generator: torch.Generator) -> Tensor:
-    """Mean squared difference of normals at visible samples and at random points one normal step beside them."""
-    samples, weights = rendering.samples.points, rendering.weights.detach()
-    if len(samples) == 0:
-        return weights.sum()
-    chosen = torch.randint(len(samples), (SMOOTHNESS_POINTS,), generator=generator).to(samples.device)
-    offset = torch.randn(len(chosen), 3, generator=generator).to(samples.device) * field.normal_step
-    points, share = samples[chosen], weights[chosen]
-    difference = (field.normals(points) - field.normals(points + offset)).square().sum(-1)
-    return (difference * share).sum() / share.sum().clamp(min=1e-6)
+def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
+    """An estimate of `total_variation` for a field that is no volume, from random cells of its finest detail."""
+    device = field.occupancy.density.device
+    corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
+    moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.detail_size
+    here, *beside = field.logits((corner[None] + moves[:, None]).view(-1, 3).to(device)).chunk(4)
+    return sum((there - here).square().mean() for there in beside)
 
 
-def smoothness(field: Field, rendering: RayRendering, generator: torch.Generator) -> Tensor:
-    """Total variation of a dense volume, or roughness of normals on a hash grid."""
+def smoothness(field: Field, generator: torch.Generator) -> Tensor:
+    """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
     if isinstance(field.encoding, DenseVolume):
         return total_variation(field.encoding.volume())
-    return normal_roughness(field, rendering, generator)
+    return sampled_variation(field, generator)
 
 
 def reconstruction(color: Tensor, opacity: Tensor, target: Tensor, background: Tensor) -> Tensor:

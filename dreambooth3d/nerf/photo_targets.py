@@ -50,7 +50,8 @@ class PhotoTargets:
         self.photos, self.config = photos, config
         self.fov_y_deg = sum(cameras.fov_y_deg) / 2
         self.matches: PhotoCameras | None = None
-        self.next_search, self.searches = config.start, 0
+        self.next_search: float | None = config.start
+        self.searches = 0
         self.view_logits = view_logits
         self.heading_deg = 0.0
         self._turns = torch.zeros(len(photos), dtype=torch.long)
@@ -111,10 +112,14 @@ class PhotoTargets:
         """Factor on the losses of the photos in use."""
         return self.config.anchor_weight if self.matches is None else 1.0
 
-    def follow(self, field: Field, progress: float) -> bool:
-        """Search the cameras if it is time at this position of the stage in [0, 1]; whether the field was turned."""
-        if progress < self.next_search:
-            return False
+    def follow(self, field: Field, progress: float) -> float:
+        """Search the cameras if it is time at this position of the stage in [0, 1].
+
+        Returns:
+            By how many degrees the field was turned for it, as in `Field.turn_by`.
+        """
+        if self.next_search is None or progress < self.next_search:
+            return 0.0
         self.settle()
         heading = 0.0
         start = self.cameras if self.used.any() else None
@@ -135,8 +140,10 @@ class PhotoTargets:
         )
         while self.next_search <= progress:
             self.next_search += self.config.search_every
+        if self.next_search > self.config.search_until + 1e-9:
+            self.next_search = None
         self._take(matches, self.searches + 1)
-        return heading != 0
+        return -heading
 
     def _take(self, matches: PhotoCameras, searches: int) -> None:
         """Use the photos whose cameras are surest, then all but one in turn, in the end all that were found.
@@ -147,12 +154,17 @@ class PhotoTargets:
         self.matches, self.searches, self.cameras = matches, searches, matches.cameras
         share = min(1.0, searches / self.config.searches_until_all)
         used = matches.surest(math.ceil(len(self.photos) * share))
-        if self.config.hold_out and share == 1.0 and self.next_search < 1.0 and used.sum() > 1:
+        if self.config.hold_out and share == 1.0 and self.next_search is not None and used.sum() > 1:
             turns = self._turns.masked_fill(~used, len(used) * searches)
             candidates = matches.margin.masked_fill(turns > turns.min(), float("inf"))
             used[candidates.argmin()] = False
             self._turns[candidates.argmin()] += 1
         self._use(used)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the cameras have been searched and all photos that were found are in use."""
+        return self.matches is not None and bool((self.used.cpu() == self.matches.found).all())
 
     @property
     def overlap(self) -> float | None:
@@ -192,7 +204,7 @@ class PhotoTargets:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`."""
-        self.next_search, self.heading_deg = float(state["next_search"]), float(state["heading_deg"])
+        self.next_search, self.heading_deg = state["next_search"], float(state["heading_deg"])
         cameras = Cameras(**state["cameras"])
         if "error" in state:
             parts: dict[str, Tensor] = {name: state[name] for name in ("error", "overlap", "margin")}

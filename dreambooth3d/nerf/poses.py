@@ -26,6 +26,9 @@ OVERHEAD_FROM_DEG = 45.0
 """A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
 LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
 DISTANCE_FACTORS = (0.94, 1.0, 1.06)
+SILHOUETTE_WEIGHT = 0.5
+"""Of the difference between opacity and mask, against that of colours: a young field's shape is truer than its paint,
+and where subject and background are alike the colours do not show the outline."""
 OUTLINE_QUANTILE = 0.995
 """Share of the subject's pixels that count as inside its outline; the rest may be specks."""
 MIN_OVERLAP = 0.5
@@ -41,7 +44,7 @@ class PhotoCameras:
 
     Attributes:
         cameras: the n cameras.
-        error: (n,) mean absolute colour difference over photo and render, per pixel of the photo's subject.
+        error: (n,) absolute difference of photo and render, in colour and outline, per pixel of the photo's subject.
         overlap: (n,) intersection over union of the subject's mask and the render's opacity.
         margin: (n,) by which share the best camera from quite another side is worse; small where sides look alike.
     """
@@ -163,7 +166,8 @@ class _Photos:
         for index, (image, background, mask) in enumerate(zip(self.images, self.background, self.masks, strict=True)):
             part = 0 if owner is None else index
             shown = color[part] + (1 - opacity[part])[:, None] * background
-            errors.append((shown - image).abs().mean(1).sum(dim=(1, 2)) / mask.sum().clamp(min=1))
+            difference = (shown - image).abs().mean(1) + SILHOUETTE_WEIGHT * (opacity[part] - mask).abs()
+            errors.append(difference.sum(dim=(1, 2)) / mask.sum().clamp(min=1))
             both, either = torch.minimum(opacity[part], mask), torch.maximum(opacity[part], mask)
             overlaps.append(both.sum(dim=(1, 2)) / either.sum(dim=(1, 2)).clamp(min=1e-6))
         return torch.stack(errors), torch.stack(overlaps)

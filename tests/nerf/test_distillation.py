@@ -224,7 +224,8 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
 
 
 def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = settings(steps=60, photos=InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3))
+    photos = InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3)
+    config = settings(steps=60, average_decay=0.9, photos=photos)
     whole = distil(BallGuidance(), config, 0, context(tmp_path / "whole"), photos=ball_photos(3))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
@@ -233,6 +234,30 @@ def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pyt
     resumed = distil(BallGuidance(), config, 0, context(tmp_path / "killed"), photos=ball_photos(3))
     for name, value in whole.state.items():
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
+
+
+def test_converges_only_once_all_photos_are_in_use(tmp_path: Path) -> None:
+    photos = InitPhotoTargetsConfig(weight=10.0, start=0.2, search_every=0.2, search_until=0.6, min_overlap=0.0)
+    config = settings(steps=50, photos=photos, check_every=5, convergence_patience=2, convergence_tolerance=1.0)
+    field = distil(BallGuidance(), config, 0, context(tmp_path / "with"), photos=ball_photos())
+    assert field.steps == 40, "the search at step 30 is the last one; the checks at 35 and 40 find no change"
+    assert field.record.metrics["converged"] == 1
+    without = distil(BallGuidance(), config, 0, context(tmp_path / "without"))
+    assert without.steps == 15, "the first check has nothing to compare with"
+
+
+def test_the_result_is_the_running_average_of_the_parameters(tmp_path: Path) -> None:
+    """Against a mean kept apart, of the parameters after each step."""
+    final_logits = []
+    for steps in (1, 2, 3):
+        config = settings(steps=steps, learning_rate=0.02, final_learning_rate=0.02)
+        final_logits.append(distil(BallGuidance(), config, 0, context(tmp_path / str(steps))).state)
+    averaged = settings(steps=3, learning_rate=0.02, final_learning_rate=0.02, average_decay=0.75)
+    state = distil(BallGuidance(), averaged, 0, context(tmp_path / "average")).state
+    for name in (name for name in state if name.startswith("encoding.")):
+        first, second, third = (step[name] for step in final_logits)
+        expected = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+        torch.testing.assert_close(state[name], expected, atol=1e-6, rtol=1e-5)
 
 
 def test_everything_switched_on_runs_on_a_hash_grid(tmp_path: Path) -> None:

@@ -174,7 +174,19 @@ def test_photos_are_left_out_in_turn_and_all_used_in_the_end(robot: Field) -> No
     for search in range(7):
         targets.follow(robot, search * 0.15 + 0.01)
         left_out += (~targets.used).nonzero()[:, 0].tolist()
+        assert targets.complete == (search == 6)
     assert sorted(left_out[:5]) == [0, 1, 2, 3, 4] and len(left_out) == 6, "the seventh search uses all"
+
+
+def test_cameras_are_not_searched_after_the_configured_end(robot: Field) -> None:
+    config = PhotoTargetsConfig(search_every=0.2, search_until=0.4, hold_out=True)
+    targets = PhotoTargets(photos(), config, CameraConfig())
+    for search in range(5):
+        targets.follow(robot, search * 0.2 + 0.01)
+    assert targets.searches == 3 and targets.complete
+    again = PhotoTargets(photos(), config, CameraConfig())
+    again.restore(targets.state())
+    assert again.follow(robot, 0.9) == 0 and again.searches == 3
 
 
 def test_the_most_frontal_photo_stands_for_the_front_until_the_first_search(robot: Field) -> None:
