@@ -69,7 +69,8 @@ def write_activation(script: Path, root: Path) -> None:
     text = _without_blocks(script.read_text())
     opening = "deactivate () {\n"
     text = text.replace(opening, opening + _withdraw_block(), 1).rstrip("\n") + "\n"
-    partial = script.with_suffix(".partial")
+    # Two clones may be set up at once in one environment.
+    partial = script.with_name(f"{script.name}.{os.getpid()}.partial")
     partial.write_text(text + _enter_block(script, root))
     partial.chmod(script.stat().st_mode)
     partial.replace(script)
