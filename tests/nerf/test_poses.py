@@ -150,6 +150,21 @@ def test_a_photo_of_something_else_is_not_found(robot: Field, usual: dict[str, f
     assert not find_cameras(robot, views, **usual).found.any()
 
 
+def test_outlines_decide_where_colours_say_nothing(robot: Field, usual: dict[str, float]) -> None:
+    """A grey subject before the same grey: by colours alone every camera would be as good as any other."""
+    grey = Field.from_state(robot.state(), robot.config.model_dump())
+    with torch.no_grad():
+        for level in grey.encoding.levels:
+            level[:, 1:] = 0
+    views = photos()
+    flat = torch.full_like(views.images, 0.5)
+    views = replace(views, images=flat, background=flat, off_front_deg=wrap_degrees(TRUE.azimuth_deg).abs())
+    result = find_cameras(grey, views, **usual)
+    assert result.overlap.mean() > 0.9
+    off = (wrap_degrees(result.cameras.azimuth_deg).abs() - wrap_degrees(TRUE.azimuth_deg).abs()).abs()
+    assert off.mean() < 12, "up to the side, which a robot's outline does not tell"
+
+
 def test_surest_are_the_least_ambiguous_of_those_found() -> None:
     overlap, margin = torch.tensor([0.9, 0.3, 0.9, 0.9, 0.9]), torch.tensor([1.0, 9.0, 3.0, 0.0, 2.0])
     result = PhotoCameras(TRUE, torch.zeros(5), overlap, margin)
