@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.cameras import Cameras
+from dreambooth3d.nerf.cameras import TURNTABLE_FOV_Y_DEG, Cameras
 from dreambooth3d.record import StepRecord
 from dreambooth3d.weights import WeightsRef
 
@@ -32,6 +32,10 @@ class BaseModelRef:
     variant: str | None = None
 
 
+POSE_FACTS = ("azimuth_deg", "elevation_deg", "distance")
+"""Columns of a photo's facts: its camera as silhouettes tell it, NaN where they do not."""
+
+
 @dataclass(frozen=True)
 class SubjectPhotos:
     """A checked photo set of one subject.
@@ -39,7 +43,8 @@ class SubjectPhotos:
     Attributes:
         images: tuple of (3, height, width) in [0, 1], upright, square-padded but never cropped.
         facts: one row per photo: file, width, height, bytes, sha256, blur, exposure, subject share, findings, and,
-            once a scorer has named them, view and off_front_deg.
+            once a scorer has named them, view and off_front_deg, and, once silhouettes have been compared, what
+            `POSE_FACTS` names.
         findings: warnings of the photo check, one sentence each.
         subject: name of the subject.
         identifier: rare token such as `sks`.
@@ -77,6 +82,14 @@ class SubjectPhotos:
     def off_front_deg(self) -> tuple[float, ...]:
         """Each photo's angle from the front in [0, 180] as a scorer estimates it, or nothing as for `views`."""
         return tuple(self.facts["off_front_deg"]) if "off_front_deg" in self.facts else ()
+
+    @property
+    def cameras(self) -> Cameras | None:
+        """Each photo's camera as silhouettes tell it, NaN where they do not; None where nobody has compared them."""
+        if not set(POSE_FACTS) <= set(self.facts):
+            return None
+        azimuth, elevation, distance = (torch.tensor(self.facts[name].tolist()) for name in POSE_FACTS)
+        return Cameras(azimuth, elevation, distance, torch.full_like(distance, TURNTABLE_FOV_Y_DEG))
 
     def resized(self, size: int) -> Tensor:
         """(n, 3, size, size): the photos, antialiased."""

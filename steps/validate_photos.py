@@ -12,6 +12,7 @@ from dreambooth3d.diffusion.base_model import local_folder
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.check import check_photos
+from dreambooth3d.photos.silhouettes import locate_photos
 from steps._sources import library
 from steps._support import step_session
 
@@ -20,12 +21,14 @@ from steps._support import step_session
 def validate_photos(
     config: PhotosConfig, data_md5: str, selector: str, selector_digest: str
 ) -> Annotated[SubjectPhotos, "photos"]:
-    """Read and check the photo set whose hash is `data_md5`, and let the selector name each photo's view.
+    """Read and check the photo set whose hash is `data_md5`, and let the selector name each photo's view and the silhouettes
+    tell its camera.
 
     Errors stop, warnings travel along.
     """
     with step_session("validate_photos", "cpu", config, data_md5, selector_digest) as session:
         photos = check_photos(config, data_md5, session.context)
         named = name_photo_views(photos, ClipScorer.load(local_folder(selector) or selector))
+        located = locate_photos(named)
         session.context.log.params(views=", ".join(named.views))
-        return session.finish(named)
+        return session.finish(located)

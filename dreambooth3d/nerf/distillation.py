@@ -284,10 +284,14 @@ class Trainer:
 
     def _follow_photos(self) -> None:
         """Search the photos' cameras if it is time; that may turn the field."""
-        turned = 0.0 if self.photo_targets is None else self.photo_targets.follow(self.shown, self.progress)
-        if turned != 0:
+        if self.photo_targets is not None:
+            self._turned(self.photo_targets.follow(self.shown, self.progress))
+
+    def _turned(self, angle_deg: float) -> None:
+        """The shown field was turned: turn the trained one if it is another, and look where density is now."""
+        if angle_deg != 0:
             if self.average is not None:
-                self.field.turn_by(turned)
+                self.field.turn_by(angle_deg)
             self._look_for_density(self.field)
 
     def _look_for_density(self, field: Field) -> None:
@@ -407,6 +411,8 @@ class Trainer:
     def _finish(self) -> RadianceField:
         """Final previews and metrics. The resumable state goes on success and stays after an interruption."""
         self._require_photo_overlap()
+        if self.photo_targets is not None:
+            self._turned(self.photo_targets.face_front(self.shown))
         self._look_for_density(self.shown)
         self._preview()
         log = self.context.log

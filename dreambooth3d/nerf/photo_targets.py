@@ -35,8 +35,9 @@ class PhotoTargets:
         cameras: the range of the training cameras, whose middle gives the photos' field of view
             and usual distance.
         view_logits: how a scorer sees views, by which the field's heading is corrected before each search; or None.
-        fresh: whether the field begins as a blob. Until the first search the most frontal photo then stands for a view
-            from the front, lest the field grows several.
+        fresh: whether the field begins as a blob. Photos whose cameras silhouettes tell are then used at once. Else,
+            until the first search, the most frontal photo stands for a view from the front, lest the field grows
+            several.
     """
 
     def __init__(
@@ -56,17 +57,25 @@ class PhotoTargets:
         self.heading_deg = 0.0
         self._turns = torch.zeros(len(photos), dtype=torch.long)
         self.distance = sum(cameras.distance) / 2
-        ahead = torch.zeros(len(photos))
-        self.cameras = orbit_cameras(ahead, ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
+        ahead = orbit_cameras(torch.zeros(len(photos)), ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
+        self.located = torch.zeros(len(photos), dtype=torch.bool)
+        self.cameras = ahead
+        if photos.cameras is not None:
+            self.located = ~photos.cameras.azimuth_deg.isnan()
+            self.cameras = ahead.map(lambda usual, told: torch.where(self.located, told, usual), photos.cameras)
         self._moves = torch.zeros(len(photos), 3, device=photos.images.device, requires_grad=True)
         self._optimizer = torch.optim.Adam([self._moves], config.camera_learning_rate, betas=CAMERA_BETAS)
-        anchored = fresh and config.anchor_weight > 0
-        self._use(self._anchor() if anchored else torch.zeros(len(photos), dtype=torch.bool))
+        self._use(self._first() if fresh else torch.zeros(len(photos), dtype=torch.bool))
 
-    def _anchor(self) -> Tensor:
-        """(n,) bool: the most frontal photo, if any shows the front and how frontal they are is known."""
+    def _first(self) -> Tensor:
+        """(n,) bool, what a blob starts from: the photos located by silhouettes, else the most frontal one.
+
+        None of them without an anchor's weight, if no photo shows the front, or if how frontal they are is unknown.
+        """
+        if self.located.any():
+            return self.located
         fronts = torch.tensor([word == "front" for word in self.photos.words], dtype=torch.bool)
-        if self.photos.off_front_deg is None or not fronts.any():
+        if self.config.anchor_weight == 0 or self.photos.off_front_deg is None or not fronts.any():
             return torch.zeros(len(self.photos), dtype=torch.bool)
         best = self.photos.off_front_deg.masked_fill(~fronts, float("inf")).argmin()
         return torch.arange(len(self.photos)) == best
@@ -110,7 +119,7 @@ class PhotoTargets:
     @property
     def weight(self) -> float:
         """Factor on the losses of the photos in use."""
-        return self.config.anchor_weight if self.matches is None else 1.0
+        return 1.0 if self.located.any() or self.matches is not None else self.config.anchor_weight
 
     def follow(self, field: Field, progress: float) -> float:
         """Search the cameras if it is time at this position of the stage in [0, 1].
@@ -120,22 +129,14 @@ class PhotoTargets:
         """
         if self.next_search is None or progress < self.next_search:
             return 0.0
-        self.settle()
-        heading = 0.0
-        start = self.cameras if self.used.any() else None
-        if self.view_logits is not None:
-            heading = front_azimuth(field, self.view_logits)
-            if heading != 0:
-                field.turn_by(-heading)
-                self.heading_deg += heading
-            start = start and replace(start, azimuth_deg=start.azimuth_deg - heading)
+        turned = self.face_front(field)
         matches = find_cameras(
             field,
             self.photos,
             radius=self.config.subject_radius,
             distance=self.distance,
             fov_y_deg=self.fov_y_deg,
-            start=start,
+            start=self.cameras if self.used.any() else None,
             kept=self.used,
         )
         while self.next_search <= progress:
@@ -143,6 +144,24 @@ class PhotoTargets:
         if self.next_search > self.config.search_until + 1e-9:
             self.next_search = None
         self._take(matches, self.searches + 1)
+        return turned
+
+    def face_front(self, field: Field) -> float:
+        """Turn the field, and the photos' cameras with it, to where a scorer sees its front.
+
+        Returns:
+            By how many degrees the field was turned, as in `Field.turn_by`; 0 without scorer.
+        """
+        self.settle()
+        if self.view_logits is None:
+            return 0.0
+        heading = front_azimuth(field, self.view_logits)
+        if heading != 0:
+            field.turn_by(-heading)
+            self.heading_deg += heading
+            self.cameras = _turned(self.cameras, -heading)
+            if self.photos.cameras is not None:
+                self.photos = replace(self.photos, cameras=_turned(self.photos.cameras, -heading))
         return -heading
 
     def _take(self, matches: PhotoCameras, searches: int) -> None:
@@ -153,9 +172,11 @@ class PhotoTargets:
         """
         self.matches, self.searches, self.cameras = matches, searches, matches.cameras
         share = min(1.0, searches / self.config.searches_until_all)
-        used = matches.surest(math.ceil(len(self.photos) * share))
-        if self.config.hold_out and share == 1.0 and self.next_search is not None and used.sum() > 1:
-            turns = self._turns.masked_fill(~used, len(used) * searches)
+        used = matches.surest(math.ceil(len(self.photos) * share)) | (self.located & matches.found)
+        open_ones = used & ~self.located
+        last = share < 1.0 or self.next_search is None
+        if self.config.hold_out and not last and open_ones.any() and used.sum() > 1:
+            turns = self._turns.masked_fill(~open_ones, len(used) * searches)
             candidates = matches.margin.masked_fill(turns > turns.min(), float("inf"))
             used[candidates.argmin()] = False
             self._turns[candidates.argmin()] += 1
@@ -205,6 +226,8 @@ class PhotoTargets:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`."""
         self.next_search, self.heading_deg = state["next_search"], float(state["heading_deg"])
+        if self.photos.cameras is not None:
+            self.photos = replace(self.photos, cameras=_turned(self.photos.cameras, -self.heading_deg))
         cameras = Cameras(**state["cameras"])
         if "error" in state:
             parts: dict[str, Tensor] = {name: state[name] for name in ("error", "overlap", "margin")}
@@ -214,3 +237,8 @@ class PhotoTargets:
         with torch.no_grad():
             self._moves.copy_(state["moves"])
         restore_optimizer(self._optimizer, state["optimizer"])
+
+
+def _turned(cameras: Cameras, angle_deg: float) -> Cameras:
+    """The cameras turned about z, counter-clockwise seen from above."""
+    return replace(cameras, azimuth_deg=cameras.azimuth_deg + angle_deg)

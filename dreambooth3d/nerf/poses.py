@@ -22,6 +22,8 @@ SPREAD_DEG = 15.0
 """Usual error of the estimated angle off the front; only what exceeds it is penalised."""
 MAX_OFF_DEG = 45.0
 PENALTY = 0.1
+ELSEWHERE = 1.25
+"""Factor on the error far from where silhouettes say that a photo was taken."""
 OVERHEAD_FROM_DEG = 45.0
 """A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
 LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
@@ -87,7 +89,7 @@ def find_cameras(
 
     Args:
         field: a first shape of the subject.
-        photos: n photos with masks, and with what a scorer makes of their views; their cameras are ignored.
+        photos: n photos with masks, what a scorer makes of their views, and their cameras as silhouettes tell them.
         radius: usual one of a subject around the origin, in world units.
         distance: usual one of a camera, in world units.
         fov_y_deg: vertical field of view in degrees of all cameras.
@@ -183,21 +185,31 @@ def _grid(distance: float, fov_y_deg: float) -> Cameras:
 
 
 def _penalty(grid: Cameras, photos: TargetViews) -> Tensor:
-    """(photos, cameras) factor on the error: 1 where a scorer estimates the photo's angle, infinite far from there.
+    """(photos, cameras) factor on the error: 1 near the estimated camera, infinite far from there.
 
-    Where sides look alike, the estimate decides; where they do not, the picture does. 1 throughout without estimate.
+    The estimate is that of silhouettes, or a scorer's of the angle off the front. Where sides look alike, it decides;
+    where they do not, the picture does. 1 throughout without estimate.
     """
-    azimuth, elevation = wrap_degrees(grid.azimuth_deg).abs(), grid.elevation_deg
+    azimuth, elevation = wrap_degrees(grid.azimuth_deg), grid.elevation_deg
     factor = torch.ones(len(photos), len(grid))
     if photos.off_front_deg is not None:
-        off = ((azimuth[None] - photos.off_front_deg[:, None]).abs() - SPREAD_DEG).clamp(min=0)
-        factor = (1 + PENALTY * (off / SPREAD_DEG).square()).masked_fill(off > MAX_OFF_DEG, float("inf"))
+        factor = _growing((azimuth.abs()[None] - photos.off_front_deg[:, None]).abs())
+    if photos.cameras is not None:
+        told = photos.cameras.azimuth_deg.to(azimuth.device)
+        near_told = torch.minimum(_growing(wrap_degrees(azimuth[None] - told[:, None]).abs()), ELSEWHERE * factor)
+        factor = torch.where(told[:, None].isnan(), factor, near_told)
     for index, word in enumerate(photos.words):
         if word == "overhead":
             factor[index] = torch.ones(len(grid)).masked_fill(elevation < OVERHEAD_FROM_DEG, float("inf"))
         else:
             factor[index, elevation >= ELEVATIONS_DEG[-1]] = float("inf")
     return factor
+
+
+def _growing(off_deg: Tensor) -> Tensor:
+    """Factor on the error of cameras so many degrees off an estimate."""
+    beyond = (off_deg - SPREAD_DEG).clamp(min=0) / SPREAD_DEG
+    return (1 + PENALTY * beyond.square()).masked_fill(beyond * SPREAD_DEG > MAX_OFF_DEG, float("inf"))
 
 
 def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:

@@ -35,7 +35,7 @@ class TargetViews:
 
     Attributes:
         images: (n, 3, height, width) in [0, 1].
-        cameras: the n cameras; None while they are unknown.
+        cameras: the n cameras, of photos as silhouettes tell them (NaN where they do not); None while they are unknown.
         background: (n, 3, height, width) the smooth background of each.
         masks: (n, height, width) of the subject, in [0, 1].
         trusted: (n,) whether each mask can be trusted, 1 or 0.
@@ -66,7 +66,7 @@ class TargetViews:
     def of_photos(photos: SubjectPhotos, size: int, device: torch.device) -> TargetViews | None:
         """The photos whose subject can be told from the background, `size` pixels wide, on a device; None if none."""
         off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
-        views = TargetViews.of(photos.resized(size).to(device))
+        views = TargetViews.of(photos.resized(size).to(device), photos.cameras)
         views = replace(views, words=photos.views, off_front_deg=off_front)
         return views.where(views.trusted > 0) if views.trusted.any() else None
 
@@ -75,7 +75,7 @@ class TargetViews:
         parts = {name: getattr(self, name)[chosen] for name in ("images", "background", "masks", "trusted")}
         words = tuple(word for word, kept in zip(self.words, chosen.tolist(), strict=False) if kept)
         off_front = None if self.off_front_deg is None else self.off_front_deg[chosen.cpu()]
-        cameras = self.cameras and self.cameras[chosen]
+        cameras = self.cameras and self.cameras[chosen.to(self.cameras.azimuth_deg.device)]
         return replace(self, cameras=cameras, words=words, off_front_deg=off_front, **parts)
 
     def __len__(self) -> int:
