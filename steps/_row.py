@@ -123,5 +123,3 @@ def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[Step
         "zenml.pipeline_run": run.name,
         "status": "interrupted" if interrupted else "completed",
     }
-
-

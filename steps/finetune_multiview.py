@@ -24,6 +24,4 @@ def finetune_multiview(
 ) -> Annotated[DreamBoothCheckpoint, "multiview"]:
     """Teach the partial checkpoint how the subject looks from all sides."""
     with step_session("finetune_multiview", device, checkpoint, pseudo, photos, config, seed) as session:
-        return session.finish(
-            dreambooth.finetune_multiview(checkpoint, pseudo, photos, config, seed, session.context)
-        )
+        return session.finish(dreambooth.finetune_multiview(checkpoint, pseudo, photos, config, seed, session.context))

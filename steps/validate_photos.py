@@ -21,8 +21,7 @@ from steps._support import step_session
 def validate_photos(
     config: PhotosConfig, data_md5: str, selector: str, selector_digest: str
 ) -> Annotated[SubjectPhotos, "photos"]:
-    """Read and check the photo set whose hash is `data_md5`, and let the selector name each photo's view and the silhouettes
-    tell its camera.
+    """Read and check the photo set whose hash is `data_md5`; the selector names each view, silhouettes tell cameras.
 
     Errors stop, warnings travel along.
     """

@@ -121,9 +121,7 @@ def _replace(partial: Path, final: Path) -> Path:
     return final
 
 
-def _log(
-    mesh: Mesh, frames: Tensor, folder: Path, encoder: str, config: ExportConfig, context: StepContext
-) -> None:
+def _log(mesh: Mesh, frames: Tensor, folder: Path, encoder: str, config: ExportConfig, context: StepContext) -> None:
     context.log.params(**config.model_dump(), film_encoder=encoder)
     sizes = {f"{name}_bytes": (folder / file).stat().st_size for name, file in (("glb", GLB), ("page", PAGE))}
     context.log.metrics(**mesh.facts(), **sizes)

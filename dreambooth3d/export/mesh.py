@@ -146,4 +146,3 @@ def to_glb(mesh: Mesh) -> bytes:
     )  # fmt: skip
     scene = trimesh.Scene({"asset": surface})
     return trimesh.exchange.gltf.export_glb(scene, include_normals=True)
-

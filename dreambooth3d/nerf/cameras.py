@@ -46,9 +46,7 @@ class Cameras:
         return self.azimuth_deg.shape[0]
 
     def __getitem__(self, index: slice | list[int] | Tensor) -> Cameras:
-        return Cameras(
-            self.azimuth_deg[index], self.elevation_deg[index], self.distance[index], self.fov_y_deg[index]
-        )
+        return Cameras(self.azimuth_deg[index], self.elevation_deg[index], self.distance[index], self.fov_y_deg[index])
 
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device."""

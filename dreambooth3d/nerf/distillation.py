@@ -299,9 +299,9 @@ class Trainer:
 
     def _loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The step's loss, and its parts for the log."""
-        cameras = random_cameras(
-            self.config.views_per_step, self.generator, **self.config.cameras.model_dump()
-        ).to(self.context.device)
+        cameras = random_cameras(self.config.views_per_step, self.generator, **self.config.cameras.model_dump()).to(
+            self.context.device
+        )
         rendering = self._render(cameras)
         guided = self.guidance(self._for_guidance(rendering.images), cameras, self.progress)
         figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}

@@ -133,9 +133,7 @@ class DenseVolume(nn.Module):
         """(1, 4, z, y, x) logits at the vertices of the grid over [-1, 1]^3: density, then colour."""
         total = self.levels[0]
         for level in list(self.levels)[1:]:
-            total = (
-                nn.functional.interpolate(total, size=level.shape[2:], mode="trilinear", align_corners=True) + level
-            )
+            total = nn.functional.interpolate(total, size=level.shape[2:], mode="trilinear", align_corners=True) + level
         return total * VOLUME_GAIN
 
     def add_density(self, logits_at: Callable[[Tensor], Tensor]) -> None:

@@ -29,9 +29,7 @@ class Field(nn.Module):
         occupancy_resolution: cells per side of the occupancy grid.
     """
 
-    def __init__(
-        self, config: FieldConfig, device: torch.device | str = "cpu", occupancy_resolution: int = 32
-    ) -> None:
+    def __init__(self, config: FieldConfig, device: torch.device | str = "cpu", occupancy_resolution: int = 32) -> None:
         super().__init__()
         self.config = config
         self.encoding = make_encoding(config, device)

@@ -45,7 +45,7 @@ def front_azimuth(field: Field, view_logits: ViewLogits) -> float:
 
 
 def mirror_axis(logits: Tensor) -> float:
-    """Axis in degrees, in [-45, 45], about which curves of logits (curves, n, words) over n azimuths from 0 are mirrored.
+    """Axis in degrees, in [-45, 45], about which curves of logits (curves, n, words) over all n azimuths are mirrored.
 
     The correlation of a curve f with its mirror image about h, the sum of f(h + a) f(h - a), is that of the squares of
     its Fourier coefficients times exp(2 i k h).

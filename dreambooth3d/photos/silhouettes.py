@@ -139,7 +139,7 @@ def _fixed() -> torch.Generator:
 
 
 def _starts(off_front_deg: Tensor, generator: torch.Generator) -> Tensor:
-    """(3, starts, n) azimuth, elevation and logarithm of the distance: all sides, scattered, as often as there are starts.
+    """(3, starts, n) azimuth, elevation and logarithm of the distance: all choices of sides, scattered.
 
     Photos from the very front and the very back move through 0 and 180 degrees by themselves.
     """
@@ -245,7 +245,7 @@ class _Problem:
     def errors(
         self, state: Tensor, pixels: Tensor, points: int, shift: float = 0.0, colored: bool = False
     ) -> tuple[Tensor, Tensor]:
-        """(starts, n) miss in halves of the frame, and difference in colour (0 unless `colored`), of pixels (n, p, 2)."""
+        """(starts, n) miss in halves of the frame, and difference in colour (0 unless asked), at pixels (n, p, 2)."""
         starts, count = state.shape[1:]
         azimuth, elevation, log_distance = (values.flatten() for values in state)
         cameras = Cameras(azimuth, elevation, log_distance.exp(), torch.full_like(azimuth, TURNTABLE_FOV_Y_DEG))
@@ -279,7 +279,10 @@ class _Problem:
     def _color_difference(self, pixels: Tensor, inside: Tensor, others: list[Tensor], axes: Tensor) -> Tensor:
         """(starts, n) difference in colour to the photos that see the first point inside from nearly the same side."""
         own = torch.stack(
-            [_sample(self.colors[index], pixels[index] * pixels.new_tensor([1.0, -1.0])) for index in range(len(pixels))]
+            [
+                _sample(self.colors[index], pixels[index] * pixels.new_tensor([1.0, -1.0]))
+                for index in range(len(pixels))
+            ]
         )
         reached = inside > INSIDE
         first = reached.float().argmax(dim=-1)[..., None, None].expand(*inside.shape[:-1], 1, 2)

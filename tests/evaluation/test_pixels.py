@@ -87,9 +87,7 @@ def gaussian_ssim(a: np.ndarray, b: np.ndarray) -> float:
             mp, mq = (window * p).sum(), (window * q).sum()
             vp, vq = (window * p * p).sum() - mp**2, (window * q * q).sum() - mq**2
             cov = (window * p * q).sum() - mp * mq
-            values.append(
-                (2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4))
-            )
+            values.append((2 * mp * mq + 1e-4) * (2 * cov + 9e-4) / ((mp**2 + mq**2 + 1e-4) * (vp + vq + 9e-4)))
     return float(np.mean(values))
 
 

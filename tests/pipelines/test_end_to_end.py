@@ -27,7 +27,7 @@ STEPS = (
     "export_asset",
 )
 # Notes who opens files of the judge; Python imports this by itself.
-WATCH_THE_JUDGE = '''
+WATCH_THE_JUDGE = """
 import sys
 def watch(event, arguments):
     if event == "open" and "models/judge" in str(arguments[0]):
@@ -39,7 +39,7 @@ def watch(event, arguments):
         with open("{log}", "a") as log:
             log.write((ours[0] if ours else "unknown") + chr(10))
 sys.addaudithook(watch)
-'''
+"""
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,7 @@ def load_vae(models: Path, device: torch.device) -> AutoencoderKL:
     return vae.to(device).eval().requires_grad_(False)
 
 
-def save_base_model(
-    vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, models: Path
-) -> None:
+def save_base_model(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, models: Path) -> None:
     """Write the complete folder that `StableDiffusionPipeline.from_pretrained` loads."""
     pipeline = StableDiffusionPipeline(
         vae=vae,
