@@ -104,9 +104,7 @@ def strict_pipeline(experiment: str) -> Callable[[Callable[..., None]], StrictPi
     tracker = {"experiment_name": experiment, "nested": False}
 
     def decorate(function: Callable[..., None]) -> StrictPipeline:
-        pipeline = StrictPipeline(
-            name=function.__name__, entrypoint=function, settings={"experiment_tracker": tracker}
-        )
+        pipeline = StrictPipeline(name=function.__name__, entrypoint=function, settings={"experiment_tracker": tracker})
         pipeline.__doc__ = function.__doc__
         return pipeline
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from skimage.color import rgb2lab
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
@@ -21,12 +22,16 @@ class Views:
     Attributes:
         images: (n, 3, h, w) in [0, 1].
         masks: (n, h, w) opacity in [0, 1].
+        depths: (n, h, w) distance along the ray in world units, which counts where the subject is; None if unknown.
     """
 
     images: Tensor
     masks: Tensor
+    depths: Tensor | None = None
 
     def __post_init__(self) -> None:
+        if self.depths is not None and self.depths.shape != self.masks.shape:
+            raise ValueError(f"depths {tuple(self.depths.shape)} and masks {tuple(self.masks.shape)} do not belong")
         if self.images.shape[0] != self.masks.shape[0] or self.images.shape[-2:] != self.masks.shape[-2:]:
             raise ValueError(f"images {tuple(self.images.shape)} and masks {tuple(self.masks.shape)} do not belong")
 
@@ -34,7 +39,7 @@ class Views:
         return self.images.shape[0]
 
     def __getitem__(self, index: slice | list[int]) -> Views:
-        return Views(self.images[index], self.masks[index])
+        return Views(self.images[index], self.masks[index], None if self.depths is None else self.depths[index])
 
     @property
     def foreground(self) -> Tensor:
@@ -80,12 +85,57 @@ def mask_iou(views: Views, truth: Views) -> Tensor:
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
+def depth_error(views: Views, truth: Views) -> Tensor:
+    """(n,) mean absolute difference in depth in world units, over the pixels in both masks; NaN where there are none.
+
+    Raises:
+        ValueError: the depths of either are unknown.
+    """
+    if views.depths is None or truth.depths is None:
+        raise ValueError("depth_error needs the depths of views and truth")
+    return _mean_over_both((views.depths - truth.depths).abs(), views, truth)
+
+
+def color_error(views: Views, truth: Views) -> Tensor:
+    """(n,) mean colour difference (CIE 1976 delta E), over the pixels in both masks; NaN where there are none."""
+    return _mean_over_both((_lab(views.images) - _lab(truth.images)).norm(dim=1), views, truth)
+
+
+def chroma_excess(views: Views, truth: Views) -> Tensor:
+    """(n,) mean CIELAB chroma beyond that of the truth, over the pixels in both masks; NaN where there are none.
+
+    Positive where colours are over-saturated, as score distillation with a large guidance scale makes them.
+    """
+    chroma, true_chroma = (_lab(each.images)[:, 1:].norm(dim=1) for each in (views, truth))
+    return _mean_over_both(chroma - true_chroma, views, truth)
+
+
+def _lab(images: Tensor) -> Tensor:
+    """CIELAB (D65) of sRGB images (n, 3, h, w)."""
+    return torch.from_numpy(rgb2lab(images.double().numpy(), channel_axis=1)).float()
+
+
+def _mean_over_both(values: Tensor, views: Views, truth: Views) -> Tensor:
+    """(n,) mean of values (n, h, w) over the pixels in both masks; NaN where there are none."""
+    both = (views.foreground & truth.foreground).flatten(1)
+    return torch.where(both, values.flatten(1), torch.nan).nanmean(dim=1)
+
+
 def pixel_metrics(views: Views, truth: Views) -> dict[str, Tensor]:
-    """All pixel metrics by name, each (n,)."""
-    return {name: metric(views, truth) for name, metric in PIXEL_METRICS.items()}
+    """All pixel metrics by name, each (n,); without that of depth where depths are unknown."""
+    known = views.depths is not None and truth.depths is not None
+    return {name: metric(views, truth) for name, metric in PIXEL_METRICS.items() if known or name != "depth_error"}
 
 
-PIXEL_METRICS = {"psnr": psnr, "psnr_fg": psnr_fg, "ssim": ssim, "mask_iou": mask_iou}
+PIXEL_METRICS = {
+    "psnr": psnr,
+    "psnr_fg": psnr_fg,
+    "ssim": ssim,
+    "mask_iou": mask_iou,
+    "depth_error": depth_error,
+    "color_error": color_error,
+    "chroma_excess": chroma_excess,
+}
 
 
 def blank_baseline(truth: Views) -> Views:

@@ -39,6 +39,10 @@ DEFINITIONS = {
     "psnr_fg": "As psnr, over the pixels that either mask (opacity above one half) covers.",
     "ssim": "Mean structural similarity of the 36 turntable views to the true ones, whole frame.",
     "mask_iou": "Mean intersection over union of the 36 masks (opacity above one half) with the true ones.",
+    "depth_error": "Mean absolute difference in depth along the ray, in world units, over the pixels in both masks of "
+    "the 36 turntable views.",
+    "color_error": "Mean colour difference (CIE 1976 delta E) over the pixels in both masks of the 36 turntable views.",
+    "chroma_excess": "Mean CIELAB chroma beyond that of the truth, over the same pixels; positive if over-saturated.",
 }
 
 PREFIXES = {
@@ -149,7 +153,10 @@ def _field_renderer(config: EvaluateConfig, context: StepContext) -> RenderViews
             field, cameras, size=config.size, samples_per_ray=config.samples_per_ray, background="white",
             device=context.device,
         )  # fmt: skip
-        return Views(rendering.color.detach().float().cpu().clamp(0, 1), rendering.opacity.detach().float().cpu())
+        color, opacity, depth = (
+            values.detach().float().cpu() for values in (rendering.color, rendering.opacity, rendering.depth)
+        )
+        return Views(color.clamp(0, 1), opacity, depth)
 
     return render_views
 
@@ -181,7 +188,7 @@ def _score_asset(
     metrics, table = _judge_asset(name, views, reference, photos, judge, cameras)
     if reference.truth is not None:
         pixels = pixel_metrics(views[:TURNTABLE_FRAMES], reference.truth[:TURNTABLE_FRAMES])
-        metrics |= {key: value.nanmean().item() for key, value in pixels.items()}
+        metrics |= _means(pixels)
         table = table.assign(**{key: value.tolist() for key, value in pixels.items()})
     return metrics, table
 
@@ -241,10 +248,15 @@ def _view_table(name: str, columns: dict[str, Tensor], verdict: ViewVerdict) -> 
 def _baseline_metrics(truth: Views) -> dict[str, float]:
     """Pixel metrics of the three baselines over the turntable."""
     return {
-        f"baseline_{name}/{key}": value.nanmean().item()
+        f"baseline_{name}/{key}": value
         for name, baseline in BASELINES.items()
-        for key, value in pixel_metrics(baseline(truth), truth).items()
+        for key, value in _means(pixel_metrics(baseline(truth), truth)).items()
     }
+
+
+def _means(values: dict[str, Tensor]) -> dict[str, float]:
+    """Mean over the views where a metric is defined, of those that are defined anywhere."""
+    return {name: each.nanmean().item() for name, each in values.items() if not each.isnan().all()}
 
 
 def _janus_excess(values: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:

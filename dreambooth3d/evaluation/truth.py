@@ -23,7 +23,7 @@ def true_views(truth: GroundTruth, cameras: Cameras, size: int) -> Views:
     from dreambooth3d.toybox.render import render_views
 
     render = render_views(_recipe(truth), cameras.to("cpu"), size=size, supersample=_SUPERSAMPLE)
-    return Views(render.image.float(), render.mask.float())
+    return Views(render.image.float(), render.mask.float(), render.depth.float())
 
 
 def true_caption(truth: GroundTruth) -> str:

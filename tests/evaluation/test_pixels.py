@@ -12,6 +12,9 @@ from skimage.metrics import peak_signal_noise_ratio
 from dreambooth3d.evaluation.pixels import (
     Views,
     blank_baseline,
+    chroma_excess,
+    color_error,
+    depth_error,
     mask_iou,
     mean_baseline,
     pixel_metrics,
@@ -76,6 +79,43 @@ def test_mask_iou_of_shifted_squares():
     assert mask_iou(Views(image, a), Views(image, b)).item() == pytest.approx(8 / 24)
 
 
+def halves(left: float, right: float, size: int = 16) -> torch.Tensor:
+    """(1, size, size) with one value in the left half and one in the right."""
+    return torch.cat([torch.full((1, size, size // 2), left), torch.full((1, size, size // 2), right)], dim=-1)
+
+
+def test_depth_error_counts_only_where_both_masks_are():
+    image, ones = torch.ones(1, 3, 16, 16), torch.ones(1, 16, 16)
+    views = Views(image, halves(1, 1), halves(2.5, 9.0))
+    truth = Views(image, halves(1, 0), 2.1 * ones)
+    assert depth_error(views, truth).item() == pytest.approx(0.4)
+    assert depth_error(views, Views(image, 0 * ones, ones)).isnan().all()
+    assert "depth_error" in pixel_metrics(views, truth) and "depth_error" not in pixel_metrics(
+        views, Views(image, ones)
+    )
+    with pytest.raises(ValueError, match="needs the depths"):
+        depth_error(views, Views(image, ones))
+    with pytest.raises(ValueError, match="do not belong"):
+        Views(image, ones, torch.ones(1, 4, 4))
+    assert views[:1].depths is not None
+
+
+def test_colour_error_of_known_pairs():
+    """sRGB white is L 100, black L 0; red is (53.24, 80.09, 67.20) in CIELAB under D65 (Lindbloom)."""
+    mask = torch.ones(1, 16, 16)
+
+    def plain(color: tuple[float, float, float]) -> Views:
+        return Views(torch.tensor(color).view(1, 3, 1, 1).expand(1, 3, 16, 16), mask)
+
+    black, white, red = plain((0.0, 0.0, 0.0)), plain((1.0, 1.0, 1.0)), plain((1.0, 0.0, 0.0))
+    assert color_error(black, white).item() == pytest.approx(100, abs=0.05)
+    assert color_error(red, black).item() == pytest.approx(math.hypot(53.24, 80.09, 67.20), abs=0.1)
+    assert chroma_excess(red, black).item() == pytest.approx(math.hypot(80.09, 67.20), abs=0.1)
+    assert chroma_excess(black, red) == -chroma_excess(red, black)
+    half = Views(torch.cat([red.images[..., :8], white.images[..., 8:]], dim=-1), halves(1, 0))
+    assert color_error(half, red).item() == 0, "what only one of them covers does not count"
+
+
 def gaussian_ssim(a: np.ndarray, b: np.ndarray) -> float:
     """SSIM of one channel as Wang et al. define it, by explicit 11x11 windows."""
     axis = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)
@@ -100,7 +140,8 @@ def test_ssim_equals_the_definition():
 def test_perfect_views_get_the_best_of_everything():
     truth = random_views(6)
     values = {name: value.mean().item() for name, value in pixel_metrics(truth, truth).items()}
-    assert values == pytest.approx({"psnr": 100, "psnr_fg": 100, "ssim": 1, "mask_iou": 1}, abs=1e-4)
+    best = {"psnr": 100, "psnr_fg": 100, "ssim": 1, "mask_iou": 1, "color_error": 0, "chroma_excess": 0}
+    assert values == pytest.approx(best, abs=1e-4)
 
 
 def test_baselines():
