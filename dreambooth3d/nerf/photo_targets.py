@@ -167,16 +167,16 @@ class PhotoTargets:
     def _take(self, matches: PhotoCameras, searches: int) -> None:
         """Use the photos whose cameras are surest, then all but one in turn, in the end all that were found.
 
-        A photo in a wrong place teaches the field to look so, and would be found there again; one that was not used is
-        compared with what the others have taught.
+        Those located by silhouettes always take part. A photo in a wrong place teaches the field to look so, and would
+        be found there again; one that was not used is compared with what the others have taught.
         """
         self.matches, self.searches, self.cameras = matches, searches, matches.cameras
         share = min(1.0, searches / self.config.searches_until_all)
         used = matches.surest(math.ceil(len(self.photos) * share)) | (self.located & matches.found)
-        open_ones = used & ~self.located
-        last = share < 1.0 or self.next_search is None
-        if self.config.hold_out and not last and open_ones.any() and used.sum() > 1:
-            turns = self._turns.masked_fill(~open_ones, len(used) * searches)
+        doubtful = used & ~self.located
+        in_turn = self.config.hold_out and share == 1.0 and self.next_search is not None
+        if in_turn and doubtful.any() and used.sum() > 1:
+            turns = self._turns.masked_fill(~doubtful, len(used) * searches)
             candidates = matches.margin.masked_fill(turns > turns.min(), float("inf"))
             used[candidates.argmin()] = False
             self._turns[candidates.argmin()] += 1
