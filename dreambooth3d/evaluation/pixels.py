@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -45,6 +46,11 @@ class Views:
     def foreground(self) -> Tensor:
         """(n, h, w) bool: where the subject covers more than half of a pixel."""
         return self.masks > MASK_THRESHOLD
+
+    @cached_property
+    def lab(self) -> Tensor:
+        """(n, 3, h, w) the images in CIELAB (D65)."""
+        return torch.from_numpy(rgb2lab(self.images.double().numpy(), channel_axis=1)).float()
 
 
 def _decibels(squared_error: Tensor) -> Tensor:
@@ -98,7 +104,7 @@ def depth_error(views: Views, truth: Views) -> Tensor:
 
 def color_error(views: Views, truth: Views) -> Tensor:
     """(n,) mean colour difference (CIE 1976 delta E), over the pixels in both masks; NaN where there are none."""
-    return _mean_over_both((_lab(views.images) - _lab(truth.images)).norm(dim=1), views, truth)
+    return _mean_over_both((views.lab - truth.lab).norm(dim=1), views, truth)
 
 
 def chroma_excess(views: Views, truth: Views) -> Tensor:
@@ -106,13 +112,8 @@ def chroma_excess(views: Views, truth: Views) -> Tensor:
 
     Positive where colours are over-saturated, as score distillation with a large guidance scale makes them.
     """
-    chroma, true_chroma = (_lab(each.images)[:, 1:].norm(dim=1) for each in (views, truth))
+    chroma, true_chroma = (each.lab[:, 1:].norm(dim=1) for each in (views, truth))
     return _mean_over_both(chroma - true_chroma, views, truth)
-
-
-def _lab(images: Tensor) -> Tensor:
-    """CIELAB (D65) of sRGB images (n, 3, h, w)."""
-    return torch.from_numpy(rgb2lab(images.double().numpy(), channel_axis=1)).float()
 
 
 def _mean_over_both(values: Tensor, views: Views, truth: Views) -> Tensor:
