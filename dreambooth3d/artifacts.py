@@ -158,9 +158,11 @@ class GroundTruth:
 
     Attributes:
         recipe: plain values, as in `ground_truth.yaml`; empty where no truth is known.
+        photo_azimuths_deg: from where the photos were taken, 0 is the front; empty where that is unknown.
     """
 
     recipe: Mapping[str, object]
+    photo_azimuths_deg: tuple[float, ...] = ()
 
     @property
     def known(self) -> bool:

@@ -110,7 +110,7 @@ def _(value: CheckpointChoice) -> str:
 
 @content_hash.register
 def _(value: GroundTruth) -> str:
-    return _all(dict(value.recipe))
+    return _all(dict(value.recipe), list(value.photo_azimuths_deg))
 
 
 @content_hash.register

@@ -35,12 +35,14 @@ class GroundTruthMaterializer(FolderMaterializer):
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (GroundTruth,)
 
     def write(self, data: GroundTruth, folder: Path) -> None:
-        """Store the recipe."""
-        write_json(dict(data.recipe), folder / "ground_truth.json")
+        """Store the recipe and where the photos were taken."""
+        values = {"recipe": dict(data.recipe), "photo_azimuths_deg": list(data.photo_azimuths_deg)}
+        write_json(values, folder / "ground_truth.json")
 
     def read(self, folder: Path, record: StepRecord | None) -> GroundTruth:
         """Inverse of `write`."""
-        return GroundTruth(read_json(folder / "ground_truth.json"))
+        values = read_json(folder / "ground_truth.json")
+        return GroundTruth(values["recipe"], tuple(values["photo_azimuths_deg"]))
 
     def figures(self, data: GroundTruth) -> dict[str, Any]:
         """Whether the truth is known."""

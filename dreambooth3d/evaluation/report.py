@@ -12,14 +12,16 @@ from torch import Tensor
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
 from dreambooth3d.config import EvaluateConfig
 from dreambooth3d.context import StepContext
+from dreambooth3d.evaluation.alignment import fit_alignment
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.distractors import competing_captions
 from dreambooth3d.evaluation.figures import labelled_rows
-from dreambooth3d.evaluation.pixels import BASELINES, Views, pixel_metrics
+from dreambooth3d.evaluation.pixels import BASELINES, PIXEL_METRICS, Views, pixel_metrics
 from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
 from dreambooth3d.evaluation.views import ViewVerdict, judge_views, judged_cameras
-from dreambooth3d.nerf.cameras import TURNTABLE_FRAMES, VIEW_WORDS, Cameras, turntable_cameras
+from dreambooth3d.nerf.cameras import TURNTABLE_FRAMES, VIEW_WORDS, Cameras, turntable_cameras, wrap_degrees
 
+NEAR_PHOTO_DEG = 20.0
 COMPARED_FRAMES = (0, 4, 9, 13, 18, 22, 27, 31)
 REFINED, COARSE, TRUTH = "refined", "coarse", "truth"
 
@@ -43,10 +45,16 @@ DEFINITIONS = {
     "the 36 turntable views.",
     "color_error": "Mean colour difference (CIE 1976 delta E) over the pixels in both masks of the 36 turntable views.",
     "chroma_excess": "Mean CIELAB chroma beyond that of the truth, over the same pixels; positive if over-saturated.",
+    "rotation_deg": "By how many degrees the asset is turned for the aligned metrics, counter-clockwise from above.",
+    "scale": "By which factor it is scaled for them.",
 }
 
 PREFIXES = {
     "coarse/": "The first radiance field, before its refinement.",
+    "near/": "Over the turntable views at most 20 degrees of azimuth from a photo.",
+    "far/": "Over the turntable views more than 20 degrees of azimuth from every photo.",
+    "aligned/": "After a rotation about z and a scaling of the asset that fit it best to the truth on views from 40 "
+    "degrees above, which no pixel metric is computed on.",
     "truth/": "True renders in place of the asset's: what a perfect asset would score.",
     "baseline_blank/": "White frames with empty masks.",
     "baseline_mean/": "The mean of the 36 true views in place of each, its mask where the mean true mask exceeds one "
@@ -116,11 +124,15 @@ def evaluate(
     for name, views in renders.items():
         values, table = _score_asset(name, views, reference, photos, judge, cameras)
         values |= _janus_excess(values, metrics)
+        if name == REFINED and reference.truth is not None:
+            values |= _by_photo_distance(table, truth)
+            values |= _aligned_metrics(lambda where: render_views(asset, where), views, reference.truth, cameras)
         metrics |= {f"{'' if name == REFINED else f'{name}/'}{key}": value for key, value in values.items()}
         tables.append(table)
     comparison = comparison_sheet(photos, reference.truth, renders)
     _log(metrics, comparison, reference, config, context)
-    definitions = {name: text for name, text in DEFINITIONS.items() if name in metrics} | _used_prefixes(metrics)
+    names = {name.rpartition("/")[2] for name in metrics}
+    definitions = {name: text for name, text in DEFINITIONS.items() if name in names} | _used_prefixes(metrics)
     table = pd.concat(tables, ignore_index=True)
     return EvaluationReport(metrics, definitions, table, comparison, context.log.record())
 
@@ -257,6 +269,31 @@ def _baseline_metrics(truth: Views) -> dict[str, float]:
 def _means(values: dict[str, Tensor]) -> dict[str, float]:
     """Mean over the views where a metric is defined, of those that are defined anywhere."""
     return {name: each.nanmean().item() for name, each in values.items() if not each.isnan().all()}
+
+
+def _by_photo_distance(table: pd.DataFrame, truth: GroundTruth) -> dict[str, float]:
+    """Means of the pixel metrics over the views near a photo, and over those far from all."""
+    if not truth.photo_azimuths_deg:
+        return {}
+    apart = torch.tensor(table["azimuth_deg"].tolist())[:, None] - torch.tensor(truth.photo_azimuths_deg)
+    near = wrap_degrees(apart).abs().min(dim=1).values <= NEAR_PHOTO_DEG
+    measured = [name for name in PIXEL_METRICS if name in table]
+    return {
+        f"{where}/{name}": value
+        for where, chosen in (("near", near), ("far", ~near))
+        for name, value in _means({name: torch.tensor(table[name].tolist())[chosen] for name in measured}).items()
+    }
+
+
+def _aligned_metrics(
+    render: Callable[[Cameras], Views], views: Views, truth: Views, cameras: Cameras
+) -> dict[str, float]:
+    """Pixel metrics over the turntable of the asset after the alignment that was fitted on the upper ring."""
+    ring, turntable = slice(TURNTABLE_FRAMES, None), slice(TURNTABLE_FRAMES)
+    alignment = fit_alignment(render, views[ring], truth[ring], cameras[ring])
+    aligned = _means(pixel_metrics(alignment.views(render, cameras[turntable]), truth[turntable]))
+    aligned |= {"rotation_deg": alignment.azimuth_deg, "scale": alignment.scale}
+    return {f"aligned/{name}": value for name, value in aligned.items()}
 
 
 def _janus_excess(values: dict[str, float], metrics: dict[str, float]) -> dict[str, float]:

@@ -28,6 +28,8 @@ from dreambooth3d.photos.tracking import (
 )
 
 GROUND_TRUTH_FILE = "ground_truth.yaml"
+PHOTO_AZIMUTHS = "photo_azimuths_deg"
+"""Key in that file beside the recipe's own."""
 UNTRACKED = "untracked:"
 
 
@@ -84,10 +86,10 @@ def content_digest(folder: Path) -> str:
 
 
 def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
-    """The recipe in `ground_truth.yaml` beside the photos; empty where there is none. For `evaluate` only.
+    """What `ground_truth.yaml` beside the photos says; empty where there is none. For `evaluate` only.
 
     Raises:
-        DatasetError: the file is there, but is not a YAML mapping.
+        DatasetError: the file is there, but is not a YAML mapping, or its photo azimuths are not numbers.
     """
     path = photo_folder(config, root) / GROUND_TRUTH_FILE
     if not path.is_file():
@@ -100,4 +102,7 @@ def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
         raise DatasetError(
             f"{shown_path(path)}: is not a YAML mapping. Run `dvc pull --force` to restore it, or remove it."
         )
-    return GroundTruth(recipe=recipe)
+    azimuths = recipe.pop(PHOTO_AZIMUTHS, [])
+    if not isinstance(azimuths, list) or not all(isinstance(angle, int | float) for angle in azimuths):
+        raise DatasetError(f"{shown_path(path)}: {PHOTO_AZIMUTHS} is not a list of numbers. Correct or remove it.")
+    return GroundTruth(recipe=recipe, photo_azimuths_deg=tuple(map(float, azimuths)))

@@ -11,7 +11,7 @@ import yaml
 
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import to_pil
-from dreambooth3d.nerf.cameras import Cameras
+from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
 from dreambooth3d.toybox.backgrounds import paint_backgrounds, random_backgrounds
 from dreambooth3d.toybox.captions import caption
 from dreambooth3d.toybox.recipes import HELD_OUT_SEEDS, Recipe
@@ -78,6 +78,11 @@ def photo_cameras(name: str) -> Cameras:
     return Cameras(*torch.tensor(rows).unbind(-1))
 
 
+def photo_azimuths_deg(name: str) -> list[float]:
+    """From where the five photos are taken, in [-180, 180)."""
+    return wrap_degrees(photo_cameras(name).azimuth_deg).tolist()
+
+
 def casual_photos(name: str, size: int) -> torch.Tensor:
     """(5, 3, size, size) photos in [0, 1]: different sides, distances, backgrounds and exposures."""
     random = Random(zlib.crc32(f"{name} photos".encode()))
@@ -107,6 +112,7 @@ def write_subject(name: str, folder: Path | str) -> Path:
         to_pil(photo).save(target / f"{index:02d}.jpg", quality=92, subsampling=0)
     subject = {"class_noun": recipe.class_noun, "identifier": IDENTIFIER, "description": caption(recipe)}
     (target / "subject.yaml").write_text(yaml.safe_dump(subject, sort_keys=False))
-    truth = "# What this toybox subject really is; only the evaluate step reads it.\n"
-    (target / "ground_truth.yaml").write_text(truth + yaml.safe_dump(recipe.to_dict(), sort_keys=False))
+    truth = recipe.to_dict() | {"photo_azimuths_deg": [round(angle, 1) for angle in photo_azimuths_deg(name)]}
+    comment = "# What this toybox subject really is; only the evaluate step reads it.\n"
+    (target / "ground_truth.yaml").write_text(comment + yaml.safe_dump(truth, sort_keys=False))
     return target

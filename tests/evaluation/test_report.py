@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
@@ -21,7 +22,7 @@ from tests.evaluation.stand_ins import photos_of, write_tiny_clip
 from tests.export.fields import blob_field
 
 SIZE = 24
-TRUTH = GroundTruth({"class_noun": "dog", "main": "red", "second": "white", "seed": 3})
+TRUTH = GroundTruth({"class_noun": "dog", "main": "red", "second": "white", "seed": 3}, (5.0, -172.0))
 CONFIG = EvaluateConfig(size=SIZE, samples_per_ray=24)
 
 
@@ -51,10 +52,16 @@ def test_the_true_caption_is_published():
     assert len(captions) == 200 and captions.count(true_caption(TRUTH)) == 1
 
 
+def truth_from(cameras):
+    return true_views(TRUTH, cameras, SIZE)
+
+
 def test_perfect_refined_and_turned_coarse(judge, tmp_path, views):
     half = torch.cat([views.images[18:36], views.images[:18], views.images[36:]])
     half_masks = torch.cat([views.masks[18:36], views.masks[:18], views.masks[36:]])
-    report = run(judge, tmp_path, lambda field, cameras: views if field == "refined" else Views(half, half_masks))
+    report = run(
+        judge, tmp_path, lambda field, cameras: truth_from(cameras) if field == "refined" else Views(half, half_masks)
+    )
     metrics = report.metrics
     assert metrics["psnr"] == metrics["psnr_fg"] == 100 and metrics["mask_iou"] == 1
     assert metrics["janus_excess"] == 0 and metrics["janus_rate"] == metrics["janus_rate_truth"]
@@ -66,7 +73,7 @@ def test_perfect_refined_and_turned_coarse(judge, tmp_path, views):
 
 
 def test_every_metric_is_defined_and_logged(judge, tmp_path, views):
-    report = run(judge, tmp_path, lambda field, cameras: views)
+    report = run(judge, tmp_path, lambda field, cameras: truth_from(cameras))
     assert set(report.metrics) == set(report.record.metrics)
     assert set(DEFINITIONS) <= set(report.definitions)
     for name in report.metrics:
@@ -76,7 +83,7 @@ def test_every_metric_is_defined_and_logged(judge, tmp_path, views):
 
 
 def test_table_has_a_row_per_asset_and_view(judge, tmp_path, views):
-    report = run(judge, tmp_path, lambda field, cameras: views)
+    report = run(judge, tmp_path, lambda field, cameras: truth_from(cameras))
     table = report.views
     assert table.groupby("asset").size().to_dict() == {"coarse": 36, "refined": 36, "truth": 36}
     refined = table[table["asset"] == "refined"]
@@ -86,8 +93,10 @@ def test_table_has_a_row_per_asset_and_view(judge, tmp_path, views):
 
 
 def test_baselines_do_not_depend_on_the_asset(judge, tmp_path, views):
-    blank = Views(torch.ones_like(views.images), torch.zeros_like(views.masks))
-    report = run(judge, tmp_path, lambda field, cameras: blank)
+    def blank(field, cameras):
+        return Views(torch.ones(len(cameras), 3, SIZE, SIZE), torch.zeros(len(cameras), SIZE, SIZE))
+
+    report = run(judge, tmp_path, blank)
     for name in ("psnr", "psnr_fg", "ssim", "mask_iou"):
         assert report.metrics[name] == pytest.approx(report.metrics[f"baseline_blank/{name}"])
 
@@ -101,6 +110,39 @@ def test_without_truth_only_what_is_defined(judge, tmp_path, views):
     }
     described = run(judge, tmp_path, lambda field, cameras: views, truth=GroundTruth({}), description="a red dog")
     assert "r_precision" in described.metrics and "psnr" not in described.metrics
+
+
+def test_views_near_the_photos_are_told_apart(judge, tmp_path):
+    # Photos at 5 and -172 degrees: of the 36 azimuths, -10 to 20 and 170 to 200 lie within 20 degrees of one.
+    near = [index for index in range(36) if index * 10 in (350, 0, 10, 20, 170, 180, 190, 200)]
+
+    def wrong_far_away(field, cameras):
+        views = truth_from(cameras)
+        if len(cameras) != 54:
+            return views
+        images = torch.rand(views.images.shape)
+        images[near] = views.images[near]
+        return Views(images, views.masks, views.depths)
+
+    metrics = run(judge, tmp_path, wrong_far_away).metrics
+    assert metrics["near/psnr_fg"] == 100 and metrics["far/psnr_fg"] < 20
+    assert metrics["psnr_fg"] == pytest.approx((8 * 100 + 28 * metrics["far/psnr_fg"]) / 36, abs=1e-3)
+    unknown = GroundTruth(TRUTH.recipe)
+    metrics = run(judge, tmp_path, wrong_far_away, truth=unknown).metrics
+    assert not any(name.startswith(("near/", "far/")) for name in metrics)
+
+
+def test_an_asset_that_is_turned_and_shrunk_is_aligned(judge, tmp_path):
+    def moved(field, cameras):
+        seen = dataclasses.replace(cameras, azimuth_deg=cameras.azimuth_deg - 50, distance=cameras.distance / 0.9)
+        views = truth_from(seen)
+        return Views(views.images, views.masks, views.depths * 0.9)
+
+    metrics = run(judge, tmp_path, moved).metrics
+    assert metrics["aligned/rotation_deg"] == pytest.approx(-50, abs=1.5)
+    assert metrics["aligned/scale"] == pytest.approx(1 / 0.9, abs=0.02)
+    assert metrics["aligned/psnr"] > metrics["psnr"] + 6
+    assert metrics["aligned/depth_error"] < 0.3 * metrics["depth_error"]
 
 
 def test_rank_of_the_true_caption():

@@ -112,7 +112,7 @@ def choice() -> CheckpointChoice:
 
 
 def truth() -> GroundTruth:
-    return GroundTruth({"class_noun": "dog", "colours": ["red", "blue"], "seed": 3})
+    return GroundTruth({"class_noun": "dog", "colours": ["red", "blue"], "seed": 3}, (-50.5, 10.0))
 
 
 def field() -> RadianceField:

@@ -22,7 +22,7 @@ def dvc_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(PROJECT / ".dvcignore", root / ".dvcignore")
     write_set(root / "data" / "rex")
     write_set(root / "data" / "tom", count=3, class_noun="cat")
-    (root / "data" / "rex" / "ground_truth.yaml").write_text("class: dog\nseed: 3\n")
+    (root / "data" / "rex" / "ground_truth.yaml").write_text("class: dog\nseed: 3\nphoto_azimuths_deg: [12.5, -40]\n")
     (root / "data" / "rex" / "é.txt").write_text("not in ASCII")
     # DVC takes targets relative to the current directory.
     with pytest.MonkeyPatch.context() as patch, dvc.Repo(str(root), config={"core": {"no_scm": True}}) as repo:

@@ -107,7 +107,15 @@ def test_untracked_hash_depends_on_names_and_bytes_only(tmp_path: Path) -> None:
 
 def test_ground_truth_is_read_where_there_is_one(dvc_template: Path) -> None:
     assert ground_truth(REX, dvc_template).recipe == {"class": "dog", "seed": 3}
+    assert ground_truth(REX, dvc_template).photo_azimuths_deg == (12.5, -40.0)
     assert not ground_truth(TOM, dvc_template).known
+
+
+def test_azimuths_that_are_no_numbers_are_a_dataset_error(dvc_repository: Path) -> None:
+    path = dvc_repository / "data" / "tom" / "ground_truth.yaml"
+    path.write_text("class: cat\nphoto_azimuths_deg: [left]\n")
+    with pytest.raises(DatasetError, match="photo_azimuths_deg is not a list of numbers"):
+        ground_truth(TOM, dvc_repository)
 
 
 def test_damaged_ground_truth_is_a_dataset_error(dvc_repository: Path) -> None:

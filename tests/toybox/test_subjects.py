@@ -1,10 +1,12 @@
 """Photo sets as a user would have them."""
 
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.nerf.cameras import wrap_degrees
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.captions import IDENTIFIERS, tokens
 from dreambooth3d.toybox.recipes import Recipe
@@ -21,7 +23,9 @@ def test_written_photo_set(tmp_path, monkeypatch):
     assert described["class_noun"] == "duck" and described["identifier"] == "sks"
     assert not set(IDENTIFIERS) & set(tokens(described["description"]))
     truth = yaml.safe_load((folder / "ground_truth.yaml").read_text())
+    azimuths = torch.tensor(truth.pop("photo_azimuths_deg"))
     assert Recipe.from_dict(truth) == SUBJECTS["mallard"]
+    assert wrap_degrees(azimuths - photo_cameras("mallard").azimuth_deg).abs().max() <= 0.05
 
 
 def test_photos_are_mostly_of_the_front_half_with_one_of_the_back():
