@@ -1,5 +1,6 @@
 # make demo      photos in, 3D asset out, on a laptop CPU in minutes
 # make test      the fast tests
+# make benchmark-quality, benchmark-hindsight, benchmark-ablations    see docs/benchmarks.md
 # make setup     what both start with; done once, and again when requirements.lock changes
 
 SHELL := /bin/bash
@@ -15,7 +16,7 @@ ACTIVATE := source $(VENV)/bin/activate
 # Each worker of the tests has a core of its own; more threads would only fight for it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test lint clean doctor
+.PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -32,6 +33,14 @@ demo: setup
 
 test: setup
 	@$(ACTIVATE) && $(TEST_ENVIRONMENT) python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(ARGS)
+
+# Each continues where it stopped. QUICK=1 for one subject, few steps and rays on a CPU; ARGS="--workers 4 --minutes 9".
+benchmark-quality benchmark-hindsight benchmark-ablations: setup
+	@$(ACTIVATE) && python -m benchmarks.quality $(TABLE) --track $(if $(QUICK),--quick) $(ARGS)
+
+benchmark-quality: TABLE := main
+benchmark-hindsight: TABLE := hindsight
+benchmark-ablations: TABLE := ablations
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .

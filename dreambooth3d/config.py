@@ -212,6 +212,11 @@ class CameraConfig(Section):
 class GuidanceConfig(Section):
     """Score distillation."""
 
+    loss: Literal["sds", "sjc", "csd", "nfsd", "sdi", "vsd"] = "sds"
+    """Direction of the latents' gradient. sds: guided noise prediction - noise. sjc: the same over sigma, which is the
+    score of the blurred images. csd: guidance_scale * (conditional - unconditional). nfsd: that, and away from bad
+    images. sdi: sds with noise from DDIM inversion of the render. vsd: guided prediction - that of a LoRA which is
+    trained on the renders alongside."""
     guidance_scale: Range = (7.5, 7.5)
     """Classifier-free guidance scale at the start and at the end."""
     max_timestep: Range = (0.98, 0.5)
@@ -230,6 +235,32 @@ class GuidanceConfig(Section):
     """Rescaling of the guided score towards the conditional one's spread (0 off), against over-saturation."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
     """Clip each latent gradient element to this magnitude."""
+    nfsd_negative_prompt: str = (
+        "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+    )
+    """With loss nfsd: prompt of bad images, subtracted from the unconditional branch at all but weak noise."""
+    inversion_steps: Positive = 5
+    """With loss sdi: DDIM steps from a render to its noise, each of which costs as much as a whole step of sds."""
+    inversion_guidance_scale: float = -7.5
+    """With loss sdi: guidance scale of the inversion; the paper's is minus the guidance_scale."""
+    lora_rank: Positive = 4
+    """With loss vsd: rank of the LoRA."""
+    lora_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """With loss vsd: learning rate of the LoRA, which takes one step of AdamW with each of the field's."""
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> Self:
+        if self.rescale > 0 and self.loss in ("csd", "nfsd"):
+            raise ValueError(
+                f"rescale changes a guided prediction, and loss={self.loss} takes only differences of predictions: "
+                "set rescale=0, or loss to sds, sjc, sdi or vsd"
+            )
+        if self.loss == "nfsd" and self.nfsd_negative_prompt == self.negative_prompt:
+            raise ValueError(
+                "loss=nfsd needs two prompts, and nfsd_negative_prompt is the same as negative_prompt: let the former "
+                "describe bad images"
+            )
+        return self
 
 
 class ShadingConfig(Section):
@@ -278,13 +309,23 @@ class PhotoTargetsConfig(Section):
     """Share of the stage after which they are not searched any more, and all that were found are used."""
     searches_until_all: Positive = 1
     """Searches until all photos are used; before, those whose cameras are surest."""
-    subject_radius: Annotated[float, Field(gt=0, le=1)] = 0.86
-    """Usual radius of a subject in world units, by which the photos' distances get their scale."""
+    subject_radius: Annotated[float, Field(gt=0, le=1)] = 0.845
+    """Usual radius of a subject's outline in world units, by which the photos' distances get their scale."""
+    usual_distance: Annotated[float, Field(gt=0)] = 2.58
+    """Usual distance of a photo in world units, the other guess at their scale."""
     camera_learning_rate: Annotated[float, Field(ge=0)] = 0.2
     """Adam's learning rate of the cameras between searches: degrees of azimuth and elevation, of which one stands for
-    1.7 % of distance."""
+    1.7 % of distance and of focal length."""
+    exposure_learning_rate: Annotated[float, Field(ge=0)] = 0.01
+    """Adam's learning rate of the logarithm of each photo's exposure; 0 takes all photos for equally exposed."""
     views_per_step: Positive = 2
     """Photos per step."""
+    mirror_weight: Annotated[float, Field(ge=0)] = 0.0
+    """Factor on both weights for the photos as a mirror shows them, which tell the other side of a symmetric subject;
+    they count after the first search, as far as they fit. 0 turns it off."""
+    mirror_error: Range = (1.5, 2.5)
+    """Error of mirrored photos as a multiple of that of the photos: up to the first value their colours count in full,
+    from the second on not at all."""
     min_overlap: Share = 0.8
     """A fresh field whose renders overlap with the photos' subjects by less, in the mean, is tried again with another
     seed, as after a collapse; the last attempt is kept as it is."""
@@ -301,6 +342,95 @@ class InitPhotoTargetsConfig(PhotoTargetsConfig):
     """Searches until all photos are used; before, those whose cameras are surest."""
     hold_out: bool = True
     """Between two searches leave one photo out in turn, so that its camera is searched without what it taught."""
+
+
+GateAction = Literal["stop", "retry", "warn", "off"]
+
+
+class GateConfig(Section):
+    """One gate: what the field is held to at each check, every `check_every` steps and at the end."""
+
+    action: GateAction = "warn"
+    """When it trips: stop ends the run with an error, retry begins the stage again with another seed
+    (collapse_retries times, then the run ends with an error), warn goes on; off does not look at all."""
+
+
+class NanGateConfig(GateConfig):
+    """Values that are not finite, in the previews and in the parts of the loss that are logged."""
+
+    action: GateAction = "retry"
+    """As for any gate."""
+    max_count: Annotated[int, Field(ge=0)] = 0
+    """So many are let pass."""
+
+
+class OpacityGateConfig(GateConfig):
+    """Mean opacity of the previews: is there a field at all, and does it leave a background?"""
+
+    action: GateAction = "retry"
+    """As for any gate."""
+    min_opacity: Share = 0.005
+    """Below it the field counts as empty; subjects have 0.2 to 0.4."""
+    max_opacity: Share = 0.95
+    """Above it the field counts as one that fills the frame."""
+
+
+class OccupancyGateConfig(GateConfig):
+    """Share of the unit ball's occupancy cells that hold density: also a fog too thin for `opacity` fills them all."""
+
+    min_share: Share = 0.002
+    """Below it the field is a speck."""
+    max_share: Share = 0.7
+    """Above it the field is a fog; a subject fills 0.1 to 0.35, a young field up to 0.45, a fog 0.75 and more."""
+    start: Share = 0.5
+    """Share of the stage after which it counts; before, a fresh field may be anywhere."""
+
+
+class SaturationGateConfig(GateConfig):
+    """Mean CIELAB chroma of the previews where they are opaque, against that of the subject in the photos."""
+
+    max_excess: Annotated[float, Field(ge=0)] = 20.0
+    """Largest chroma beyond that of the photos; true renders are within 4 of them."""
+    max_chroma: Annotated[float, Field(gt=0)] = 85.0
+    """Largest chroma where no photo's subject can be told from the background; pure colours have 100 to 134."""
+    start: Share = 0.5
+    """Share of the stage after which it counts."""
+
+
+class JanusGateConfig(GateConfig):
+    """Share of the previews away from the front that the selector takes for the front."""
+
+    min_azimuth_deg: Annotated[float, Field(ge=0, le=180)] = 60.0
+    """Views at least so far from the front count: five of the eight previews."""
+    max_share: Share = 0.3
+    """Largest share: one of the five, as where a field's heading is off by a word, is let pass."""
+    start: Share = 0.5
+    """Share of the stage after which it counts."""
+
+
+class ClipGateConfig(GateConfig):
+    """Mean cosine of the selector's features of previews and photos (CLIP-I), against the best so far."""
+
+    max_drop: Annotated[float, Field(ge=0)] = 0.1
+    """Largest drop below the best."""
+    patience: Positive = 2
+    """Trips once so many checks in a row were lower."""
+
+
+class GatesConfig(Section):
+    """What guards a stage while it runs."""
+
+    nan: NanGateConfig = NanGateConfig()
+    opacity: OpacityGateConfig = OpacityGateConfig()
+    occupancy: OccupancyGateConfig = OccupancyGateConfig()
+    saturation: SaturationGateConfig = SaturationGateConfig()
+    janus: JanusGateConfig = JanusGateConfig()
+    clip_i: ClipGateConfig = ClipGateConfig()
+
+    @property
+    def need_selector(self) -> bool:
+        """Whether a gate looks through the selector's eyes."""
+        return self.janus.action != "off" or self.clip_i.action != "off"
 
 
 class DistillConfig(Section):
@@ -323,6 +453,7 @@ class DistillConfig(Section):
     shading: ShadingConfig = ShadingConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
     photos: PhotoTargetsConfig = PhotoTargetsConfig()
+    gates: GatesConfig = GatesConfig()
     random_background_probability: Share = 1.0
     """Probability per step of a random plain background instead of the field's own."""
     random_background_range: Range = (0.3, 1.0)
@@ -398,6 +529,22 @@ class RefineNerfConfig(DistillConfig):
     """Weight of the binary cross entropy of opacity against the subject's mask in a pseudo view; it clears the haze."""
     reconstruction_views: Positive = 2
     """Pseudo views per step."""
+    camera_poses: Literal["random", "pseudo_views"] = "random"
+    """Where distillation looks from: all around at random, or only from where the pseudo views were taken."""
+
+
+class FitTrueViewsConfig(RefineNerfConfig, InitNerfConfig):
+    """The ceiling: a fresh field fitted to true views, without guidance."""
+
+    count: Positive = 36
+    """True views, evenly around the subject."""
+    elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)
+    """Elevations that they cycle through."""
+    view_size: Positive = 64
+    """Side of the true views in pixels."""
+    background: tuple[Share, Share, Share] = (0.7, 0.75, 0.8)
+    """Colour behind the subject in them."""
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig(weight=0)
 
 
 class EvaluateConfig(Section):
@@ -445,5 +592,19 @@ class TrainingConfig(Section):
     generate_pseudo_views: PseudoViewsConfig = PseudoViewsConfig()
     finetune_multiview: MultiviewConfig = MultiviewConfig()
     refine_nerf: RefineNerfConfig = RefineNerfConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    export_asset: ExportConfig = ExportConfig()
+
+
+class CeilingConfig(Section):
+    """The parameters of `pipelines.ceiling.multiview_truth`: one section per step."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of everything random."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    photos: PhotosConfig = PhotosConfig()
+    scorers: ScorersConfig = ScorersConfig()
+    fit_true_views: FitTrueViewsConfig = FitTrueViewsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export_asset: ExportConfig = ExportConfig()

@@ -25,6 +25,10 @@ class CollapseError(DreamBooth3DError):
     """A radiance field became empty, full or NaN, and retries did not help."""
 
 
+class GateError(DreamBooth3DError):
+    """A gate that is configured to stop a run tripped."""
+
+
 class EmptyFieldError(DreamBooth3DError):
     """A radiance field has no surface where one is needed, for example for the mesh."""
 

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import interpolate, max_pool2d
 
 TOLERANCE = 0.1
 """Largest difference from the background in any channel that still is background."""
+MIN_TOLERANCE = 0.03
+NOISE_MARGIN = 2.0
+"""Times by which the differences inside a frame may exceed those at its border."""
 MIN_BORDER_SHARE = 0.6
 BACKGROUND_SHARES = (0.2, 0.995)
 MAX_CUT_SHARE = 0.2
 """Largest share of the border that a subject may cover; beyond it the frame cuts the subject, or the mask is wrong."""
 FIT_ROUNDS = 4
+FINE_SIZE = 256
+"""Pixels per side at which photos are masked."""
 GROWTH_STEPS = 16
 
 
@@ -84,9 +89,13 @@ def background_mask(image: Tensor) -> Tensor:
     the background is not smooth, and nothing is masked.
     """
     edge = border_pixels(*image.shape[-2:], image.device)
-    alike = (image - smooth_background(image[None])[0]).abs().amax(0) <= TOLERANCE
-    if alike[edge].float().mean() < MIN_BORDER_SHARE:
+    difference = (image - smooth_background(image[None])[0]).abs().amax(0)
+    border = difference[edge]
+    fitting = border[border <= TOLERANCE]
+    if len(fitting) < MIN_BORDER_SHARE * len(border):
         return torch.zeros_like(edge)
+    # A clean background shows also a subject of nearly its colour; a noisy one needs all of the tolerance.
+    alike = difference <= (NOISE_MARGIN * fitting.quantile(0.95)).clamp(MIN_TOLERANCE, TOLERANCE)
     filled, previous = alike & edge, -1
     while (count := int(filled.sum())) != previous:
         previous = count
@@ -108,3 +117,18 @@ def subject_masks(images: Tensor) -> tuple[Tensor, Tensor]:
     share = background.float().mean(dim=(1, 2))
     cut = (~background[:, border_pixels(*images.shape[-2:], images.device)]).float().mean(1)
     return ~background, (share > low) & (share < high) & (cut <= MAX_CUT_SHARE)
+
+
+def soft_masks(images: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The subjects of large images (n, 3, height, width), and what lies behind them, at a smaller size.
+
+    A pixel that the subject covers by a tenth already differs from the background. At the small size that would make
+    every subject larger by half a pixel, so it is told at the large one, and averaged.
+
+    Returns:
+        masks (n, size, size) in [0, 1], backgrounds (n, 3, size, size), and (n,) bool whether each can be trusted.
+    """
+    masks, trusted = subject_masks(images)
+    shape = (size, size)
+    background = interpolate(smooth_background(images), size=shape, mode="area")
+    return interpolate(masks[:, None].float(), size=shape, mode="area")[:, 0], background, trusted

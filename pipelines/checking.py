@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dreambooth3d.config import TrainingConfig
+from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
 
 STEPS = Path(__file__).resolve().parents[1] / "steps"
@@ -30,6 +30,7 @@ _FLAVORS = {
     "step_operator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_step_operator_flavor."
     "KubernetesStepOperatorSettings",
 }
+ConfigType = type[TrainingConfig] | type[CeilingConfig]
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
 
 
@@ -69,7 +70,12 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
     return values
 
 
-def check_file(path: Path | str) -> TrainingConfig:
+def config_type(parameters: Mapping[str, Any]) -> ConfigType:
+    """Whose parameters these are: those of the ceiling have a section that no other pipeline has."""
+    return CeilingConfig if "fit_true_views" in parameters else TrainingConfig
+
+
+def check_file(path: Path | str) -> TrainingConfig | CeilingConfig:
     """Check a pipeline's YAML, all of it.
 
     Returns:
@@ -102,32 +108,36 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     return list(_type_problems("", own, PipelineRunConfiguration))
 
 
-def parse_parameters(parameters: Mapping[str, Any]) -> TrainingConfig:
+def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = None) -> TrainingConfig | CeilingConfig:
     """Validate parameters without any conversion of types; YAML's lists may stand for tuples.
+
+    Without `config`, the parameters themselves tell whose they are.
 
     Raises:
         pydantic.ValidationError: something does not fit.
     """
     # Strict JSON mode refuses "300" for a number and true for 1, but takes a list for a tuple.
-    return TrainingConfig.model_validate_json(json.dumps(parameters, default=str), strict=True)
+    config = config or config_type(parameters)
+    return config.model_validate_json(json.dumps(parameters, default=str), strict=True)
 
 
-def parameter_problems(parameters: object) -> list[str]:
-    """One sentence per problem of the `parameters` of `pipelines.training.dreambooth3d`."""
+def parameter_problems(parameters: object, config: ConfigType | None = None) -> list[str]:
+    """One sentence per problem of a pipeline's `parameters`."""
     if not isinstance(parameters, Mapping):
         return ["parameters: must be keys and values"]
+    config = config or config_type(parameters)
     try:
-        parse_parameters(parameters)
+        parse_parameters(parameters, config)
     except ValidationError as error:
-        return [_sentence(problem) for problem in error.errors()]
+        return [_sentence(problem, config) for problem in error.errors()]
     return []
 
 
-def _sentence(problem: Mapping[str, Any]) -> str:
+def _sentence(problem: Mapping[str, Any], config: type[BaseModel]) -> str:
     location = [part for part in problem["loc"] if isinstance(part, str | int)]
     where = ".".join(["parameters", *map(str, location)])
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_suggestion(str(location[-1]), _known_keys(location[:-1]))}"
+        return f"{where}: unknown key{_suggestion(str(location[-1]), _known_keys(location[:-1], config))}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
@@ -142,9 +152,9 @@ def _looks_like_number(value: object) -> bool:
         return False
 
 
-def _known_keys(location: Iterable[str | int]) -> Iterable[str]:
-    """The keys of the section at a location of `TrainingConfig`."""
-    section: type[BaseModel] = TrainingConfig
+def _known_keys(location: Iterable[str | int], config: type[BaseModel]) -> Iterable[str]:
+    """The keys of the section at a location of a pipeline's parameters."""
+    section = config
     for name in location:
         field = section.model_fields.get(str(name))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):

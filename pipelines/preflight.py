@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from dreambooth3d.config import BaseModelConfig, PhotosConfig, ScorersConfig, TrainingConfig
+from dreambooth3d.config import BaseModelConfig, CeilingConfig, PhotosConfig, ScorersConfig, TrainingConfig
 from dreambooth3d.context import pick_device
 from dreambooth3d.diffusion.base_model import (
     local_folder,
@@ -17,10 +17,10 @@ from dreambooth3d.diffusion.base_model import (
 )
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.photos.check import inspect_folder, resolve_folder
-from dreambooth3d.photos.dataset import dataset_hash
+from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 
 
-def preflight(config: TrainingConfig) -> str:
+def preflight(config: TrainingConfig | CeilingConfig) -> str:
     """Check photos, dataset, base model, vocabulary, scorers and device.
 
     Returns:
@@ -31,9 +31,12 @@ def preflight(config: TrainingConfig) -> str:
     """
     _check_device(config.device)
     folder, class_noun, identifier = _check_photos(config.photos)
-    _check_words(config.base_model, class_noun, identifier)
     check_scorers(config.scorers)
-    _check_steps(config)
+    if isinstance(config, CeilingConfig):
+        require_ground_truth(ground_truth(config.photos))
+    else:
+        _check_words(config.base_model, class_noun, identifier)
+        _check_steps(config)
     return folder.absolute().name
 
 

@@ -19,7 +19,7 @@ from zenml.models import PipelineRunResponse
 from zenml.pipelines.compilation_context import PipelineCompilationContext
 from zenml.pipelines.pipeline_definition import Pipeline
 
-from dreambooth3d.config import TrainingConfig
+from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from pipelines.checking import check_file, parameter_problems, parse_parameters
 from pipelines.identity import git_commit
@@ -39,20 +39,22 @@ class CommandError(click.ClickException, DreamBooth3DError):
 
 
 class StrictPipeline(Pipeline):
-    """A pipeline whose parameters are the fields of `TrainingConfig`.
+    """A pipeline whose parameters are the fields of its configuration, `TrainingConfig` by default.
 
     Its YAML is checked to the last key, its inputs are checked before anything is written, errors that a user can act
     on end in one sentence, and a finished run ends with a summary.
     """
 
     preset = "none"
+    config_type: type[TrainingConfig | CeilingConfig] = TrainingConfig
 
     def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> StrictPipeline:
         """A copy with the given options, after a strict check of the YAML."""
         with user_errors():
             if config_path is not None:
-                check_file(config_path)
+                self._require_own(config_path)
             copy = super().with_options(*args, config_path=config_path, **kwargs)
+        copy.config_type = self.config_type
         if config_path is not None:
             copy.preset = Path(config_path).stem
         return copy
@@ -79,14 +81,23 @@ class StrictPipeline(Pipeline):
             _conclude(run, config)
         return run
 
-    def _parameters_in_force(self, given: dict[str, Any]) -> TrainingConfig:
+    def _require_own(self, path: str) -> None:
+        """Check the YAML, and that it is for this pipeline."""
+        found = check_file(path)
+        if not isinstance(found, self.config_type):
+            raise ConfigError(
+                f"{path}: its parameters are those of another pipeline ({type(found).__name__}, not "
+                f"{self.config_type.__name__}). Choose another file, or another pipeline."
+            )
+
+    def _parameters_in_force(self, given: dict[str, Any]) -> TrainingConfig | CeilingConfig:
         """The validated parameters of YAML and call together."""
         in_file = self._from_config_file.get("parameters") or {}
         plain = {name: getattr(value, "model_dump", lambda value=value: value)() for name, value in given.items()}
         values = {**(self.configuration.parameters or {}), **in_file, **plain}
-        if problems := parameter_problems(values):
+        if problems := parameter_problems(values, self.config_type):
             raise ConfigError(problems[0])
-        return parse_parameters(values)
+        return parse_parameters(values, self.config_type)
 
     def _describe_run(self, subject: str) -> None:
         """What later steps cannot find out themselves: in a container there is neither the YAML nor git."""
@@ -99,13 +110,15 @@ class StrictPipeline(Pipeline):
             self.configure(**options)
 
 
-def strict_pipeline(experiment: str) -> Callable[[Callable[..., None]], StrictPipeline]:
+def strict_pipeline(
+    experiment: str, config: type[TrainingConfig | CeilingConfig] = TrainingConfig
+) -> Callable[[Callable[..., None]], StrictPipeline]:
     """Decorator: a `StrictPipeline` whose runs are one row each in an MLflow experiment."""
     tracker = {"experiment_name": experiment, "nested": False}
 
     def decorate(function: Callable[..., None]) -> StrictPipeline:
         pipeline = StrictPipeline(name=function.__name__, entrypoint=function, settings={"experiment_tracker": tracker})
-        pipeline.__doc__ = function.__doc__
+        pipeline.__doc__, pipeline.config_type = function.__doc__, config
         return pipeline
 
     return decorate
@@ -160,7 +173,7 @@ def _require_success(run: PipelineRunResponse | None) -> None:
         raise DreamBooth3DError(f"Run {run.name} failed. `zenml pipeline runs list` and the step logs say why.")
 
 
-def _conclude(run: PipelineRunResponse, config: TrainingConfig) -> None:
+def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:
     """Copy the results to where a person looks for them, and print the summary."""
     from dreambooth3d.cli.summary import print_summary, write_outputs
 

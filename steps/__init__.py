@@ -7,6 +7,7 @@ from steps.evaluate import evaluate
 from steps.export_asset import export_asset
 from steps.finetune_dreambooth import finetune_dreambooth
 from steps.finetune_multiview import finetune_multiview
+from steps.fit_true_views import fit_true_views
 from steps.generate_pseudo_views import generate_pseudo_views
 from steps.init_nerf import init_nerf
 from steps.load_ground_truth import load_ground_truth
@@ -20,6 +21,7 @@ __all__ = [
     "export_asset",
     "finetune_dreambooth",
     "finetune_multiview",
+    "fit_true_views",
     "generate_pseudo_views",
     "init_nerf",
     "load_ground_truth",

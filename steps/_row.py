@@ -14,7 +14,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, SubjectPhotos
-from dreambooth3d.config import TrainingConfig
+from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
@@ -74,7 +74,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return result
 
 
-def log_config(config: TrainingConfig) -> None:
+def log_config(config: TrainingConfig | CeilingConfig) -> None:
     """Log the configuration as parameters `<section>.<key>` and as one file."""
     values = config.model_dump(mode="json")
     run = MlflowClient().get_run(mlflow.active_run().info.run_id)

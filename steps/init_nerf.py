@@ -29,6 +29,8 @@ def init_nerf(
     with step_session("init_nerf", device, checkpoint, photos, selector_digest, config, seed) as session:
         context = session.context
         guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        wanted = config.photos.weight > 0
-        views = ViewScores.load(selector, photos.class_noun, context.device) if wanted else None
-        return session.finish(distil(guidance, config, seed, context, photos=photos, view_logits=views))
+        wanted = config.photos.weight > 0 or config.gates.need_selector
+        views = ViewScores.load(selector, photos.class_noun, context.device, photos.images) if wanted else None
+        likeness = views and views.likeness
+        field = distil(guidance, config, seed, context, photos=photos, view_logits=views, likeness=likeness)
+        return session.finish(field)

@@ -9,14 +9,18 @@ from zenml import get_step_context, step
 
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
-from dreambooth3d.config import TrainingConfig
+from dreambooth3d.config import CeilingConfig, TrainingConfig
 from steps import _row
 from steps._registry import register_asset
 
 
 @step(enable_cache=False, experiment_tracker=True)
 def publish(
-    report: EvaluationReport, bundle: AssetBundle, asset: RadianceField, photos: SubjectPhotos, config: TrainingConfig
+    report: EvaluationReport,
+    bundle: AssetBundle,
+    asset: RadianceField,
+    photos: SubjectPhotos,
+    config: TrainingConfig | CeilingConfig,
 ) -> Annotated[dict[str, str], "run_index"]:
     """Replay every step's record from its artifact, so that the row is complete also when steps were cached."""
     run = get_step_context().pipeline_run

@@ -32,7 +32,8 @@ def refine_nerf(
     with step_session("refine_nerf", device, *inputs) as session:
         context = session.context
         guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        wanted = config.photos.weight > 0
-        views = ViewScores.load(selector, photos.class_noun, context.device) if wanted else None
-        field = distil(guidance, config, seed, context, coarse, pseudo, photos, views)
+        wanted = config.photos.weight > 0 or config.gates.need_selector
+        views = ViewScores.load(selector, photos.class_noun, context.device, photos.images) if wanted else None
+        likeness = views and views.likeness
+        field = distil(guidance, config, seed, context, coarse, pseudo, photos, views, likeness)
         return session.finish(field)

@@ -61,11 +61,12 @@ def test_only_evaluate_names_the_judge() -> None:
         assert path.stem == "evaluate" or not any("judge" in name for name in names), path
 
 
-def test_ground_truth_is_taken_by_evaluate_only() -> None:
+def test_ground_truth_is_taken_by_evaluation_and_ceiling_only() -> None:
     for path in (ROOT / "steps").glob("[!_]*.py"):
         annotations = {
             ast.unparse(node.annotation)
             for node in ast.walk(ast.parse(path.read_text()))
             if isinstance(node, ast.arg) and node.annotation is not None
         }
-        assert ("GroundTruth" in annotations) == (path.stem == "evaluate"), path
+        assert ("GroundTruth" in annotations) == (path.stem in ("evaluate", "fit_true_views")), path
+    assert "fit_true_views" not in (ROOT / "pipelines" / "training.py").read_text()

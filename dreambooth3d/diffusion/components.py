@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from dreambooth3d.artifacts import BaseModelRef, DreamBoothCheckpoint
 from dreambooth3d.diffusion import base_model
+from dreambooth3d.diffusion.graphs import DifferentiableGraph, GraphedFunction
 from dreambooth3d.errors import BaseModelError
 
 
@@ -36,6 +37,14 @@ class Components:
     dtype: torch.dtype
     _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _alphas_cumprod: Tensor | None = field(default=None, repr=False)
+    _graphed_unet: GraphedFunction | None = field(default=None, repr=False)
+    _graphed_encoder: DifferentiableGraph | None = field(default=None, repr=False)
+
+    def use_graphs(self, use: bool = True) -> None:
+        """Launch UNet and VAE encoder as CUDA graphs where nothing in them is trained; on CUDA only."""
+        use = use and self.device.type == "cuda"
+        self._graphed_unet = GraphedFunction(self._call_unet, "the UNet") if use else None
+        self._graphed_encoder = DifferentiableGraph(self._call_encoder, "the VAE's encoder") if use else None
 
     @property
     def image_size(self) -> int:
@@ -98,6 +107,9 @@ class Components:
             images = nn.functional.interpolate(
                 images, size=(size, size), mode="bilinear", antialias=smaller, align_corners=False
             )
+        return (self._graphed_encoder or self._call_encoder)(images)
+
+    def _call_encoder(self, images: Tensor) -> Tensor:
         posterior = self.vae.encode((images * 2 - 1).to(self.dtype)).latent_dist
         return posterior.mean.float() * self.vae.config.scaling_factor
 
@@ -114,6 +126,11 @@ class Components:
             timesteps: (n,) or scalar.
             embeddings: (n, tokens, dim).
         """
+        if self._graphed_unet is None or torch.is_grad_enabled():
+            return self._call_unet(noisy, timesteps, embeddings)
+        return self._graphed_unet(noisy, timesteps.to(noisy.device).expand(len(noisy)), embeddings)
+
+    def _call_unet(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
         output = self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=embeddings.to(self.dtype))
         return output.sample.float()
 
@@ -168,7 +185,9 @@ def load_components(
         # The base class' method, since diffusers' own warns at every cast of a network without exceptions to it.
         nn.Module.to(parts[name], device, dtype)
         parts[name].requires_grad_(train).eval()
-    return Components(**parts, base=base, device=device, dtype=dtype)
+    components = Components(**parts, base=base, device=device, dtype=dtype)
+    components.use_graphs(not trainable)
+    return components
 
 
 @contextmanager

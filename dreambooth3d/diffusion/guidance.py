@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, SubjectPhotos
 from dreambooth3d.config import GuidanceConfig
+from dreambooth3d.diffusion import distillation_losses as losses
 from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.diffusion.distillation_losses import Noised, Predictions
 from dreambooth3d.diffusion.prompts import perp_neg_views, view_prompt
+from dreambooth3d.diffusion.render_model import RenderModel
 from dreambooth3d.diffusion.scores import classifier_free, perp_neg, rescaled
 from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras
 
@@ -29,19 +34,22 @@ class GuidanceLoss:
     metrics: Mapping[str, Tensor | float]
 
 
-class ScoreDistillation:
-    """Score distillation sampling (SDS) with a latent diffusion model.
+# NFSD takes noise for weak below this share of all timesteps.
+_NFSD_WEAK_NOISE = 0.2
 
-    The gradient with respect to the latents z of n images is w(t) * (guided noise prediction - noise) / n, at a
-    random timestep t per image; the loss' value is half its squared norm (times n), for curves only.
+
+class ScoreDistillation:
+    """Score distillation with a latent diffusion model, by the loss that the config names.
+
+    The gradient with respect to the latents z of n images is w(t) * direction / n, at a random timestep t per image.
+    With SDS the direction is guided noise prediction - noise; see `distillation_losses` for the others. The loss' value
+    is half the gradient's squared norm (times n), for curves only. With VSD each call also trains a `RenderModel`.
 
     Args:
         components: frozen model.
         instance_prompt: the subject's prompt without a view.
-        config: scales, timestep range, Perp-Neg, weighting, clipping.
+        config: loss, scales, timestep range, Perp-Neg, weighting, clipping.
         seed: of timesteps and noise, which are drawn on the CPU and so are the same on every device.
-
-    Source: DreamFusion (Poole et al. 2022), eq. 3, in latent space as in threestudio.
     """
 
     def __init__(self, components: Components, instance_prompt: str, config: GuidanceConfig, seed: int) -> None:
@@ -51,6 +59,9 @@ class ScoreDistillation:
         # One row per view word, so that a batch's embeddings are one gather.
         self._views = components.encode_prompts([view_prompt(instance_prompt, word) for word in VIEW_WORDS])
         self._unconditional = components.encode_prompts([config.negative_prompt])
+        self._renders: RenderModel | None = None
+        if config.loss == "vsd":
+            self._renders = RenderModel(components, config.lora_rank, config.lora_learning_rate, self._generator)
 
     @classmethod
     def from_checkpoint(
@@ -91,6 +102,8 @@ class ScoreDistillation:
             "timestep": float(timesteps.float().mean()) / self._timestep_count,
             "guidance_scale": self._annealed(self.config.guidance_scale, progress),
         }
+        if self._renders is not None:
+            metrics["lora_loss"] = self._train(self._renders, latents.detach(), cameras)
         return GuidanceLoss(surrogate - surrogate.detach() + value, metrics)
 
     @property
@@ -113,32 +126,58 @@ class ScoreDistillation:
 
     @torch.no_grad()
     def _gradient(self, latents: Tensor, timesteps: Tensor, noise: Tensor, cameras: Cameras, progress: float) -> Tensor:
-        """w(t) * (guided prediction - noise) for each image, (n, channels, h, w)."""
+        """w(t) * direction for each image, clipped, (n, channels, h, w)."""
         timesteps = timesteps.to(latents.device)
         alpha = self.components.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         scale = self._annealed(self.config.guidance_scale, progress)
-        guided = self._guided_noise(noisy, timesteps, cameras, scale)
+        direction = self._direction(Noised(latents, timesteps, alpha, noise), cameras, scale)
         weight = 1 - alpha if self.config.weighting == "sds" else 1.0
-        gradient = weight * (guided - noise)
+        gradient = weight * direction
         if self.config.gradient_clip is not None:
             gradient = gradient.clamp(-self.config.gradient_clip, self.config.gradient_clip)
         return gradient
 
-    def _guided_noise(self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float) -> Tensor:
-        """The noise that the model sees in `noisy` (n, channels, h, w) under the views' prompts, guided."""
+    def _direction(self, sample: Noised, cameras: Cameras, scale: float) -> Tensor:
+        """What the config's loss holds for wrong in the latents, (n, channels, h, w)."""
+        predict = partial(self._predictions, cameras=cameras, scale=scale, rescale=self.config.rescale)
+        match self.config.loss:
+            case "sds":
+                return losses.sds(sample, predict)
+            case "sjc":
+                return losses.sjc(sample, predict)
+            case "csd":
+                return losses.csd(sample, predict)
+            case "nfsd":
+                bad = self.components.encode_prompts([self.config.nfsd_negative_prompt]).expand(len(cameras), -1, -1)
+                predict_bad = partial(self.components.predict_noise, embeddings=bad)
+                return losses.nfsd(sample, predict, predict_bad, int(_NFSD_WEAK_NOISE * self._timestep_count))
+            case "sdi":
+                denoise = partial(self._inversion_noise, cameras=cameras)
+                clean_alpha = self.components.scheduler.final_alpha_cumprod
+                schedule, steps = self.components.alphas_cumprod, self.config.inversion_steps
+                return losses.sdi(sample, predict, denoise, schedule, clean_alpha, steps)
+            case "vsd":
+                views = self._view_embeddings(cameras)
+                return losses.vsd(sample, predict, partial(self._renders.predict_noise, embeddings=views))
+
+    def _predictions(
+        self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float, rescale: float
+    ) -> Predictions:
+        """The noise that the model sees in `noisy` (n, channels, h, w) under the views' prompts."""
         if self.config.perp_neg:
-            return self._perp_neg_noise(noisy, timesteps, cameras, scale)
+            return self._perp_neg_predictions(noisy, timesteps, cameras, scale, rescale)
         count = len(noisy)
-        words = torch.tensor([VIEW_WORDS.index(word) for word in cameras.view_words()], device=noisy.device)
-        embeddings = torch.cat([self._views[words], self._unconditional.expand(count, -1, -1)])
+        embeddings = torch.cat([self._view_embeddings(cameras), self._unconditional.expand(count, -1, -1)])
         conditional, unconditional = self.components.predict_noise(
             noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), embeddings
         ).chunk(2)
-        return rescaled(classifier_free(unconditional, conditional, scale), conditional, self.config.rescale)
+        guided = rescaled(classifier_free(unconditional, conditional, scale), conditional, rescale)
+        return Predictions(unconditional, conditional, guided)
 
-    def _perp_neg_noise(self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float) -> Tensor:
-        """`_guided_noise` with Perp-Neg: all four prompts of each image in one call of the UNet."""
+    def _perp_neg_predictions(
+        self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float, rescale: float
+    ) -> Predictions:
+        """`_predictions` with Perp-Neg: all four prompts of each image in one call of the UNet."""
         count, views = len(noisy), perp_neg_views(cameras)
         positive = torch.einsum("nw,wtd->ntd", views.positive.to(self._views), self._views)
         negative = self._views[views.negative.to(noisy.device)]  # (n, 2, tokens, dim)
@@ -148,12 +187,33 @@ class ScoreDistillation:
         ).chunk(4)
         weights = self.config.perp_neg_weight * views.weight.to(noisy)
         guided = perp_neg(unconditional, conditional, torch.stack([first, second], 1), weights, scale)
-        return rescaled(guided, conditional, self.config.rescale)
+        return Predictions(unconditional, conditional, rescaled(guided, conditional, rescale))
 
-    def state(self) -> dict[str, Tensor]:
-        """What a resumed run needs to draw the same timesteps and noise."""
-        return {"generator": self._generator.get_state()}
+    def _inversion_noise(self, noisy: Tensor, timesteps: Tensor, cameras: Cameras) -> Tensor:
+        """The noise that the inversion of SDI follows, (n, channels, h, w)."""
+        return self._predictions(noisy, timesteps, cameras, self.config.inversion_guidance_scale, rescale=0.0).guided
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
+    def _view_embeddings(self, cameras: Cameras) -> Tensor:
+        """(n, tokens, dim) of the view prompt that each camera's word names."""
+        words = [VIEW_WORDS.index(word) for word in cameras.view_words()]
+        return self._views[torch.tensor(words, device=self._views.device)]
+
+    def _train(self, renders: RenderModel, latents: Tensor, cameras: Cameras) -> Tensor:
+        """One step of the render model on the batch at timesteps of its own, from all of them; returns its loss."""
+        timesteps = torch.randint(self._timestep_count, (len(latents),), generator=self._generator)
+        noise = torch.randn(latents.shape, generator=self._generator)
+        views = self._view_embeddings(cameras)
+        return renders.learn(latents, timesteps.to(latents.device), noise.to(latents.device, latents.dtype), views)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on alike: the generator, and what the render model has learned."""
+        state: dict[str, Any] = {"generator": self._generator.get_state()}
+        if self._renders is not None:
+            state["renders"] = self._renders.state()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`."""
         self._generator.set_state(state["generator"].cpu())
+        if self._renders is not None:
+            self._renders.restore(state["renders"])

@@ -82,24 +82,28 @@ def verdict(judged: Tensor, cameras: Cameras) -> ViewVerdict:
 
 @dataclass(frozen=True)
 class ViewScores:
-    """How a scorer that may steer (the selector) sees the views of one class.
+    """How a scorer that may steer (the selector) sees the views of one class, and of one subject of it.
 
     Attributes:
         scorer: the selector.
         class_noun: such as `dog`.
+        photos: the subject's photos, each (3, height, width) in [0, 1], that `likeness` compares with.
     """
 
     scorer: ClipScorer
     class_noun: str
+    photos: tuple[Tensor, ...] = ()
 
     @staticmethod
-    def load(path: str, class_noun: str, device: torch.device | str = "cpu") -> ViewScores:
+    def load(
+        path: str, class_noun: str, device: torch.device | str = "cpu", photos: tuple[Tensor, ...] = ()
+    ) -> ViewScores:
         """With the scorer at a hub id or in a local folder.
 
         Raises:
             BaseModelError: the scorer is missing or damaged.
         """
-        return ViewScores(ClipScorer.load(local_folder(path) or path, device), class_noun)
+        return ViewScores(ClipScorer.load(local_folder(path) or path, device), class_noun, photos)
 
     @cached_property
     def _texts(self) -> Tensor:
@@ -109,6 +113,21 @@ class ViewScores:
     def __call__(self, images: Tensor) -> Tensor:
         """(n, words) logits of `VIEW_WORDS`, on the CPU, of square images (n, 3, h, w) in [0, 1]."""
         return self.scorer.logit_scale * (self.scorer.image_features(images) @ self._texts.T)
+
+    @cached_property
+    def _photo_features(self) -> Tensor:
+        """(photos, d) features of the photos."""
+        return torch.cat([self.scorer.image_features(photo[None]) for photo in self.photos])
+
+    def likeness(self, images: Tensor) -> Tensor:
+        """(n,) mean cosine of each image's features and the photos', of square images (n, 3, h, w) in [0, 1].
+
+        Raises:
+            ValueError: there are no photos.
+        """
+        if not self.photos:
+            raise ValueError("ViewScores.likeness needs photos: give them when the scores are loaded.")
+        return (self.scorer.image_features(images) @ self._photo_features.T).mean(dim=1)
 
 
 def degrees_off_front(logits: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import resource
 import time
 from collections.abc import Mapping
@@ -19,11 +18,12 @@ from tqdm.auto import tqdm
 from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config import DistillConfig, FieldConfig, InitNerfConfig, RefineNerfConfig
 from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, restore_optimizer
-from dreambooth3d.errors import CollapseError
+from dreambooth3d.errors import CollapseError, GateError
 from dreambooth3d.images import sheet
 from dreambooth3d.nerf import losses
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
 from dreambooth3d.nerf.field import Field
+from dreambooth3d.nerf.gates import Collapse, Gates, Ledger, Likeness, Look
 from dreambooth3d.nerf.heading import ViewLogits
 from dreambooth3d.nerf.photo_targets import PhotoTargets
 from dreambooth3d.nerf.rendering import CameraRendering, Rendering, render_cameras, render_images, render_rays
@@ -38,7 +38,6 @@ SCALARS_EVERY = 10
 RAMP_SHARE = 0.2
 OCCUPANCY_WARMUP = 32
 """Steps before empty space is skipped, so that the field may first grow anywhere."""
-OPACITY_LIMITS = (0.005, 0.95)
 RETRY_SEED_STRIDE = 100_003
 ADAM_BETAS = (0.9, 0.99)
 ADAM_EPSILON = 1e-15
@@ -64,13 +63,6 @@ class Guidance(Protocol):
         ...
 
 
-@dataclass(eq=False)
-class _Collapse(Exception):
-    """The field is of no more use; `reason` completes the sentence "the field ..."."""
-
-    reason: str
-
-
 def distil(
     guidance: Guidance,
     config: DistillConfig,
@@ -80,6 +72,7 @@ def distil(
     reconstruction: PseudoViews | None = None,
     photos: SubjectPhotos | None = None,
     view_logits: ViewLogits | None = None,
+    likeness: Likeness | None = None,
 ) -> RadianceField:
     """Train a radiance field by score distillation.
 
@@ -93,21 +86,29 @@ def distil(
         reconstruction: pseudo views to reconstruct alongside.
         photos: the subject's photos, to reconstruct alongside once their cameras have been found; those whose subject
             cannot be told from the background are left out.
-        view_logits: how a scorer sees the subject's views; corrects the field's heading when cameras are searched.
+        view_logits: how a scorer sees the subject's views; corrects the field's heading when cameras are searched, and
+            counts fronts for the gates.
+        likeness: how alike the same scorer finds views and the photos; for the gates.
 
     Returns:
         The field with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
-        `collapse_retries`, `converged`, `interrupted` and `peak_memory_mib`.
+        `collapse_retries`, `converged`, `interrupted`, `peak_memory_mib` and `gates/<name>_trips`, the series
+        `gates/<name>`, and what the gates did as the parameter `gate_events`.
 
     Raises:
-        CollapseError: the field became empty, full or NaN, also with `config.collapse_retries` other seeds.
+        CollapseError: a gate that tries again tripped (by default: the field became empty, full or NaN), also with
+            `config.collapse_retries` other seeds.
+        GateError: a gate that stops the run tripped.
         ValueError: `config` does not fit `init` or `reconstruction`.
     """
     _check_arguments(config, init, reconstruction)
     resume = context.resume_point("distil")
     state = resume.load()
     first_attempt, spent = (int(state["attempt"]), int(state["spent_steps"])) if state else (0, 0)
-    begin = partial(Trainer, guidance, config, seed, context, resume, init, reconstruction, photos, view_logits)
+    ledger = Ledger.from_state(state["gates"]["ledger"]) if state else Ledger()
+    begin = partial(
+        Trainer, guidance, config, seed, context, resume, init, reconstruction, photos, view_logits, likeness, ledger
+    )
     for attempt in range(first_attempt, config.collapse_retries + 1):
         trainer = begin(attempt=attempt, spent_steps=spent)
         if state is not None:
@@ -115,16 +116,17 @@ def distil(
             state = None
         try:
             return trainer.run()
-        except _Collapse as collapse:
+        except GateError:
             resume.clear()
-            step, reason = trainer.step, collapse.reason
+            raise
+        except Collapse as collapse:
+            resume.clear()
+            step, reason, remedy = trainer.step, collapse.reason, collapse.remedy
             spent += step
+            trainer.gates.note(collapse.event, step, "tried again")
             logger.warning("%s: the field %s at step %d (attempt %d)", context.log.name, reason, step, attempt + 1)
     tried = f", also with {config.collapse_retries} other seed(s)" if config.collapse_retries else ""
-    raise CollapseError(
-        f"{context.log.name}: the field {reason} at step {step}{tried}. "
-        "Lower learning_rate or regularizers.sparsity, or check that the guidance knows the subject."
-    )
+    raise CollapseError(f"{context.log.name}: the field {reason} at step {step}{tried}. {remedy}.")
 
 
 def _check_arguments(config: DistillConfig, init: RadianceField | None, pseudo: PseudoViews | None) -> None:
@@ -152,6 +154,8 @@ class Trainer:
     pseudo: PseudoViews | None
     photos: SubjectPhotos | None
     view_logits: ViewLogits | None
+    likeness: Likeness | None
+    ledger: Ledger
     attempt: int
     spent_steps: int
     step: int = 0
@@ -166,6 +170,15 @@ class Trainer:
         wanted = self.pseudo is not None and self.config.reconstruction_weight > 0
         self.targets = TargetViews.of_pseudo_views(self.pseudo, device) if wanted else None
         self.photo_targets = self._photo_targets()
+        self.gates = Gates(
+            self.config.gates,
+            self.context.log.name,
+            self.attempt,
+            self.ledger,
+            view_logits=self.view_logits,
+            likeness=self.likeness,
+            photos=self.photos,
+        )
         self.field = build_field(self.config, seed, device, self.init)
         self.generator = torch.Generator().manual_seed(seed)
         self.jitter = torch.Generator(device).manual_seed(seed + 1)
@@ -254,8 +267,7 @@ class Trainer:
     def _log(self, figures: Mapping[str, Tensor | float], bar: tqdm) -> None:
         """Append to the series, with the mean time per step since the last call."""
         values = {name: float(value) for name, value in figures.items()}
-        if not all(map(math.isfinite, values.values())):
-            raise _Collapse("became NaN")
+        self.gates.watch(values.values(), self.step)
         now, grid = time.monotonic(), self.field.occupancy
         values["ms_per_step"] = 1e3 * (now - self.window_started) / self.window_steps
         values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
@@ -299,9 +311,7 @@ class Trainer:
 
     def _loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The step's loss, and its parts for the log."""
-        cameras = random_cameras(self.config.views_per_step, self.generator, **self.config.cameras.model_dump()).to(
-            self.context.device
-        )
+        cameras = self._cameras().to(self.context.device)
         rendering = self._render(cameras)
         guided = self.guidance(self._for_guidance(rendering.images), cameras, self.progress)
         figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}
@@ -317,12 +327,25 @@ class Trainer:
             photos = self.config.photos
             weights = (self.photo_targets.weight * weight for weight in (photos.weight, photos.silhouette_weight))
             parts |= self._reconstruction("photo_", found, photos.views_per_step, *weights)
+        mirrored = None if self.photo_targets is None else self.photo_targets.mirrored
+        if mirrored is not None:
+            photos, (color, outline) = self.config.photos, self.photo_targets.mirror_weights
+            weights = color * photos.weight, outline * photos.silhouette_weight
+            parts |= self._reconstruction("mirror_", mirrored, photos.views_per_step, *weights)
         loss = guided.loss
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()
             loss = loss + weight * part
         figures["loss"] = loss.detach()
         return loss, figures
+
+    def _cameras(self) -> Cameras:
+        """From where this step's renders are judged."""
+        count = self.config.views_per_step
+        if getattr(self.config, "camera_poses", "random") == "pseudo_views" and self.pseudo is not None:
+            chosen = torch.randperm(len(self.pseudo.cameras), generator=self.generator)[:count]
+            return self.pseudo.cameras[chosen]
+        return random_cameras(count, self.generator, **self.config.cameras.model_dump())
 
     def _render(self, cameras: Cameras) -> CameraRendering:
         """Training images under the step's shading and background."""
@@ -385,28 +408,42 @@ class Trainer:
         """
         origins, directions, target = targets.draw(views, self.config.render.size**2, self.generator)
         rays = render_rays(self.field, origins, directions, sampler=self.sampler, generator=self.jitter)
-        color = losses.reconstruction(rays.color, rays.opacity, target.color, target.background)
+        shown = rays.color if target.gain is None else target.gain[:, None] * rays.color
+        color = losses.reconstruction(shown, rays.opacity, target.color, target.background)
         shape = losses.silhouette(rays.opacity, target.mask, target.trusted)
         return {f"{prefix}reconstruction": (color_weight, color), f"{prefix}silhouette": (silhouette_weight, shape)}
 
     def _check(self) -> None:
-        """Render previews and count checks without a change."""
+        """Render previews, count checks without a change, and let the gates look."""
         previous = self.previews
         self._preview()
         self._log_scalars(preview_opacity=self.previews.opacity.mean().item())
-        if previous is None:
-            return
-        change = (self.previews.color - previous.color).abs().mean().item()
+        if previous is not None:
+            self._count_unchanged((self.previews.color - previous.color).abs().mean().item())
+        self._guard()
+
+    def _count_unchanged(self, change: float) -> None:
+        """Count checks in a row whose previews differ from those before by too little, in the mean."""
         settled = self.photo_targets is None or self.photo_targets.complete
         unchanged = settled and change < self.config.convergence_tolerance
         self.unchanged_checks = self.unchanged_checks + 1 if unchanged else 0
         self._log_scalars(preview_change=change)
 
     def _preview(self) -> None:
-        """Render, log and guard previews."""
+        """Render and log previews."""
         self.previews = render_previews(self.shown, self.config)
         self.context.log.image("previews", sheet(self.previews.color, columns=PREVIEW_VIEWS))
-        _guard(self.previews)
+
+    def _guard(self) -> None:
+        """Let the gates look at the previews, log what they read, and act; once per step."""
+        if self.gates.looked_at == self.step:
+            return
+        threshold = self.config.render.occupancy_threshold
+        progress = 1.0 if self.converged else self.progress
+        look = Look(self.previews, preview_cameras(), self.shown, threshold, self.step, progress)
+        readings = self.gates.read(look)
+        self._log_scalars(**{f"gates/{reading.gate}": reading.value for reading in readings})
+        self.gates.act(readings, self.step, self.interrupted)
 
     def _finish(self) -> RadianceField:
         """Final previews and metrics. The resumable state goes on success and stays after an interruption."""
@@ -415,6 +452,7 @@ class Trainer:
             self._turned(self.photo_targets.face_front(self.shown))
         self._look_for_density(self.shown)
         self._preview()
+        self._guard()
         log = self.context.log
         log.metrics(
             steps=self.step,
@@ -426,6 +464,7 @@ class Trainer:
             interrupted=self.interrupted,
             peak_memory_mib=peak_memory_mib(self.context.device),
         )
+        self.ledger.report(log)
         if self.photo_targets is not None:
             self.photo_targets.report(self.shown, log)
         if not self.interrupted:
@@ -445,7 +484,8 @@ class Trainer:
             return
         overlap, least = self.photo_targets.overlap, self.config.photos.min_overlap
         if overlap is not None and overlap < least:
-            raise _Collapse(f"does not fit the photos (mean overlap {overlap:.2f}, at least {least} is wanted)")
+            reason = f"does not fit the photos (mean overlap {overlap:.2f}, at least {least} is wanted)"
+            raise Collapse(reason, "Lower photos.min_overlap", f"photo_overlap {overlap:.3g} < {least:.3g}")
 
     def state(self) -> dict[str, Any]:
         """Everything needed to continue."""
@@ -456,6 +496,7 @@ class Trainer:
             "seconds": self.seconds,
             "unchanged_checks": self.unchanged_checks,
             "log": self.context.log.state(),
+            "gates": self.gates.state(),
             "field": dict(self.field.state_dict()),
             "optimizer": optimizer_state(self.optimizer),
             "random": {
@@ -481,6 +522,7 @@ class Trainer:
         self.step, self.unchanged_checks = int(state["step"]), int(state["unchanged_checks"])
         self.seconds_before = float(state["seconds"])
         self.context.log.restore(state["log"])
+        self.gates.restore(state["gates"])
         self.field.load_state_dict(state["field"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
@@ -510,23 +552,15 @@ def build_field(config: DistillConfig, seed: int, device: torch.device, init: Ra
         return Field(settings, device, config.render.occupancy_resolution)
 
 
+def preview_cameras() -> Cameras:
+    """Eight cameras at evenly spread azimuths from 0."""
+    return orbit_cameras(torch.arange(PREVIEW_VIEWS, dtype=torch.float32) * (360.0 / PREVIEW_VIEWS))
+
+
 def render_previews(model: Field, config: DistillConfig) -> Rendering:
-    """Eight views from evenly spread azimuths on white."""
-    azimuths = torch.arange(PREVIEW_VIEWS, dtype=torch.float32) * (360.0 / PREVIEW_VIEWS)
-    cameras = orbit_cameras(azimuths).to(model.occupancy.density.device)
+    """The eight views on white."""
+    cameras = preview_cameras().to(model.occupancy.density.device)
     return render_images(model, cameras, size=PREVIEW_SIZE, sampler=DenseSampler(config.render.samples_per_ray))
-
-
-def _guard(previews: Rendering) -> None:
-    """Raise if the previews show nothing, everything, or NaN."""
-    opacity = previews.opacity.mean().item()
-    low, high = OPACITY_LIMITS
-    if not math.isfinite(opacity) or not previews.color.isfinite().all():
-        raise _Collapse("became NaN")
-    if opacity < low:
-        raise _Collapse(f"became empty (mean opacity {opacity:.4f}, at least {low} is needed)")
-    if opacity > high:
-        raise _Collapse(f"filled the whole frame (mean opacity {opacity:.3f}, at most {high} is allowed)")
 
 
 def peak_memory_mib(device: torch.device) -> float:

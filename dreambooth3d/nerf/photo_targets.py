@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from dreambooth3d.images import sheet
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.heading import ViewLogits, front_azimuth
-from dreambooth3d.nerf.poses import PhotoCameras, find_cameras
+from dreambooth3d.nerf.poses import PhotoCameras, find_cameras, usual_scale, view_errors
 from dreambooth3d.nerf.rendering import render_images
 from dreambooth3d.nerf.sampling import DenseSampler
 from dreambooth3d.nerf.targets import TargetViews
@@ -24,6 +24,24 @@ from dreambooth3d.record import StepLog
 
 ANCHOR_ELEVATION_DEG = 20.0
 CAMERA_BETAS = (0.9, 0.99)
+MAX_LOG_GAIN = 0.25
+"""Largest exposure correction, in natural logarithms."""
+NEAR_PHOTO_DEG = 30.0
+MIRROR_OVERLAP = 0.9
+"""Overlap of mirrored photos in terms of that of the photos, from which their outlines count."""
+
+
+@dataclass(frozen=True)
+class Symmetry:
+    """How well a field fits mirrored photos, as a multiple of how well it fits the photos.
+
+    Attributes:
+        error: in colour and outline; 1 for a subject that is its own mirror image.
+        overlap: of outlines alone; 1 likewise.
+    """
+
+    error: float
+    overlap: float
 
 
 class PhotoTargets:
@@ -55,17 +73,34 @@ class PhotoTargets:
         self.searches = 0
         self.view_logits = view_logits
         self.heading_deg = 0.0
+        self.symmetry: Symmetry | None = None
         self._turns = torch.zeros(len(photos), dtype=torch.long)
-        self.distance = sum(cameras.distance) / 2
+        self.distance = config.usual_distance
         ahead = orbit_cameras(torch.zeros(len(photos)), ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
         self.located = torch.zeros(len(photos), dtype=torch.bool)
         self.cameras = ahead
         if photos.cameras is not None:
             self.located = ~photos.cameras.azimuth_deg.isnan()
-            self.cameras = ahead.map(lambda usual, told: torch.where(self.located, told, usual), photos.cameras)
-        self._moves = torch.zeros(len(photos), 3, device=photos.images.device, requires_grad=True)
-        self._optimizer = torch.optim.Adam([self._moves], config.camera_learning_rate, betas=CAMERA_BETAS)
+            told = self._usual_scale(photos.cameras)
+            self.cameras = ahead.map(lambda usual, told: torch.where(self.located, told, usual), told)
+        self._moves = torch.zeros(len(photos), 4, device=photos.images.device, requires_grad=True)
+        self._log_gains = torch.zeros(len(photos), device=photos.images.device, requires_grad=True)
+        groups = [
+            {"params": [self._moves], "lr": config.camera_learning_rate},
+            {"params": [self._log_gains], "lr": config.exposure_learning_rate},
+        ]
+        self._optimizer = torch.optim.Adam(groups, betas=CAMERA_BETAS)
         self._use(self._first() if fresh else torch.zeros(len(photos), dtype=torch.bool))
+
+    def _usual_scale(self, told: Cameras) -> Cameras:
+        """Cameras that silhouettes tell at the likeliest common distance, as searches will put them."""
+        if not self.located.any():
+            return told
+        masks = self.photos.masks[self.located.to(self.photos.masks.device)]
+        placed = usual_scale(told[self.located], masks, self.config.subject_radius, self.distance)
+        distance = told.distance.clone()
+        distance[self.located] = placed.distance
+        return replace(told, distance=distance)
 
     def _first(self) -> Tensor:
         """(n,) bool, what a blob starts from: the photos located by silhouettes, else the most frontal one.
@@ -87,22 +122,69 @@ class PhotoTargets:
 
     @property
     def found(self) -> TargetViews | None:
-        """The photos in use, with their cameras, which a loss can improve by its gradient, or None."""
-        return None if self._found is None else replace(self._found, cameras=self._moved()[self.used])
+        """The photos in use, with cameras and exposures, which a loss can improve by its gradient, or None."""
+        if self._found is None:
+            return None
+        return replace(self._found, cameras=self._moved()[self.used], gain=self._gains()[self.used])
+
+    def _gains(self) -> Tensor:
+        """(n,) exposure of each photo; their mean over those in use is 1 (of the logarithms: 0)."""
+        return (self._log_gains - self._log_gains[self.used].mean()).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
 
     def _moved(self) -> Cameras:
         """The cameras of all photos as the last search found them and gradients have moved them since.
 
-        The mean distance of those in use stays what it was, as field and photos have a common scale only together.
+        The mean distance of those in use stays what it was, as field and photos have a common scale only together. A
+        wider field of view comes with a shorter distance, so that it changes the perspective alone.
         """
         found, moves = self.cameras.to(self._moves.device), self._moves
-        nearer = (moves[:, 2] - moves[self.used, 2].mean()).mul(math.radians(1.0)).exp()
+        nearer, wider = (
+            torch.where(self.used, (move - move[self.used].mean()) * math.radians(1.0), 0.0).exp()
+            for move in (moves[:, 2], moves[:, 3])
+        )
+        half = torch.tan(torch.deg2rad(found.fov_y_deg) / 2)
         return replace(
             found,
             azimuth_deg=found.azimuth_deg + moves[:, 0],
             elevation_deg=found.elevation_deg + moves[:, 1],
-            distance=torch.where(self.used, found.distance * nearer, found.distance),
+            distance=found.distance * nearer / wider,
+            fov_y_deg=torch.rad2deg(2 * torch.atan(half * wider)),
         )
+
+    @property
+    def mirrored(self) -> TargetViews | None:
+        """The photos in use as a mirror shows them; None where that is not wanted, or not known to help."""
+        if self._found is None or self.config.mirror_weight == 0 or self.symmetry is None:
+            return None
+        cameras = self._moved()[self.used].map(torch.Tensor.detach)
+        return replace(self._found, cameras=cameras, gain=self._gains()[self.used].detach()).mirrored()
+
+    def _measure_symmetry(self, field: Field) -> Symmetry | None:
+        """Compare the field with mirrored photos where photos have taught it how it looks; None where there are none.
+
+        Photos that a field was fitted to say nothing of other sides. So only mirrored photos count that were taken
+        near a photo in use, and the field must not have seen them.
+        """
+        if self._found is None:
+            return None
+        views = replace(self._found, cameras=self._moved()[self.used].map(torch.Tensor.detach))
+        mirrored = views.mirrored()
+        apart = wrap_degrees(mirrored.cameras.azimuth_deg[:, None] - views.cameras.azimuth_deg[None])
+        near = apart.abs().min(dim=1).values <= NEAR_PHOTO_DEG
+        if not near.any():
+            return None
+        own, other = view_errors(field, views), view_errors(field, mirrored)
+        return Symmetry(
+            error=(other[0][near].mean() / own[0].mean()).item(),
+            overlap=(other[1][near].mean() / own[1].mean()).item(),
+        )
+
+    @property
+    def mirror_weights(self) -> tuple[float, float]:
+        """Factors on the losses of colours and outlines of mirrored photos."""
+        low, high = self.config.mirror_error
+        share = min(max((high - self.symmetry.error) / (high - low), 0.0), 1.0)
+        return self.config.mirror_weight * share, self.config.mirror_weight * (self.symmetry.overlap >= MIRROR_OVERLAP)
 
     def improve(self) -> None:
         """Move the cameras against the gradient of the last loss."""
@@ -144,6 +226,8 @@ class PhotoTargets:
         if self.next_search > self.config.search_until + 1e-9:
             self.next_search = None
         self._take(matches, self.searches + 1)
+        if self.symmetry is None:
+            self.symmetry = self._measure_symmetry(field)
         return turned
 
     def face_front(self, field: Field) -> float:
@@ -204,10 +288,13 @@ class PhotoTargets:
             photo_overlap=self.matches.overlap.mean().item(),
             heading_corrected_deg=self.heading_deg,
         )
+        if self.symmetry is not None:
+            log.metrics(mirror_error=self.symmetry.error, mirror_overlap=self.symmetry.overlap)
         log.params(
             photo_azimuths_deg=", ".join(f"{angle:.0f}" for angle in wrap_degrees(cameras.azimuth_deg).tolist()),
             photo_elevations_deg=", ".join(f"{angle:.0f}" for angle in cameras.elevation_deg.tolist()),
             photo_distances=", ".join(f"{distance:.2f}" for distance in cameras.distance.tolist()),
+            photo_exposures=", ".join(f"{gain:.3f}" for gain in self._gains().tolist()),
         )
         device, images = self.photos.images.device, self.photos.images
         renders = render_images(field, cameras.to(device), size=images.shape[-1], sampler=DenseSampler(64))
@@ -219,6 +306,9 @@ class PhotoTargets:
         state["heading_deg"], state["turns"], state["used"] = self.heading_deg, self._turns, self.used
         state["cameras"] = dict(vars(self.cameras))
         state["moves"], state["optimizer"] = self._moves.detach(), optimizer_state(self._optimizer)
+        state["log_gains"] = self._log_gains.detach()
+        if self.symmetry is not None:
+            state["symmetry"] = dict(vars(self.symmetry))
         if self.matches is not None:
             state |= {name: getattr(self.matches, name) for name in ("error", "overlap", "margin")}
         return state
@@ -233,9 +323,11 @@ class PhotoTargets:
             parts: dict[str, Tensor] = {name: state[name] for name in ("error", "overlap", "margin")}
             self.matches, self.searches = PhotoCameras(cameras, **parts), int(state["searches"])
         self.cameras, self._turns = cameras, state["turns"]
+        self.symmetry = Symmetry(**state["symmetry"]) if "symmetry" in state else None
         self._use(state["used"])
         with torch.no_grad():
             self._moves.copy_(state["moves"])
+            self._log_gains.copy_(state["log_gains"])
         restore_optimizer(self._optimizer, state["optimizer"])
 
 

@@ -82,9 +82,7 @@ def find_cameras(
 ) -> PhotoCameras:
     """Search each photo's camera: all directions that its view allows, then ever smaller steps around the best.
 
-    Photos say how far away they were taken relative to each other, not in world units. Two guesses give the common
-    scale, and their geometric mean is taken: the subject, as large as its outline in any photo shows it, has the usual
-    radius, and the photos' mean distance is the usual one. Roll and the subject's place in the frame are not searched:
+    Their common scale is the usual one (`usual_scale`). Roll and the subject's place in the frame are not searched:
     cameras look at the origin.
 
     Args:
@@ -97,11 +95,9 @@ def find_cameras(
         kept: (n,) bool, the photos to which `start` applies; all without it.
     """
     small = _Photos.of(photos, field.occupancy.density.device)
-    outline = sine_of_outline(photos.masks, fov_y_deg).cpu()
 
     def scaled(cameras: Cameras) -> Cameras:
-        far = cameras.distance
-        return replace(cameras, distance=far * (radius / (far * outline).max() * distance / far.mean()).sqrt())
+        return usual_scale(cameras, photos.masks, radius, distance)
 
     grid = _grid(scaled(orbit_cameras(torch.zeros(len(photos)))).distance[0].item(), fov_y_deg)
     error, _ = small.compare(_render(field, grid), None)
@@ -118,6 +114,34 @@ def find_cameras(
         best = scaled(_improved(field, small, best, step))
     error, overlap = small.compare(_render(field, best), torch.arange(len(photos)))
     return PhotoCameras(best, error[:, 0].cpu(), overlap[:, 0].cpu(), margin)
+
+
+@torch.no_grad()
+def view_errors(field: Field, views: TargetViews) -> tuple[Tensor, Tensor]:
+    """(n,) error and (n,) overlap, as in `PhotoCameras`, of a field with n views from their own cameras."""
+    small = _Photos.of(views, field.occupancy.density.device)
+    error, overlap = small.compare(_render(field, views.cameras), torch.arange(len(views)))
+    return error[:, 0], overlap[:, 0]
+
+
+def usual_scale(cameras: Cameras, masks: Tensor, radius: float, distance: float) -> Cameras:
+    """The photos' cameras at the likeliest common distance.
+
+    Photos say how far away they were taken relative to each other, not in world units. Two guesses give the common
+    scale, and their geometric mean is taken: the subject, as large as its outline in any photo shows it, has the usual
+    radius, and the photos' mean distance is the usual one.
+
+    Args:
+        cameras: of n photos, on the CPU.
+        masks: (n, height, width) of the subject.
+        radius: usual one of a subject around the origin, in world units.
+        distance: usual one of a camera, in world units.
+    """
+    far = cameras.distance
+    outline = torch.stack(
+        [sine_of_outline(mask[None], fov)[0] for mask, fov in zip(masks, cameras.fov_y_deg.tolist(), strict=True)]
+    ).cpu()
+    return replace(cameras, distance=far * (radius / (far * outline).max() * distance / far.mean()).sqrt())
 
 
 def sine_of_outline(masks: Tensor, fov_y_deg: float) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
-from dreambooth3d.masks import smooth_background, subject_masks
+from dreambooth3d.masks import FINE_SIZE, smooth_background, soft_masks, subject_masks
 from dreambooth3d.nerf.cameras import Cameras
 
 
@@ -21,12 +21,14 @@ class TargetPixels:
         background: (pixels, 3) what would be seen there without the subject.
         mask: (pixels,) 1 on the subject, else 0.
         trusted: (pixels,) 1 where the mask can be trusted, else 0.
+        gain: (pixels,) factor on the subject's colour there, or None for 1.
     """
 
     color: Tensor
     background: Tensor
     mask: Tensor
     trusted: Tensor
+    gain: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class TargetViews:
         trusted: (n,) whether each mask can be trusted, 1 or 0.
         words: the n view words as a scorer sees them, or nothing.
         off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it, or None.
+        gain: (n,) exposure of each view as a factor on the subject's colour, or None for 1.
     """
 
     images: Tensor
@@ -50,6 +53,7 @@ class TargetViews:
     trusted: Tensor
     words: tuple[str, ...] = ()
     off_front_deg: Tensor | None = None
+    gain: Tensor | None = None
 
     @staticmethod
     def of(images: Tensor, cameras: Cameras | None = None) -> TargetViews:
@@ -59,15 +63,21 @@ class TargetViews:
 
     @staticmethod
     def of_pseudo_views(pseudo: PseudoViews, device: torch.device) -> TargetViews:
-        """Pseudo views on a device."""
-        return TargetViews.of(pseudo.images.to(device), pseudo.cameras.to(device))
+        """Pseudo views on a device. Where img2img has changed nothing, the renders' opacity is the mask."""
+        views = TargetViews.of(pseudo.images.to(device), pseudo.cameras.to(device))
+        if pseudo.strength > 0:
+            return views
+        return replace(views, masks=pseudo.opacity.to(device), trusted=torch.ones_like(views.trusted))
 
     @staticmethod
     def of_photos(photos: SubjectPhotos, size: int, device: torch.device) -> TargetViews | None:
         """The photos whose subject can be told from the background, `size` pixels wide, on a device; None if none."""
         off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
-        views = TargetViews.of(photos.resized(size).to(device), photos.cameras)
-        views = replace(views, words=photos.views, off_front_deg=off_front)
+        masks, background, trusted = soft_masks(photos.resized(FINE_SIZE).to(device), size)
+        images = photos.resized(size).to(device)
+        views = TargetViews(
+            images, photos.cameras, background, masks, trusted.float(), words=photos.views, off_front_deg=off_front
+        )
         return views.where(views.trusted > 0) if views.trusted.any() else None
 
     def where(self, chosen: Tensor) -> TargetViews:
@@ -77,6 +87,11 @@ class TargetViews:
         off_front = None if self.off_front_deg is None else self.off_front_deg[chosen.cpu()]
         cameras = self.cameras and self.cameras[chosen.to(self.cameras.azimuth_deg.device)]
         return replace(self, cameras=cameras, words=words, off_front_deg=off_front, **parts)
+
+    def mirrored(self) -> TargetViews:
+        """The views as a mirror in the plane of azimuth 0 shows them, which a symmetric subject has as well."""
+        parts = {name: getattr(self, name).flip(-1) for name in ("images", "background", "masks")}
+        return replace(self, cameras=replace(self.cameras, azimuth_deg=-self.cameras.azimuth_deg), **parts)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -104,4 +119,6 @@ class TargetViews:
 
         mask = self.masks[chosen].flatten(1)[:, places].reshape(-1)
         trusted = self.trusted[chosen].repeat_interleave(len(places))
-        return origins, directions, TargetPixels(color_at(self.images), color_at(self.background), mask, trusted)
+        gain = None if self.gain is None else self.gain[chosen].repeat_interleave(len(places))
+        target = TargetPixels(color_at(self.images), color_at(self.background), mask, trusted, gain)
+        return origins, directions, target

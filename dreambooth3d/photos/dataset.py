@@ -106,3 +106,16 @@ def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
     if not isinstance(azimuths, list) or not all(isinstance(angle, int | float) for angle in azimuths):
         raise DatasetError(f"{shown_path(path)}: {PHOTO_AZIMUTHS} is not a list of numbers. Correct or remove it.")
     return GroundTruth(recipe=recipe, photo_azimuths_deg=tuple(map(float, azimuths)))
+
+
+def require_ground_truth(truth: GroundTruth) -> None:
+    """For what cannot go without it.
+
+    Raises:
+        DatasetError: no truth is known.
+    """
+    if not truth.known:
+        raise DatasetError(
+            f"photos: the subject's true looks are not known, for lack of {GROUND_TRUTH_FILE} beside them. "
+            "Choose a toybox subject."
+        )

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 from dreambooth3d.artifacts import POSE_FACTS, SubjectPhotos
-from dreambooth3d.masks import subject_masks
+from dreambooth3d.masks import FINE_SIZE, soft_masks
 from dreambooth3d.nerf.cameras import TURNTABLE_DISTANCE, TURNTABLE_FOV_Y_DEG, Cameras, wrap_degrees
 
 PHOTO_SIZE = 64
@@ -79,11 +79,11 @@ def locate_photos(photos: SubjectPhotos) -> SubjectPhotos:
     silhouettes do not belong together.
     """
     images = photos.resized(PHOTO_SIZE)
-    masks, trusted = subject_masks(images)
+    masks, _, trusted = soft_masks(photos.resized(FINE_SIZE), PHOTO_SIZE)
     found = torch.full((3, len(images)), math.nan)
     if trusted.sum() >= MIN_PHOTOS and photos.off_front_deg:
         off_front = torch.tensor(photos.off_front_deg)[trusted]
-        solved = cameras_from_silhouettes(images[trusted], masks[trusted].float(), off_front)
+        solved = cameras_from_silhouettes(images[trusted], masks[trusted], off_front)
         if solved.miss.mean() <= MAX_MISS and solved.told.sum() >= MIN_TOLD:
             cameras = solved.cameras
             poses = torch.stack([cameras.azimuth_deg, cameras.elevation_deg, cameras.distance])

@@ -85,12 +85,22 @@ def photo_azimuths_deg(name: str) -> list[float]:
 
 def casual_photos(name: str, size: int) -> torch.Tensor:
     """(5, 3, size, size) photos in [0, 1]: different sides, distances, backgrounds and exposures."""
-    random = Random(zlib.crc32(f"{name} photos".encode()))
-    cameras = photo_cameras(name)
-    background = paint_backgrounds(*random_backgrounds(len(cameras), random, white_share=0.0), size)
-    exposure = torch.tensor([random.uniform(0.88, 1.1) for _ in range(len(cameras))])
-    images = render_views(subject_recipe(name), cameras, background, size).image
+    background, exposure = _scenery(name, size)
+    images = render_views(subject_recipe(name), photo_cameras(name), background, size).image
     return (images * exposure[:, None, None, None]).clamp(0, 1)
+
+
+def photo_exposures(name: str) -> torch.Tensor:
+    """(5,) factor on the brightness of each photo."""
+    return _scenery(name, size=1)[1]
+
+
+def _scenery(name: str, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Backgrounds (5, 3, size, size) and exposures (5,) of the photos."""
+    random = Random(zlib.crc32(f"{name} photos".encode()))
+    count = len(PHOTO_AZIMUTHS_DEG)
+    background = paint_backgrounds(*random_backgrounds(count, random, white_share=0.0), size)
+    return background, torch.tensor([random.uniform(0.88, 1.1) for _ in range(count)])
 
 
 def write_subject(name: str, folder: Path | str) -> Path:

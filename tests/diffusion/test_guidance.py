@@ -59,6 +59,23 @@ def test_gradient_of_an_analytic_denoiser(point_components: Components, weightin
     assert torch.allclose(images.grad, reference.grad, rtol=1e-3, atol=1e-6 * reference.grad.abs().max().item())
 
 
+def test_sds_written_out(point_components: Components) -> None:
+    """By default nothing but DreamFusion's formula, to the last bit: timesteps are drawn first, then the noise."""
+    point_components.encode_images = lambda images: images
+    latents = torch.rand(4, 4, 16, 16, generator=torch.Generator().manual_seed(2), requires_grad=True)
+    cameras = orbit_cameras(torch.tensor([0.0, 90.0, 180.0, 270.0]))
+    ScoreDistillation(point_components, PROMPT, GuidanceConfig(), seed=5)(latents, cameras, 0.0).loss.backward()
+
+    generator, clean = torch.Generator().manual_seed(5), latents.detach()
+    timesteps = torch.randint(20, 981, (4,), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    alpha = point_components.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+    noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+    predicted = point_components.unet(noisy, timesteps, torch.empty(0)).sample
+    guided = predicted + 7.5 * (predicted - predicted)
+    assert torch.equal(latents.grad, (1 - alpha) * (guided - noise) / 4)
+
+
 def test_descent_reaches_the_denoisers_point(point_components: Components) -> None:
     """Without the VAE in between, following the loss leads to the only image that the model knows."""
     point_components.encode_images = lambda images: images
@@ -119,7 +136,7 @@ def test_prompts_follow_the_cameras(components: Components) -> None:
     """A view's embedding, the text's own, and one row of the batch at a time give the same as the whole batch."""
     guidance = ScoreDistillation(components, PROMPT, GuidanceConfig(guidance_scale=(7.0, 7.0)), seed=0)
     noisy, timesteps = torch.randn(3, 4, 16, 16), torch.tensor([100, 500, 900])
-    guided = guidance._guided_noise(noisy, timesteps, CAMERAS, 7.0)
+    guided = guidance._predictions(noisy, timesteps, CAMERAS, 7.0, 0.0).guided
     for index, word in enumerate(["front", "side", "back"]):
         one, at = noisy[index : index + 1], timesteps[index : index + 1]
         texts = [components.encode_prompts([text]) for text in (f"{PROMPT}, {word} view", "")]
@@ -134,10 +151,10 @@ def test_perp_neg_in_front_equals_plain_guidance_minus_the_side(components: Comp
     off = ScoreDistillation(components, PROMPT, config, seed=0)
     plain = ScoreDistillation(components, PROMPT, GuidanceConfig(), seed=0)
     noisy, timesteps, front = torch.randn(1, 4, 16, 16), torch.tensor([300]), CAMERAS[:1]
-    expected = plain._guided_noise(noisy, timesteps, front, 5.0)
-    assert torch.allclose(off._guided_noise(noisy, timesteps, front, 5.0), expected, atol=1e-5)
+    expected = plain._predictions(noisy, timesteps, front, 5.0, 0.0).guided
+    assert torch.allclose(off._predictions(noisy, timesteps, front, 5.0, 0.0).guided, expected, atol=1e-5)
     on = ScoreDistillation(components, PROMPT, GuidanceConfig(perp_neg=True), seed=0)
-    assert not torch.allclose(on._guided_noise(noisy, timesteps, front, 5.0), expected, atol=1e-5)
+    assert not torch.allclose(on._predictions(noisy, timesteps, front, 5.0, 0.0).guided, expected, atol=1e-5)
 
 
 def test_perp_neg_views() -> None:

@@ -76,6 +76,16 @@ def test_photo_views_are_named_as_the_scorer_sees_them() -> None:
     assert named.off_front_deg == pytest.approx((0, 180, 90), abs=1) and photos.off_front_deg == ()
 
 
+def test_likeness_is_the_mean_cosine_to_the_photos() -> None:
+    """The scorer sees one axis per colour, and photos of any size."""
+    red, green, blue = (torch.eye(3)[index][:, None, None].expand(3, 8, 8) for index in range(3))
+    scores = ViewScores(ColorScorer(), "dog", (red, green[:, :4, :4]))
+    likeness = scores.likeness(torch.stack([red, blue, (red + green) / 2]))
+    torch.testing.assert_close(likeness, torch.tensor([0.5, 0.0, 0.5**0.5]), atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="needs photos"):
+        ViewScores(ColorScorer(), "dog").likeness(red[None])
+
+
 def test_equal_odds_are_borders_between_words() -> None:
     logits = [[5.0, 5, -40, -40], [-40, 5, 5, -40], [50, 0, -50, -50], [-50, 0, 50, -50], [-50, 50, -50, 0]]
     angles = degrees_off_front(torch.tensor(logits))

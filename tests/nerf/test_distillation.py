@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,9 @@ def test_reports_what_happened(fitted: RadianceField) -> None:
     assert series["learning_rate"].loc[120] == pytest.approx(2e-3, rel=0.05)
     assert series["occupied_share"].loc[120] < 0.5 < series["occupied_share"].loc[10]
     assert record.images["previews"].dtype == torch.uint8
+    assert record.params["gate_events"] == "none"
+    trips = {name: count for name, count in record.metrics.items() if name.endswith("_trips")}
+    assert trips == dict.fromkeys([f"gates/{gate}_trips" for gate in ("nan", "opacity", "occupancy", "saturation")], 0)
 
 
 def test_a_killed_run_continues_and_ends_the_same(
@@ -132,6 +136,7 @@ def test_a_collapsed_field_is_tried_again_with_another_seed(tmp_path: Path) -> N
     assert field.record.metrics["opacity"] > 0.05
     losses = field.record.series.query("name == 'loss'")
     assert losses.step.is_monotonic_increasing and losses.value.notna().all()
+    assert field.record.params["gate_events"] == "nan 2 > 0 at step 1: tried again"
 
 
 def test_repeated_collapse_is_one_clear_sentence(tmp_path: Path) -> None:
@@ -153,6 +158,8 @@ def test_stops_when_previews_no_longer_change(tmp_path: Path) -> None:
     config = settings(check_every=10, convergence_patience=2, convergence_tolerance=0.5)
     field = distil(BallGuidance(), config, 0, context(tmp_path))
     assert field.steps == 30 and field.record.metrics["converged"] == 1
+    looks = field.record.series.query("name == 'gates/opacity'")
+    assert looks.step.tolist() == [10, 20, 30], "the last check is the final one as well"
 
 
 def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tmp_path: Path) -> None:
@@ -217,6 +224,7 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
     series = field.record.series
     assert heard == list(zip(series.step, series.name, strict=True)), "what a tracker heard is what the record holds"
     assert len(set(heard)) == len(heard) and series.query("name == 'loss'").step.tolist() == [1, 10, 20, 21, 30, 40]
+    assert re.fullmatch(r"photo_overlap 0\.\d+ < 1 at step 20: tried again", field.record.params["gate_events"])
     satisfied = BallGuidance()
     photos = photos.model_copy(update={"min_overlap": 0.0})
     distil(satisfied, settings(steps=20, photos=photos), 0, context(tmp_path), photos=ball_photos())

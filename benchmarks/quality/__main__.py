@@ -1,0 +1,103 @@
+"""Command line of the quality benchmark; exit code 1 if a run failed."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.quality import plan, report
+from benchmarks.quality.pool import Job, run_all
+from benchmarks.quality.results import Results
+from dreambooth3d.context import pick_device
+from pipelines.identity import git_commit
+
+RESULTS = Path("outputs/benchmarks/quality")
+DEFAULT_WORKERS = {"cpu": 1, "cuda": 8}
+
+
+def machine(device: str) -> str:
+    """The GPU, or the CPU, and torch's version."""
+    from benchmarks.render_cpu import processor
+
+    name = torch.cuda.get_device_name() if device == "cuda" else processor()
+    return f"{name}, torch {torch.__version__.partition('+')[0]}"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
+    parser.add_argument("table", choices=plan.TABLES)
+    parser.add_argument("--quick", action="store_true", help="one development subject, few steps and rays, for a CPU")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--workers", type=int, help="processes; default 8 on a GPU, 1 on a CPU")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run that would end later")
+    parser.add_argument("--subjects", nargs="*", help="only these of the table's subjects")
+    parser.add_argument("--methods", nargs="*", help="only these of the table's methods")
+    parser.add_argument("--results", type=Path, help=f"folder of finished runs; default {RESULTS}/TABLE")
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads per process")
+    parser.add_argument("--report", type=Path, help="folder of the report; default beside the results")
+    parser.add_argument("--variants", type=Path, default=plan.ABLATIONS, help="what the table ablations compares")
+    parser.add_argument("--commit", help="what results record; default that of the checkout")
+    parser.add_argument("--track", action="store_true", help="log finished runs to the active stack's MLflow")
+    parser.add_argument("--only-report", action="store_true", help="run nothing")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run what is not finished, then write the report of all that is."""
+    arguments = parse_arguments()
+    table = f"{arguments.table}-quick" if arguments.quick else arguments.table
+    results = Results(arguments.results or RESULTS / table)
+    runs = [
+        run
+        for run in plan.table_runs(arguments.table, arguments.quick, arguments.variants)
+        if (not arguments.subjects or run.subject in arguments.subjects)
+        and (not arguments.methods or run.method.name in arguments.methods)
+    ]
+    failed = False
+    if not arguments.only_report:
+        failed = run_pending(arguments, runs, results)
+    folder = arguments.report or results.folder
+    report.write(arguments.table, runs, results, folder)
+    if arguments.track:
+        log_rows(table, runs, results)
+    left = sum(run not in results for run in runs)
+    print(f"{len(runs) - left} of {len(runs)} runs are finished; report in {folder}")
+    return int(failed)
+
+
+def log_rows(table: str, runs: list[plan.Run], results: Results) -> None:
+    """Log to MLflow; imported here, since a GPU machine that only computes needs neither MLflow nor ZenML."""
+    from benchmarks.quality.tracking import EXPERIMENT, track
+    from dreambooth3d.cli.runs import tracking_uri
+
+    added = track(table, results.load(runs), results, tracking_uri())
+    print(f"{added} new rows in the MLflow experiment {EXPERIMENT}")
+
+
+def run_pending(arguments: argparse.Namespace, runs: list[plan.Run], results: Results) -> bool:
+    """Run what is left; whether a run failed."""
+    device = pick_device("cpu" if arguments.quick and arguments.device == "auto" else arguments.device).type
+    about = {
+        "commit": arguments.commit or git_commit(),
+        "machine": machine(device),
+        "date": datetime.date.today().isoformat(),
+    }
+    failed = False
+    with tempfile.TemporaryDirectory() as work:
+        deadline = time.time() + 60 * arguments.minutes
+        job = Job(results, Path(work), device, deadline, about, arguments.quick, arguments.threads)
+        for line in run_all(runs, job, arguments.workers or DEFAULT_WORKERS[device]):
+            failed = failed or ": FAILED" in line
+            print(line, flush=True)
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+"""Runs side by side: one process works on one subject at a time, since the tiny model leaves most of a GPU idle."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from queue import Empty
+from typing import Any
+
+import torch
+import torch.multiprocessing as multiprocessing
+
+from benchmarks.quality.plan import Run, load_config
+from benchmarks.quality.results import Results
+from benchmarks.quality.stages import Subject
+
+FIRST_GUESS_S = 30.0
+MARGIN = 1.25
+
+
+@dataclass(frozen=True)
+class Job:
+    """How to run.
+
+    Attributes:
+        results: where finished runs go.
+        work: folder for what is only needed on the way.
+        device: cpu or cuda.
+        deadline: no run begins that would probably end after this time (seconds of `time.time()`).
+        about: plain values that each result records: commit, machine, date.
+        quick: few steps and rays.
+        threads: CPU threads per process.
+    """
+
+    results: Results
+    work: Path
+    device: str
+    deadline: float
+    about: dict[str, Any]
+    quick: bool = False
+    threads: int = 2
+
+
+@dataclass
+class Worker:
+    """Works through groups of runs; knows how long the last runs took."""
+
+    job: Job
+    longest_s: dict[str, float] = field(default_factory=dict)
+
+    def work(self, runs: Sequence[Run]) -> Iterator[str]:
+        """Run one subject's methods; yields a line for each."""
+        subject = Subject(runs[0].subject, runs[0].seed, torch.device(self.job.device), self.job.work)
+        for run in runs:
+            expected = MARGIN * self.longest_s.get(run.method.name, FIRST_GUESS_S)
+            if time.time() + expected > self.job.deadline:
+                yield f"{run.key}: left for the next call"
+                continue
+            started = time.time()
+            try:
+                outcome = subject.run(load_config(run.method, self.job.quick), run.method.given)
+            except Exception:  # one failed run must not take the others with it; it is tried again by the next call
+                yield f"{run.key}: FAILED {traceback.format_exc(limit=-4)}"
+                continue
+            seconds = time.time() - started
+            self.longest_s[run.method.name] = max(seconds, self.longest_s.get(run.method.name, 0.0))
+            self.job.results.save(run, outcome, self.job.about)
+            found = {name: outcome.metrics.get(name, float("nan")) for name in ("psnr_fg", "mask_iou", "r_precision")}
+            shown = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
+            yield f"{run.key}: {shown} ({seconds:.0f} s)"
+
+
+def run_all(runs: Sequence[Run], job: Job, workers: int) -> Iterator[str]:
+    """Run what is not finished yet, one group at a time per process; yields a line for each run."""
+    pending = grouped([run for run in runs if run not in job.results], workers, job.quick)
+    if workers == 1:
+        worker = Worker(job)
+        for group in pending:
+            yield from worker.work(group)
+        return
+    context = multiprocessing.get_context("spawn")
+    todo, done = context.Queue(), context.Queue()
+    for group in pending:
+        todo.put(group)
+    processes = [context.Process(target=_serve, args=(job, todo, done), daemon=True) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for _ in range(sum(map(len, pending))):
+        yield _next_line(done, processes)
+
+
+def grouped(runs: Sequence[Run], workers: int, quick: bool = False) -> list[list[Run]]:
+    """Runs that share their fine-tuning together, the longest group first; halved while processes would idle."""
+
+    def shared(run: Run) -> tuple[str, int, str]:
+        tuned = getattr(load_config(run.method, quick), "finetune_dreambooth", None)
+        return run.subject, run.seed, repr(tuned)
+
+    groups = [list(group) for _, group in groupby(sorted(runs, key=shared), key=shared)]
+    groups.sort(key=len, reverse=True)
+    while groups and len(groups) < workers and len(groups[0]) > 1:
+        longest = groups.pop(0)
+        half = len(longest) // 2
+        groups += [longest[:half], longest[half:]]
+        groups.sort(key=len, reverse=True)
+    return groups
+
+
+def _next_line(done: Any, processes: list[Any]) -> str:
+    """The next line of any process; an error if all of them are gone."""
+    while True:
+        try:
+            return done.get(timeout=5.0)
+        except Empty:
+            if not any(process.is_alive() for process in processes):
+                raise RuntimeError("all benchmark processes ended before their runs did") from None
+
+
+def _serve(job: Job, todo: Any, done: Any) -> None:
+    """A process: takes groups of runs until there are none left."""
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(job.threads)
+    worker = Worker(job)
+    while True:
+        try:
+            group = todo.get(timeout=1.0)
+        except Empty:
+            return
+        for line in worker.work(group):
+            done.put(line)

@@ -1,0 +1,222 @@
+"""The benchmark's report: tables in Markdown, all figures in JSON, one picture per subject."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from benchmarks.quality import statistics
+from benchmarks.quality.hindsight import hindsight_section
+from benchmarks.quality.pictures import subject_sheet
+from benchmarks.quality.plan import DEFAULT, Method, Run
+from benchmarks.quality.results import Results
+from benchmarks.quality.statistics import Estimate
+from dreambooth3d.images import to_pil
+
+METRICS = {
+    "psnr_fg": ("psnr_fg (dB)", 2),
+    "psnr": ("PSNR (dB)", 2),
+    "ssim": ("SSIM", 3),
+    "mask_iou": ("mask IoU", 3),
+    "depth_error": ("depth error", 3),
+    "color_error": ("colour error", 1),
+    "chroma_excess": ("chroma excess", 1),
+    "clip_t": ("CLIP-T", 3),
+    "clip_i": ("CLIP-I", 3),
+    "r_precision": ("R-precision", 3),
+    "janus_excess": ("Janus excess", 3),
+    "front_recall": ("front recall", 3),
+    "seconds": ("wall time (s)", 0),
+    "peak_mib": ("peak memory (MiB)", 0),
+}
+"""Title and decimals of each metric."""
+PLACES = {"near/psnr_fg": "near a photo", "far/psnr_fg": "far from all", "aligned/psnr_fg": "aligned"}
+BASELINES = {"blank": "baseline_blank/", "mean_image": "baseline_mean/", "silhouette": "baseline_silhouette/"}
+TRUTH = "truth"
+COMPARED = ("psnr_fg", "psnr", "mask_iou", "depth_error", "color_error", "clip_t", "r_precision", "janus_excess")
+
+
+def table_of(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
+    """One row per run, and one per subject for each baseline and for the truth as the judge sees it."""
+    rows: list[dict[str, Any]] = []
+    told: dict[str, dict[str, float]] = {}
+    for run in results:
+        metrics = run["metrics"]
+        about = {"method": run["method"], "subject": run["subject"], "seed": run["seed"]}
+        costs = {"seconds": sum(run["seconds"].values()), "peak_mib": max(run["peak_mib"].values(), default=0.0)}
+        rows.append(about | costs | {name: value for name, value in metrics.items() if not name.startswith("baseline")})
+        told[run["subject"]] = metrics
+    for subject, metrics in told.items():
+        for name, prefix in {**BASELINES, TRUTH: "truth/"}.items():
+            found = {key.removeprefix(prefix): value for key, value in metrics.items() if key.startswith(prefix)}
+            rows.append({"method": name, "subject": subject, "seed": 0} | found)
+    return pd.DataFrame(rows)
+
+
+def write(name: str, runs: Sequence[Run], results: Results, folder: Path) -> None:
+    """Write `quality.md`, `quality.json` (other tables: their own names) and the pictures of what is finished."""
+    finished = results.load(list(runs))
+    if not finished:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    table, methods = table_of(finished), list(dict.fromkeys(run.method for run in runs))
+    stem = "quality" if name == "main" else f"quality_{name}"
+    pictures = [] if name in ("hindsight", "ablations") else write_pictures(stem, runs, results, folder)
+    text = "\n\n".join(_sections(name, table, methods, finished, pictures)) + "\n"
+    (folder / f"{stem}.md").write_text(text)
+    (folder / f"{stem}.json").write_text(json.dumps(figures(table, methods, finished), indent=1) + "\n")
+
+
+def figures(table: pd.DataFrame, methods: Sequence[Method], finished: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """All means and paired differences with their intervals, and where they come from."""
+    names = [*(method.name for method in methods), *BASELINES]
+    return {
+        "methods": {
+            name: {
+                metric: _plain(statistics.mean(table, name, metric))
+                for metric in [*METRICS, *PLACES]
+                if len(statistics.subject_means(table, name, metric))
+            }
+            for name in names
+        },
+        "differences": {
+            f"{DEFAULT}-{name}": {
+                metric: _plain(statistics.difference(table, DEFAULT, name, metric))
+                for metric in [*METRICS, *PLACES]
+                if len(statistics.subject_means(table, name, metric))
+            }
+            for name in names
+            if name != DEFAULT
+        },
+        "subjects": sorted(set(table["subject"])),
+        "runs": len(finished),
+        "machine": _joined(finished, "machine"),
+        "commit": _joined(finished, "commit"),
+        "date": _joined(finished, "date"),
+    }
+
+
+def _sections(
+    name: str,
+    table: pd.DataFrame,
+    methods: Sequence[Method],
+    finished: Sequence[dict[str, Any]],
+    pictures: Sequence[Path],
+) -> Iterable[str]:
+    """The parts of the Markdown file."""
+    subjects = sorted(set(table["subject"]))
+    yield f"# Quality: {name}"
+    yield (
+        f"Printed by `python -m benchmarks.quality {name}`; {len(finished)} runs on {len(subjects)} subjects "
+        f"({', '.join(subjects)}), {_joined(finished, 'machine')}, commit {_joined(finished, 'commit')}, "
+        f"{_joined(finished, 'date')}. Means over subjects; in brackets the 95 % interval of the bootstrap over "
+        "subjects."
+    )
+    names = [method.name for method in methods]
+    if name == "hindsight":
+        yield from hindsight_section(table, finished)
+        return
+    yield _markdown(
+        ["method", *(title for title, _ in METRICS.values())], _mean_rows(table, [*names, *BASELINES, TRUTH])
+    )
+    yield "## By place, and aligned: psnr_fg (dB)"
+    yield _markdown(["method", "all", *PLACES.values()], _place_rows(table, [*names, *BASELINES]))
+    yield f"## {DEFAULT} minus each other method, subject by subject"
+    others = [other for other in [*names, *BASELINES] if other != DEFAULT]
+    yield _markdown(["compared with", *(METRICS[metric][0] for metric in COMPARED)], _difference_rows(table, others))
+    if name == "ablations":
+        yield "## What each row changes"
+        yield "\n".join(f"- **{method.name}**: {method.note} `{' '.join(method.overrides)}`" for method in methods[1:])
+    yield "## psnr_fg (dB) by subject"
+    yield _markdown(["subject", *names, *BASELINES], _subject_rows(table, subjects, [*names, *BASELINES]))
+    yield "## What happened in the runs"
+    yield _incidents(finished)
+    for picture in pictures:
+        yield f"![{picture.stem}: photos, and four sides of the truth and of each method]({picture.name})"
+
+
+def _mean_rows(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+    return [
+        [name, *(_shown(statistics.mean(table, name, metric), digits) for metric, (_, digits) in METRICS.items())]
+        for name in names
+    ]
+
+
+def _place_rows(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+    return [
+        [name, *(_shown(statistics.mean(table, name, metric), 2) for metric in ("psnr_fg", *PLACES))] for name in names
+    ]
+
+
+def _difference_rows(table: pd.DataFrame, others: Sequence[str]) -> list[list[str]]:
+    """Bold where the interval excludes zero."""
+    rows = []
+    for other in others:
+        row = [other]
+        for metric in COMPARED:
+            found = statistics.difference(table, DEFAULT, other, metric)
+            shown = _shown(found, METRICS[metric][1], sign=True)
+            row.append(f"**{shown}**" if found.excludes_zero else shown)
+        rows.append(row)
+    return rows
+
+
+def _subject_rows(table: pd.DataFrame, subjects: Sequence[str], names: Sequence[str]) -> list[list[str]]:
+    means = {name: statistics.subject_means(table, name, "psnr_fg") for name in names}
+    return [
+        [subject, *(f"{means[name][subject]:.2f}" if subject in means[name] else "" for name in names)]
+        for subject in subjects
+    ]
+
+
+def _incidents(finished: Sequence[dict[str, Any]]) -> str:
+    """Retries after a collapse, and gates that tripped."""
+    lines = []
+    for run in finished:
+        for key, value in run["notes"].items():
+            if (key.endswith("collapse_retries") and value) or (key.endswith("gate_events") and value):
+                lines.append(f"- {run['method']}, {run['subject']}, seed {run['seed']}: {key} {value}")
+    return "\n".join(lines) or "No field collapsed, and no gate tripped."
+
+
+def write_pictures(stem: str, runs: Sequence[Run], results: Results, folder: Path) -> list[Path]:
+    """One sheet per subject: photos, truth, and every method's front, left, back and right side."""
+    written = []
+    for subject in dict.fromkeys(run.subject for run in runs):
+        methods = [run.method.name for run in runs if run.subject == subject and run.seed == 0 and run in results]
+        views = {name: results.views(name, subject) for name in methods}
+        if views:
+            path = folder / f"{stem}_{subject}.webp"
+            to_pil(subject_sheet(subject, views)).save(path, quality=88)
+            written.append(path)
+    return written
+
+
+def _plain(value: Estimate) -> dict[str, float | None]:
+    return {
+        name: None if math.isnan(number) else round(number, 5)
+        for name, number in (("mean", value.mean), ("lo", value.lo), ("hi", value.hi))
+    }
+
+
+def _shown(value: Estimate, digits: int, sign: bool = False) -> str:
+    if math.isnan(value.mean):
+        return ""
+    form = f"{'+' if sign else ''}.{digits}f"
+    if math.isnan(value.lo):
+        return format(value.mean, form)
+    return f"{value.mean:{form}} [{value.lo:{form}}, {value.hi:{form}}]"
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _joined(finished: Sequence[dict[str, Any]], name: str) -> str:
+    return ", ".join(sorted({str(run[name])[:60] for run in finished}))

@@ -1,0 +1,64 @@
+"""Finished runs on disk: one JSON and one small picture each, written atomically; what is there is not run again."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.quality.plan import Run
+from benchmarks.quality.stages import Outcome
+from dreambooth3d.images import from_pil, to_pil
+
+
+@dataclass(frozen=True)
+class Results:
+    """The results of one table, in a folder."""
+
+    folder: Path
+
+    def __contains__(self, run: Run) -> bool:
+        return self._file(run).exists()
+
+    def save(self, run: Run, outcome: Outcome, about: dict[str, Any]) -> None:
+        """Keep a run; the JSON comes last, so that its presence means that all is there."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        sheet = torch.cat(list(outcome.views), dim=2)
+        to_pil(sheet).save(self._picture(run), lossless=True)
+        values = {
+            "method": run.method.name,
+            "overrides": list(run.method.overrides),
+            "subject": run.subject,
+            "seed": run.seed,
+            "metrics": outcome.metrics,
+            "seconds": outcome.seconds,
+            "peak_mib": outcome.peak_mib,
+            "notes": outcome.notes,
+            **about,
+        }
+        partial = self._file(run).with_suffix(".partial")
+        partial.write_text(json.dumps(values, indent=1))
+        partial.replace(self._file(run))
+
+    def load(self, runs: list[Run]) -> list[dict[str, Any]]:
+        """Those of the runs that are finished."""
+        return [json.loads(self._file(run).read_text()) for run in runs if run in self]
+
+    def views(self, method: str, subject: str, seed: int = 0) -> Tensor | None:
+        """(4, 3, h, w) front, left, back and right side of a finished run, or None."""
+        path = self.folder / f"{method}-{subject}-{seed}.webp"
+        if not path.exists():
+            return None
+        with Image.open(path) as image:
+            return torch.stack(from_pil(image).chunk(4, dim=2))
+
+    def _file(self, run: Run) -> Path:
+        return self.folder / f"{run.key}.json"
+
+    def _picture(self, run: Run) -> Path:
+        return self.folder / f"{run.key}.webp"

@@ -1,0 +1,54 @@
+"""The ceiling: how good the same field becomes when it is fitted to true views from all sides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import GroundTruth, PseudoViews, RadianceField
+from dreambooth3d.config import FitTrueViewsConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.evaluation.truth import true_views
+from dreambooth3d.nerf.cameras import Cameras, spread_cameras
+from dreambooth3d.nerf.distillation import distil
+
+AZIMUTH_OFFSET_DEG = 5.0
+"""Half the turntable's step, so that no fitted view is a scored one."""
+
+
+@dataclass(frozen=True)
+class _NoLoss:
+    """What no guidance says."""
+
+    loss: Tensor
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, context: StepContext) -> RadianceField:
+    """Fit a fresh field to true views by reconstruction alone.
+
+    Args:
+        truth: known.
+        config: field, steps, and how many views from which elevations.
+        seed: of the field's initial values and of the pixels drawn.
+        context: log and device.
+
+    Raises:
+        ValueError: the truth is not known.
+    """
+    if not truth.known:
+        raise ValueError("fit_true_views needs a known ground truth")
+    cameras = spread_cameras(config.count, config.elevations_deg)
+    cameras = replace(cameras, azimuth_deg=cameras.azimuth_deg + AZIMUTH_OFFSET_DEG)
+    views = true_views(truth, cameras, config.view_size)
+    background = torch.tensor(config.background)[:, None, None]
+    images = views.images - (1 - views.masks[:, None]) * (1 - background)
+    targets = PseudoViews(images.clamp(0, 1), images.clamp(0, 1), views.masks, cameras, strength=0.0)
+    return distil(_no_guidance, config, seed, context, reconstruction=targets)
+
+
+def _no_guidance(images: Tensor, cameras: Cameras, progress: float) -> _NoLoss:
+    """Guidance that leaves everything to the reconstruction."""
+    return _NoLoss(0.0 * images.sum())
