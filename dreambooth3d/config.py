@@ -320,10 +320,10 @@ class PhotoTargetsConfig(Section):
     """Adam's learning rate of the logarithm of each photo's exposure; 0 takes all photos for equally exposed."""
     views_per_step: Positive = 2
     """Photos per step."""
-    mirror_weight: Annotated[float, Field(ge=0)] = 0.0
+    mirror_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor on both weights for the photos as a mirror shows them, which tell the other side of a symmetric subject;
     they count after the first search, as far as they fit. 0 turns it off."""
-    mirror_error: Range = (1.5, 2.5)
+    mirror_error: Range = (2.2, 3.2)
     """Error of mirrored photos as a multiple of that of the photos: up to the first value their colours count in full,
     from the second on not at all."""
     min_overlap: Share = 0.8
