@@ -16,6 +16,7 @@ from benchmarks.quality.pictures import subject_sheet
 from benchmarks.quality.plan import DEFAULT, Method, Run
 from benchmarks.quality.results import Results
 from benchmarks.quality.statistics import Estimate
+from benchmarks.quality.targets import targets
 from dreambooth3d.images import to_pil
 
 METRICS = {
@@ -35,6 +36,17 @@ METRICS = {
     "peak_mib": ("peak memory (MiB)", 0),
 }
 """Title and decimals of each metric."""
+TITLES = {
+    "main": "the methods on the test subjects",
+    "development": "the methods on the development subjects",
+    "ablations": "what each technique brings",
+    "hindsight": "is the automatic choice of a checkpoint as good as hindsight?",
+}
+GROUPS = {
+    "Against the truth": ("psnr_fg", "psnr", "ssim", "mask_iou", "depth_error", "color_error", "chroma_excess"),
+    "As the judge sees it": ("clip_t", "clip_i", "r_precision", "janus_excess", "front_recall"),
+    "Cost": ("seconds", "peak_mib"),
+}
 PLACES = {"near/psnr_fg": "near a photo", "far/psnr_fg": "far from all", "aligned/psnr_fg": "aligned"}
 BASELINES = {"blank": "baseline_blank/", "mean_image": "baseline_mean/", "silhouette": "baseline_silhouette/"}
 TRUTH = "truth"
@@ -101,6 +113,12 @@ def figures(table: pd.DataFrame, methods: Sequence[Method], finished: Sequence[d
     }
 
 
+COST_NOTE = (
+    "Wall time is the sum over a run's stages while other runs went on beside it on the same machine; a stage that "
+    "methods share counts in full for each. Peak memory is the GPU memory that one run's tensors took."
+)
+
+
 def _sections(
     name: str,
     table: pd.DataFrame,
@@ -110,20 +128,26 @@ def _sections(
 ) -> Iterable[str]:
     """The parts of the Markdown file."""
     subjects = sorted(set(table["subject"]))
-    yield f"# Quality: {name}"
+    yield f"# Quality: {TITLES[name]}"
     yield (
         f"Printed by `python -m benchmarks.quality {name}`; {len(finished)} runs on {len(subjects)} subjects "
         f"({', '.join(subjects)}), {_joined(finished, 'machine')}, commit {_joined(finished, 'commit')}, "
         f"{_joined(finished, 'date')}. Means over subjects; in brackets the 95 % interval of the bootstrap over "
         "subjects."
     )
-    names = [method.name for method in methods]
+    names = [method.name for method in methods if method.name in set(table["method"])]
     if name == "hindsight":
         yield from hindsight_section(table, finished)
         return
-    yield _markdown(
-        ["method", *(title for title, _ in METRICS.values())], _mean_rows(table, [*names, *BASELINES, TRUTH])
-    )
+    if name == "main":
+        yield "## Targets"
+        rows = [[each.wanted, each.measured, "yes" if each.met else "**no**"] for each in targets(table, finished)]
+        yield _markdown(["target", "measured", "met"], rows)
+    for title, metrics in GROUPS.items():
+        yield f"## {title}"
+        shown = [each for each in [*names, *BASELINES, TRUTH] if _has_any(table, each, metrics)]
+        yield _markdown(["method", *(METRICS[metric][0] for metric in metrics)], _mean_rows(table, shown, metrics))
+    yield COST_NOTE
     yield "## By place, and aligned: psnr_fg (dB)"
     yield _markdown(["method", "all", *PLACES.values()], _place_rows(table, [*names, *BASELINES]))
     yield f"## {DEFAULT} minus each other method, subject by subject"
@@ -131,7 +155,8 @@ def _sections(
     yield _markdown(["compared with", *(METRICS[metric][0] for metric in COMPARED)], _difference_rows(table, others))
     if name == "ablations":
         yield "## What each row changes"
-        yield "\n".join(f"- **{method.name}**: {method.note} `{' '.join(method.overrides)}`" for method in methods[1:])
+        done = [method for method in methods[1:] if method.name in names]
+        yield "\n".join(f"- **{method.name}**: {method.note} `{' '.join(method.overrides)}`" for method in done)
     yield "## psnr_fg (dB) by subject"
     yield _markdown(["subject", *names, *BASELINES], _subject_rows(table, subjects, [*names, *BASELINES]))
     yield "## What happened in the runs"
@@ -140,9 +165,13 @@ def _sections(
         yield f"![{picture.stem}: photos, and four sides of the truth and of each method]({picture.name})"
 
 
-def _mean_rows(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+def _has_any(table: pd.DataFrame, method: str, metrics: Sequence[str]) -> bool:
+    return any(len(statistics.subject_means(table, method, metric)) for metric in metrics)
+
+
+def _mean_rows(table: pd.DataFrame, names: Sequence[str], metrics: Sequence[str]) -> list[list[str]]:
     return [
-        [name, *(_shown(statistics.mean(table, name, metric), digits) for metric, (_, digits) in METRICS.items())]
+        [name, *(_shown(statistics.mean(table, name, metric), METRICS[metric][1]) for metric in metrics)]
         for name in names
     ]
 
@@ -175,13 +204,14 @@ def _subject_rows(table: pd.DataFrame, subjects: Sequence[str], names: Sequence[
 
 
 def _incidents(finished: Sequence[dict[str, Any]]) -> str:
-    """Retries after a collapse, and gates that tripped."""
+    """Gates that tripped, and what they did: warned, or tried again with another seed."""
     lines = []
     for run in finished:
         for key, value in run["notes"].items():
-            if (key.endswith("collapse_retries") and value) or (key.endswith("gate_events") and value):
-                lines.append(f"- {run['method']}, {run['subject']}, seed {run['seed']}: {key} {value}")
-    return "\n".join(lines) or "No field collapsed, and no gate tripped."
+            if key.endswith("gate_events") and value != "none":
+                stage = key.removesuffix("/gate_events")
+                lines.append(f"- {run['method']}, {run['subject']}, seed {run['seed']}, {stage}: {value}")
+    return "\n".join(lines) or "No gate tripped."
 
 
 def write_pictures(stem: str, runs: Sequence[Run], results: Results, folder: Path) -> list[Path]:
