@@ -127,6 +127,12 @@ def _quickened(values: DictConfig) -> DictConfig:
     for stage in ("init_nerf", "refine_nerf", "fit_true_views"):
         if "steps" in merged.get(stage, {}):
             merged[stage].steps = int(merged[stage].steps * QUICK_STEPS_SHARE)
+    for name in ("partial_step", "full_step"):
+        if name in merged.get("select_checkpoints", {}):
+            # At the same share of the shorter fine-tuning, where a checkpoint is kept.
+            steps, every = merged.finetune_dreambooth.steps, merged.finetune_dreambooth.checkpoint_every
+            share = values.select_checkpoints[name] / values.finetune_dreambooth.steps
+            merged.select_checkpoints[name] = every * round(share * steps / every)
     return merged
 
 

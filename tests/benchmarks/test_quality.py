@@ -84,6 +84,9 @@ def test_quick_is_for_a_cpu_and_keeps_the_method(name: str) -> None:
     assert quick.recipe == full.recipe
     assert quick.init_nerf.photos == full.init_nerf.photos
     assert quick.init_nerf.steps < full.init_nerf.steps
+    tuning = quick.finetune_dreambooth
+    for step in (quick.select_checkpoints.partial_step, quick.select_checkpoints.full_step):
+        assert step is None or step in range(tuning.checkpoint_every, tuning.steps + 1, tuning.checkpoint_every)
 
 
 def test_a_result_is_small_and_comes_back(tmp_path: Path) -> None:
