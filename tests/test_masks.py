@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.masks import background_mask, smooth_background, subject_masks
+from dreambooth3d.masks import FINE_SIZE, background_mask, smooth_background, soft_masks, subject_masks
 from dreambooth3d.nerf.cameras import turntable_cameras
 from dreambooth3d.toybox.render import render_views
-from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
+from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, casual_photos, photo_cameras
 
 SIZE = 64
 
@@ -81,3 +81,56 @@ def test_masks_of_true_renders_are_the_true_masks() -> None:
     both, either = masks & (truth.mask > 0.5), masks | (truth.mask > 0.5)
     assert trusted.all()
     assert (both.sum(dim=(1, 2)) / either.sum(dim=(1, 2))).min() > 0.9
+
+
+def overlap_and_area(masks: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
+    """(n,) soft intersection over union with the true masks, and (n,) area as a multiple of the true one."""
+    both, either = torch.minimum(masks, truth).sum(dim=(1, 2)), torch.maximum(masks, truth).sum(dim=(1, 2))
+    return both / either, masks.sum(dim=(1, 2)) / truth.sum(dim=(1, 2))
+
+
+def test_masks_told_at_full_size_do_not_make_subjects_larger() -> None:
+    photos = casual_photos("android", FINE_SIZE)
+    truth = render_views(DEVELOPMENT_SUBJECTS["android"], photo_cameras("android"), None, SIZE, supersample=4)
+    masks, background, trusted = soft_masks(photos, SIZE)
+    assert masks.shape == (5, SIZE, SIZE) and background.shape == (5, 3, SIZE, SIZE) and trusted.all()
+    overlap, area = overlap_and_area(masks, truth.mask.float())
+    assert overlap.min() > 0.98 and (area - 1).abs().max() < 0.02
+    small = torch.nn.functional.interpolate(photos, size=(SIZE, SIZE), mode="area")
+    overlap, area = overlap_and_area(subject_masks(small)[0].float(), truth.mask.float())
+    assert overlap.max() < 0.95 and area.min() > 1.05, "told at the small size, every subject grows by half a pixel"
+
+
+def test_a_soft_mask_is_the_share_of_the_pixel() -> None:
+    """A box whose sides lie at quarters of a small pixel; areas are those of the box, by hand."""
+    image = torch.full((1, 3, SIZE, SIZE), 0.7)
+    image[..., 21:43, 18:45] = torch.tensor([0.9, 0.05, 0.1])[:, None, None]
+    masks, background, trusted = soft_masks(image, SIZE // 4)
+    assert trusted.all() and masks.sum().item() * 16 == 22 * 27
+    assert masks[0, 5, 5].item() == 0.75 and masks[0, 5, 4].item() == 0.375 and masks[0, 7, 7].item() == 1
+    torch.testing.assert_close(background, torch.full((1, 3, 16, 16), 0.7), atol=0.01, rtol=0)
+
+
+def faint_subject() -> tuple[Tensor, Tensor]:
+    """An image with a box of nearly the background's colour, and the box' mask."""
+    image, mask = plain(), torch.zeros(SIZE, SIZE, dtype=torch.bool)
+    mask[20:50, 18:44] = True
+    image[1, mask] += 0.034
+    return image, mask
+
+
+def noise(strength: float) -> Tensor:
+    return strength * (2 * torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)) - 1)
+
+
+def test_a_clean_background_shows_a_subject_of_nearly_its_colour() -> None:
+    image, mask = faint_subject()
+    assert torch.equal(background_mask(image), ~mask)
+    assert torch.equal(background_mask(image + noise(0.002)), ~mask)
+
+
+def test_noise_of_the_background_is_no_subject() -> None:
+    image, mask = with_subject(plain())
+    for strength in (0.005, 0.03, 0.06):
+        assert torch.equal(background_mask((image + noise(strength)).clamp(0, 1)), ~mask)
+    assert background_mask(faint_subject()[0] + noise(0.036)).all(), "where there is noise, so little says nothing"

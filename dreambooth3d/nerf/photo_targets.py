@@ -128,8 +128,9 @@ class PhotoTargets:
         return replace(self._found, cameras=self._moved()[self.used], gain=self._gains()[self.used])
 
     def _gains(self) -> Tensor:
-        """(n,) exposure of each photo; their mean over those in use is 1 (of the logarithms: 0)."""
-        return (self._log_gains - self._log_gains[self.used].mean()).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
+        """(n,) exposure of each photo, 1 where it is not in use; their mean is 1 (of the logarithms: 0)."""
+        relative = torch.where(self.used, self._log_gains - self._log_gains[self.used].mean(), 0.0)
+        return relative.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
 
     def _moved(self) -> Cameras:
         """The cameras of all photos as the last search found them and gradients have moved them since.

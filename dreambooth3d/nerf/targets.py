@@ -86,7 +86,8 @@ class TargetViews:
         words = tuple(word for word, kept in zip(self.words, chosen.tolist(), strict=False) if kept)
         off_front = None if self.off_front_deg is None else self.off_front_deg[chosen.cpu()]
         cameras = self.cameras and self.cameras[chosen.to(self.cameras.azimuth_deg.device)]
-        return replace(self, cameras=cameras, words=words, off_front_deg=off_front, **parts)
+        gain = None if self.gain is None else self.gain[chosen]
+        return replace(self, cameras=cameras, words=words, off_front_deg=off_front, gain=gain, **parts)
 
     def mirrored(self) -> TargetViews:
         """The views as a mirror in the plane of azimuth 0 shows them, which a symmetric subject has as well."""

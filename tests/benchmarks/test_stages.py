@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from benchmarks.quality.plan import Method, Run, load_config
 from benchmarks.quality.stages import Subject, with_truth
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config import CeilingConfig, TrainingConfig
-from dreambooth3d.nerf import poses
+from dreambooth3d.nerf import distillation, heading, poses
 from dreambooth3d.nerf.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
+from dreambooth3d.photos import silhouettes
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import photo_azimuths_deg, photo_cameras, photo_exposures, subject_recipe
@@ -31,6 +32,13 @@ from tests.tiny_models import write_tiny_base_model
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted([*CONFIGS.glob("*.yaml"), *(CONFIGS / "bench").glob("*.yaml")])
 NAME = "corgi"
+SMALLER = {
+    poses: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12, "AZIMUTH_STEP_DEG": 40.0},
+    heading: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12},
+    distillation: {"PREVIEW_SIZE": 16},
+    silhouettes: {"PHOTO_SIZE": 24, "STARTS": 8},
+}
+"""Renders that are looked at on the way, small as well."""
 COUNTED = ("check_photos", "finetune", "select", "distil", "pseudo_views", "finetune_multiview", "evaluate")
 
 
@@ -62,13 +70,13 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Small photos, and a coarse search of their cameras."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DREAMBOOTH3D_WORK", str(tmp_path_factory.mktemp("cache")))
         patch.setattr(subjects, "PHOTO_SIZE", 64)
-        for name, value in {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12, "AZIMUTH_STEP_DEG": 40.0}.items():
-            patch.setattr(poses, name, value)
+        for module, sizes in SMALLER.items():
+            for name, value in sizes.items():
+                patch.setattr(module, name, value)
         made = Bench(tmp_path_factory.mktemp("bench"))
         for name in COUNTED:
             patch.setattr(stages, name, made.counting(name, getattr(stages, name)))
@@ -102,6 +110,9 @@ def test_every_preset_runs_from_photos_to_evaluation(file: Path, bench: Bench) -
     assert set(outcome.seconds) == set(outcome.peak_mib) == expected
 
 
+ALONE = ("recipe.pseudo_views=false", "recipe.multiview=false", "recipe.refine_with=none")
+
+
 def variant(*overrides: str) -> TrainingConfig:
     return load_config(Method("variant", "dreambooth3d", overrides))
 
@@ -122,15 +133,14 @@ def test_a_changed_stage_is_computed_with_all_behind_it(bench: Bench) -> None:
     bench.run(variant())
     bench.run(variant("init_nerf.learning_rate=0.012"))
     assert bench.calls == {"distil": 2, "pseudo_views": 1, "finetune_multiview": 1, "evaluate": 1}
-    bench.run(variant("finetune_dreambooth.learning_rate=0.0001"))
+    bench.run(variant(*ALONE, "finetune_dreambooth.learning_rate=0.0001"))
     assert bench.calls["finetune"] == bench.calls["select"] == 1 and bench.calls["check_photos"] == 0
 
 
 def test_forced_checkpoints_share_the_scores(bench: Bench) -> None:
-    alone = ("recipe.pseudo_views=false", "recipe.multiview=false", "recipe.refine_with=none")
-    bench.run(variant(*alone))
+    bench.run(variant(*ALONE))
     for step in (2, 4):
-        config = variant(*alone, "select_checkpoints.partial_step=40", "select_checkpoints.full_step=40")
+        config = variant(*ALONE, "select_checkpoints.partial_step=40", "select_checkpoints.full_step=40")
         config = shrunk(config, *bench.models)
         forced = config.select_checkpoints.model_copy(update={"partial_step": step, "full_step": step})
         bench.calls.clear()
@@ -140,15 +150,13 @@ def test_forced_checkpoints_share_the_scores(bench: Bench) -> None:
 
 
 def test_what_is_given_from_the_truth_is_not_shared_with_other_methods(bench: Bench) -> None:
-    usual = bench.run(variant())
-    given = bench.run(variant(), given=("cameras",))
-    assert bench.calls["check_photos"] == bench.calls["finetune"] == 1 and bench.calls["distil"] == 2
+    usual = bench.run(variant(*ALONE))
+    given = bench.run(variant(*ALONE), given=("cameras",))
+    assert bench.calls["check_photos"] == bench.calls["finetune"] == bench.calls["distil"] == 1
     assert given.notes["init_nerf/photo_azimuths_deg"] != usual.notes.get("init_nerf/photo_azimuths_deg")
 
 
 def subject_photos(size: int = 48) -> SubjectPhotos:
-    from dataclasses import replace
-
     photos = photos_of(*subjects.casual_photos(NAME, size))
     return replace(photos, facts=pd.DataFrame({"file": [f"{index:02d}.jpg" for index in range(5)]}))
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
+from dreambooth3d.artifacts import POSE_FACTS, PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config import (
     DistillConfig,
     FieldConfig,
@@ -185,6 +187,48 @@ def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tm
     assert abs(refined.record.metrics["opacity"] - fitted.record.metrics["opacity"]) < 0.03
 
 
+class Watching(BallGuidance):
+    """Remembers from where it was asked to look."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Cameras] = []
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> Answer:
+        assert len(images) == len(cameras)
+        self.seen.append(cameras)
+        return super().__call__(images, cameras, progress)
+
+
+def pseudo_views_of_ball(count: int) -> PseudoViews:
+    cameras = orbit_cameras(torch.arange(count) * 360.0 / count + 3, elevation_deg=12.0)
+    images = colored_ball(cameras, 64)
+    return PseudoViews(images, images, images[:, 0], cameras, 0.4)
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_guidance_looks_only_from_where_pseudo_views_were_taken(
+    count: int, fitted: RadianceField, tmp_path: Path
+) -> None:
+    """Three views per step of five pseudo views, and of two."""
+    pseudo = pseudo_views_of_ball(count)
+    config = RefineNerfConfig(
+        steps=8, views_per_step=3, render=RENDER, camera_poses="pseudo_views", reconstruction_weight=0.0
+    )  # fmt: skip
+    guidance = Watching()
+    distil(guidance, config, 0, context(tmp_path / "views"), init=fitted, reconstruction=pseudo)
+    assert len(guidance.seen) == 8 and all(len(cameras) == min(3, count) for cameras in guidance.seen)
+    azimuths = torch.cat([cameras.azimuth_deg for cameras in guidance.seen])
+    assert torch.isin(azimuths, pseudo.cameras.azimuth_deg).all() and azimuths.unique().numel() == count
+    assert (torch.cat([cameras.elevation_deg for cameras in guidance.seen]) == 12).all()
+    assert all(cameras.azimuth_deg.unique().numel() == len(cameras) for cameras in guidance.seen)
+    anywhere = Watching()
+    config = config.model_copy(update={"camera_poses": "random"})
+    distil(anywhere, config, 0, context(tmp_path / "random"), init=fitted, reconstruction=pseudo)
+    azimuths = torch.cat([cameras.azimuth_deg for cameras in anywhere.seen])
+    assert not torch.isin(azimuths, pseudo.cameras.azimuth_deg).any() and len(azimuths) == 24
+
+
 def ball_photos(count: int = 4) -> SubjectPhotos:
     """Photos of the ball with little green in its colours, before grey."""
     cameras = orbit_cameras(torch.tensor([0.0, 80.0, 180.0, 270.0])[:count], elevation_deg=30.0)
@@ -211,6 +255,60 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
     config = config.model_copy(update={"photos": PhotoTargetsConfig(weight=0.0)})
     without = distil(silent, config, 0, context(tmp_path / "without"), init=fitted, photos=ball_photos())
     assert "photo_reconstruction" not in set(without.record.series.name)
+
+
+def ball_with_a_patch(cameras: Cameras) -> Tensor:
+    """(n, 3, 64, 64) the coloured ball before grey, with a yellow patch on the side of azimuth 90."""
+    image = colored_ball(cameras, 64, supersample=1)
+    origins, directions = cameras.rays(64, 64)
+    closest = (origins * directions).sum(-1)
+    depth = (closest.square() - origins.square().sum(-1) + 0.25).clamp(min=0).sqrt()
+    y = (origins + directions * (-closest - depth)[..., None])[..., 1]
+    outside = (image == 1).all(1, keepdim=True)
+    patched = torch.where((y > 0.3)[:, None], torch.tensor([0.9, 0.9, 0.1]).view(3, 1, 1), image)
+    return torch.where(outside, 0.6, patched)
+
+
+def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceField, tmp_path: Path) -> None:
+    """With mirroring the patch appears on the other side too; the ball that is fitted is blue there."""
+    cameras = orbit_cameras(torch.tensor([5.0, 85.0]), elevation_deg=30.0)
+    told = pd.DataFrame(dict(zip(POSE_FACTS, ([5.0, 85.0], [30.0, 30.0], [2.5, 2.5]), strict=True)))
+    photos = replace(photos_of(*ball_with_a_patch(cameras)), facts=told)
+
+    def other_side(mirror_weight: float) -> tuple[RadianceField, Tensor]:
+        targets = PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, search_every=1.0, mirror_weight=mirror_weight)
+        config = RefineNerfConfig(
+            steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02, photos=targets
+        )  # fmt: skip
+        field = distil(silent, config, 0, context(tmp_path / str(mirror_weight)), init=fitted, photos=photos)
+        view = orbit_cameras(torch.tensor([-85.0]), elevation_deg=15.0)
+        return field, render_field(field, view, size=33, samples_per_ray=48).color[0, :, 16, 16]
+
+    (mirrored, color), (plain, unmirrored) = other_side(1.0), other_side(0.0)
+    assert color[0] > 0.6 and color[2] < 0.4, color
+    assert unmirrored[0] < 0.4, unmirrored
+    assert {"mirror_reconstruction", "mirror_silhouette"} <= set(mirrored.record.series.name)
+    assert mirrored.record.metrics["mirror_error"] < 2.2 and mirrored.record.metrics["mirror_overlap"] > 0.9
+    assert not any(name.startswith("mirror_") for name in plain.record.series.name)
+
+
+def test_exposures_of_photos_are_learned_and_reported(fitted: RadianceField, tmp_path: Path) -> None:
+    """Photos of the field itself, one darker and one brighter, while the field hardly learns."""
+    cameras = orbit_cameras(torch.tensor([0.0, 80.0, 180.0]), elevation_deg=30.0)
+    views = render_field(fitted, cameras, size=64, samples_per_ray=48, background=torch.full((3,), 0.6))
+    gain = torch.tensor([0.85, 1.0, 1.15])[:, None, None, None]
+    images = gain * (views.color - 0.6 * (1 - views.opacity)[:, None]) + 0.6 * (1 - views.opacity)[:, None]
+    photos = PhotoTargetsConfig(
+        weight=100.0, silhouette_weight=1.0, exposure_learning_rate=0.02, views_per_step=3, search_every=1.0
+    )  # fmt: skip
+    config = RefineNerfConfig(
+        steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=1e-6,
+        final_learning_rate=1e-6, photos=photos,
+    )  # fmt: skip
+    field = distil(silent, config, 0, context(tmp_path), init=fitted, photos=photos_of(*images.clamp(0, 1)))
+    found = torch.tensor([float(value) for value in field.record.params["photo_exposures"].split(", ")])
+    expected = gain.flatten() / gain.log().mean().exp()
+    torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
 
 
 def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.losses import reconstruction
 from dreambooth3d.nerf.photo_targets import PhotoTargets
-from dreambooth3d.nerf.poses import PhotoCameras, find_cameras, sine_of_outline
-from dreambooth3d.nerf.rendering import render_rays
+from dreambooth3d.nerf.poses import PhotoCameras, find_cameras, sine_of_outline, usual_scale, view_errors
+from dreambooth3d.nerf.rendering import render_images, render_rays
 from dreambooth3d.nerf.sampling import DenseSampler
 from dreambooth3d.nerf.targets import TargetViews
 from dreambooth3d.record import StepLog
@@ -29,41 +29,6 @@ TRUE = Cameras(
     torch.tensor([2.35, 2.65, 2.5, 2.6, 2.4]),
     torch.full((5,), FOV_Y_DEG),
 )
-
-
-@pytest.fixture(scope="module")
-def robot() -> Field:
-    """A dense volume with the true shape and colours of a toybox robot, carved and painted from true views."""
-    recipe = DEVELOPMENT_SUBJECTS["android"]
-    field = Field(FieldConfig(encoding="dense", volume_resolution=48))
-    points = torch.cartesian_prod(*[torch.linspace(-1, 1, 48)] * 3)
-    solid, color, seen = torch.ones(len(points)), torch.zeros(len(points), 3), torch.zeros(len(points))
-    azimuth = torch.arange(0.0, 360.0, 15.0)
-    around = Cameras(azimuth, azimuth * 0 + 20, azimuth * 0 + DISTANCE, azimuth * 0 + FOV_Y_DEG)
-    truth = render_views(recipe, around, torch.ones(3), 96)
-    for view in range(len(around)):
-        pose = around.camera_to_world[view]
-        local = (points - pose[:3, 3]) @ pose[:3, :3]
-        plane = local[:, :2] / -local[:, 2:] / torch.tan(torch.deg2rad(torch.tensor(FOV_Y_DEG)) / 2)
-        place = torch.stack([plane[:, 0], -plane[:, 1]], dim=-1).view(1, 1, -1, 2)
-
-        def at(values: Tensor, place: Tensor = place) -> Tensor:
-            return torch.nn.functional.grid_sample(values[None], place, align_corners=False)[0, :, 0]
-
-        solid *= (at(truth.mask[view][None].float())[0] > 0.5).float()
-        distance = (points - pose[:3, 3]).norm(dim=-1)
-        visible = ((at(truth.depth[view][None])[0] - distance).abs() < 0.08).float()
-        color += at(truth.image[view]).T * visible[:, None]
-        seen += visible
-    color = (color / seen[:, None].clamp(min=1)).clamp(0.02, 0.98)
-    logits = torch.cat([(solid * 20 - 10)[:, None], color.logit()], dim=-1)
-    volume = logits.view(48, 48, 48, 4).permute(3, 2, 1, 0)[None]
-    with torch.no_grad():
-        for level in field.encoding.levels:
-            level.zero_()
-        field.encoding.levels[-1].copy_(volume / field.encoding.volume().new_tensor(10.0))
-    field.occupancy.update(field.density, 0.01, torch.Generator().manual_seed(0))
-    return field
 
 
 def photos(words: tuple[str, ...] = (), off_front_deg: Tensor | None = None) -> TargetViews:
@@ -95,12 +60,47 @@ def test_cameras_of_true_views_are_found_again(robot: Field, usual: dict[str, fl
     assert result.found.all() and result.overlap.min() > 0.75 and result.margin.min() > 0
 
 
-def test_outline_of_a_ball_gives_its_radius() -> None:
-    origins, directions = TRUE.rays(256, 256)
+def ball_masks(cameras: Cameras, radius: float, size: int = 256) -> Tensor:
+    """(n, size, size) where a ball around the origin hides the background."""
+    origins, directions = cameras.rays(size, size)
     along = (origins * directions).sum(-1)
-    masks = (origins.square().sum(-1) - along.square() < 0.6**2).float()
-    radius = sine_of_outline(masks, FOV_Y_DEG) * TRUE.distance
+    return (origins.square().sum(-1) - along.square() < radius**2).float()
+
+
+def test_outline_of_a_ball_gives_its_radius() -> None:
+    radius = sine_of_outline(ball_masks(TRUE, 0.6), FOV_Y_DEG) * TRUE.distance
     torch.testing.assert_close(radius, torch.full((5,), 0.6), atol=0.01, rtol=0)
+
+
+def test_the_usual_scale_is_that_of_a_ball_at_its_distances() -> None:
+    """The cameras of a ball, told at twice their distances: radius and mean distance decide, fields of view differ."""
+    true = replace(TRUE, fov_y_deg=torch.tensor([38.0, 40.0, 42.0, 46.0, 50.0]))
+    masks, far = ball_masks(true, 0.6), replace(true, distance=2 * true.distance)
+    masks[1:3] = ball_masks(true, 0.3)[1:3]  # a longish subject from its narrow side: the largest outline counts
+    mean = true.distance.mean().item()
+    for radius, distance, factor in ((0.6, mean, 1.0), (0.6 * 1.44, mean, 1.2), (0.6, mean * 0.81, 0.9)):
+        found = usual_scale(far, masks, radius, distance)
+        torch.testing.assert_close(found.distance, factor * true.distance, atol=0, rtol=0.01)
+        assert torch.equal(found.fov_y_deg, true.fov_y_deg) and torch.equal(found.azimuth_deg, true.azimuth_deg)
+
+
+def test_errors_of_views_from_their_own_cameras(robot: Field) -> None:
+    """Of the field's own renders, whose errors are known: none, a colour that is off, cameras that are off."""
+    render = render_images(robot, TRUE, size=48, sampler=DenseSampler(40), background=torch.zeros(3))
+    background = torch.full_like(render.color, 0.5)
+    shown = (render.color + (1 - render.opacity)[:, None] * background).detach()
+    own = TargetViews(shown, TRUE, background, render.opacity.detach(), torch.ones(5))
+    error, overlap = view_errors(robot, own)
+    assert error.max() < 1e-4 and overlap.min() > 0.9999
+    masks = own.masks[:, None]
+    error, overlap = view_errors(robot, replace(own, images=shown + 0.25 * masks))
+    torch.testing.assert_close(error, torch.full((5,), 0.25), atol=1e-3, rtol=0)
+    assert overlap.min() > 0.9999
+    half = own.masks * (torch.arange(48) < 24)
+    _, overlap = view_errors(robot, replace(own, masks=half))
+    torch.testing.assert_close(overlap, half.sum(dim=(1, 2)) / own.masks.sum(dim=(1, 2)), atol=1e-3, rtol=0)
+    off = replace(own, cameras=replace(TRUE, azimuth_deg=TRUE.azimuth_deg + 40))
+    assert (view_errors(robot, off)[0] > 0.1).all()
 
 
 def test_the_scale_is_between_what_radius_and_distance_say(robot: Field, usual: dict[str, float]) -> None:

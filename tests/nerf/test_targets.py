@@ -1,0 +1,117 @@
+"""Target views: what is known of photos and pseudo views, mirrored ones, and the pixels drawn from them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import PseudoViews
+from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
+from dreambooth3d.nerf.targets import TargetViews
+from tests.evaluation.stand_ins import photos_of
+from tests.nerf.scenes import colored_ball
+
+CPU = torch.device("cpu")
+SIZE = 64
+AZIMUTHS = torch.tensor([-40.0, 0.0, 75.0])
+
+
+def ball_on_grey(cameras: Cameras, size: int = SIZE) -> Tensor:
+    """(n, 3, size, size) the coloured ball before grey."""
+    image = colored_ball(cameras, size)
+    return torch.where((image == 1).all(1, keepdim=True), 0.6, image)
+
+
+def ball_share(cameras: Cameras, size: int, supersample: int = 8) -> Tensor:
+    """(n, size, size) the share of each pixel that the ball of radius one half covers."""
+    origins, directions = cameras.rays(size * supersample, size * supersample)
+    along = (origins * directions).sum(-1)
+    hit = (origins.square().sum(-1) - along.square() < 0.25).float()
+    return torch.nn.functional.avg_pool2d(hit[:, None], supersample)[:, 0]
+
+
+def test_masks_of_photos_are_those_of_the_large_photos() -> None:
+    cameras = orbit_cameras(AZIMUTHS)
+    photos = photos_of(*ball_on_grey(cameras, 256))
+    truth = ball_share(cameras, SIZE)
+    views = TargetViews.of_photos(photos, SIZE, CPU)
+    assert views.images.shape == (3, 3, SIZE, SIZE) and len(views) == 3 and views.gain is None
+    assert (views.masks - truth).abs().mean() < 0.005
+    assert ((views.masks > 0.1) & (views.masks < 0.9)).sum() > 100, "pixels at the outline are partly the subject"
+    assert views.masks.sum() / truth.sum() == pytest.approx(1, abs=0.02)
+    assert TargetViews.of(views.images).masks.sum() / truth.sum() > 1.04, "the small photos would tell a larger one"
+    torch.testing.assert_close(views.background, torch.full_like(views.background, 0.6), atol=0.01, rtol=0)
+
+
+def test_photos_that_cannot_be_masked_are_left_out() -> None:
+    noise = torch.rand(3, 256, 256, generator=torch.Generator().manual_seed(0))
+    good = ball_on_grey(orbit_cameras(AZIMUTHS), 256)
+    views = TargetViews.of_photos(photos_of(good[0], noise, good[2]), SIZE, CPU)
+    assert len(views) == 2 and views.cameras is None and views.words == ()
+    whole = TargetViews.of_photos(photos_of(*good), SIZE, CPU)
+    torch.testing.assert_close(views.images, whole.images[[0, 2]])
+    assert TargetViews.of_photos(photos_of(noise, noise), SIZE, CPU) is None
+
+
+def test_the_opacity_of_renders_that_nothing_changed_is_their_mask() -> None:
+    cameras = orbit_cameras(AZIMUTHS)
+    noise = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    opacity = ball_share(cameras, SIZE)
+    changed, unchanged = (
+        TargetViews.of_pseudo_views(PseudoViews(noise, noise, opacity, cameras, strength), CPU)
+        for strength in (0.1, 0.0)
+    )
+    assert torch.equal(unchanged.masks, opacity) and (unchanged.trusted == 1).all()
+    assert (changed.trusted == 0).all() and not torch.equal(changed.masks, opacity), "masks are told from the images"
+    assert torch.equal(unchanged.cameras.azimuth_deg, AZIMUTHS)
+
+
+def test_mirrored_views_of_a_symmetric_scene_are_those_from_the_other_side() -> None:
+    """The ball is its own mirror image in the plane of azimuth 0."""
+    cameras = replace(orbit_cameras(AZIMUTHS), elevation_deg=torch.tensor([5.0, 20.0, 50.0]))
+    mirrored = TargetViews.of(ball_on_grey(cameras), cameras).mirrored()
+    assert torch.equal(mirrored.cameras.azimuth_deg, -AZIMUTHS)
+    assert torch.equal(mirrored.cameras.elevation_deg, cameras.elevation_deg)
+    truth = TargetViews.of(ball_on_grey(mirrored.cameras), mirrored.cameras)
+    for name in ("images", "masks", "background"):
+        torch.testing.assert_close(getattr(mirrored, name), getattr(truth, name), atol=1e-4, rtol=0)
+    tilted = replace(truth, cameras=cameras)
+    assert (truth.images - tilted.mirrored().images).abs().max() > 0.1, "no view from the side is its own mirror image"
+
+
+def test_drawn_pixels_lie_where_their_rays_go() -> None:
+    """Colour, background, mask and gain of each drawn pixel against the ball along its ray."""
+    cameras = orbit_cameras(AZIMUTHS)
+    views = TargetViews.of(ball_on_grey(cameras), cameras)
+    gain = torch.tensor([0.9, 1.0, 1.2])
+    views = replace(views, masks=ball_share(cameras, SIZE), gain=gain)
+    origins, directions, target = views.draw(2, 300, torch.Generator().manual_seed(0))
+    assert origins.shape == directions.shape == target.color.shape == (600, 3)
+    through_middle = -(origins * directions).sum(-1)
+    nearest = (origins.square().sum(-1) - through_middle.square()).sqrt()
+    assert (target.mask[nearest < 0.45] == 1).all() and (target.mask[nearest > 0.55] == 0).all()
+    torch.testing.assert_close(target.color[nearest > 0.55], torch.full_like(target.color, 0.6)[nearest > 0.55])
+    azimuth = torch.rad2deg(torch.atan2(origins[:, 1], origins[:, 0]))
+    camera = (azimuth[:, None] - AZIMUTHS).abs().argmin(dim=1)
+    assert torch.equal(target.gain, gain[camera]) and camera.unique().numel() == 2
+    assert replace(views, gain=None).draw(2, 9, torch.Generator().manual_seed(0))[2].gain is None
+
+
+def test_chosen_views_keep_all_that_belongs_to_them() -> None:
+    cameras = orbit_cameras(AZIMUTHS)
+    views = replace(
+        TargetViews.of(ball_on_grey(cameras), cameras),
+        words=("side", "front", "back"),
+        off_front_deg=AZIMUTHS.abs(),
+        gain=torch.tensor([0.9, 1.0, 1.2]),
+    )
+    chosen = views.where(torch.tensor([True, False, True]))
+    assert len(chosen) == 2 and chosen.words == ("side", "back")
+    assert torch.equal(chosen.images, views.images[[0, 2]]) and torch.equal(
+        chosen.cameras.azimuth_deg, AZIMUTHS[[0, 2]]
+    )
+    assert chosen.off_front_deg.tolist() == [40, 75]
+    assert chosen.gain.tolist() == pytest.approx([0.9, 1.2])
