@@ -65,7 +65,7 @@ class ScorersConfig(Section):
     selector: str = "models/selector"
     """Scorer of everything that steers: checkpoint selection, guards."""
     judge: str = "models/judge"
-    """Scorer of the evaluation, loaded by evaluate only."""
+    """Scorer of the evaluation, loaded by evaluate and evaluate_context only."""
 
 
 class RecipeConfig(Section):
@@ -533,6 +533,55 @@ class RefineNerfConfig(DistillConfig):
     """Where distillation looks from: all around at random, or only from where the pseudo views were taken."""
 
 
+class EditGuidanceConfig(GuidanceConfig):
+    """The same for a context: first from noise that hides the old colours, in the end gently."""
+
+    guidance_scale: Range = (7.5, 3.0)
+    """Classifier-free guidance scale at the start and at the end."""
+    max_timestep: Range = (0.8, 0.2)
+    """Largest timestep as a share of all, at the start and at the end."""
+
+
+class EditRegularizerConfig(RegularizerConfig):
+    """The same for a context, where no photo clears the haze or smooths the colours."""
+
+    sparsity: Annotated[float, Field(ge=0)] = 6.0
+    """sqrt(opacity^2 + 0.01), mean over rays."""
+    smoothness: Annotated[float, Field(ge=0)] = 20.0
+    """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
+
+
+class EditPhotoTargetsConfig(PhotoTargetsConfig):
+    """The same for a context: off, since the photos show the subject as it was."""
+
+    weight: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the reconstruction loss on the photos: Huber, mean over pixels and colour channels; 0 turns it off."""
+
+
+class EditGatesConfig(GatesConfig):
+    """The same for a context, without those that compare with the photos."""
+
+    saturation: SaturationGateConfig = SaturationGateConfig(action="off")
+    clip_i: ClipGateConfig = ClipGateConfig(action="off")
+
+
+class EditNerfConfig(DistillConfig):
+    """A context's asset: distillation from the partial checkpoint under its prompt, from where the asset is."""
+
+    steps: Positive = 200
+    """Optimiser steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5.0e-3
+    """Adam's learning rate at the start."""
+    final_learning_rate: Annotated[float, Field(gt=0)] = 1.0e-3
+    """Adam's learning rate at the end (exponential decay)."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay per step of the running average of the field's parameters; 0 turns it off."""
+    guidance: EditGuidanceConfig = EditGuidanceConfig()
+    regularizers: EditRegularizerConfig = EditRegularizerConfig()
+    photos: EditPhotoTargetsConfig = EditPhotoTargetsConfig()
+    gates: EditGatesConfig = EditGatesConfig()
+
+
 class FitTrueViewsConfig(RefineNerfConfig, InitNerfConfig):
     """The ceiling: a fresh field fitted to true views, without guidance."""
 
@@ -575,6 +624,10 @@ class ExportConfig(Section):
     """Largest size of the viewer page in megabytes; a larger mesh is shown there at a coarser resolution."""
 
 
+CONTEXT_STEPS = ("edit_nerf", "evaluate_context", "export_context")
+"""What runs once for each of `TrainingConfig.contexts`, as `edit_nerf_0` and so on."""
+
+
 class TrainingConfig(Section):
     """The parameters of `pipelines.training.dreambooth3d`: one section per step."""
 
@@ -586,12 +639,16 @@ class TrainingConfig(Section):
     base_model: BaseModelConfig = BaseModelConfig()
     scorers: ScorersConfig = ScorersConfig()
     recipe: RecipeConfig = RecipeConfig()
+    contexts: tuple[str, ...] = ()
+    """Prompts, such as `a photo of a red sks dog`: for each, one more asset is made of the finished one. They name the
+    subject by its identifier and class noun."""
     finetune_dreambooth: FinetuneConfig = FinetuneConfig()
     select_checkpoints: SelectConfig = SelectConfig()
     init_nerf: InitNerfConfig = InitNerfConfig()
     generate_pseudo_views: PseudoViewsConfig = PseudoViewsConfig()
     finetune_multiview: MultiviewConfig = MultiviewConfig()
     refine_nerf: RefineNerfConfig = RefineNerfConfig()
+    edit_nerf: EditNerfConfig = EditNerfConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export_asset: ExportConfig = ExportConfig()
 

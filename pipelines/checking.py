@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from dreambooth3d.config import CeilingConfig, TrainingConfig
+from dreambooth3d.config import CONTEXT_STEPS, CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
 
 STEPS = Path(__file__).resolve().parents[1] / "steps"
@@ -99,7 +99,7 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
     problems += parameter_problems(values.get("parameters") or {})
     problems += _settings_problems("settings", values.get("settings"))
-    problems += _step_problems(values.get("steps"))
+    problems += _step_problems(values.get("steps"), step_names(values.get("parameters") or {}))
     if values.get("enable_cache") is True:
         problems.append("enable_cache: true here would cache publish as well. Set it per step under steps.")
     if problems:
@@ -210,10 +210,17 @@ def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterat
             yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
 
 
-def _step_problems(steps: object) -> list[str]:
+def step_names(parameters: object) -> list[str]:
+    """The names under which a YAML with these parameters may configure steps; those of contexts end in a number."""
+    once = sorted({path.stem for path in STEPS.glob("[!_]*.py")} - {*CONTEXT_STEPS})
+    contexts = parameters.get("contexts") if isinstance(parameters, Mapping) else None
+    count = len(contexts) if isinstance(contexts, list | tuple) else 0
+    return once + [f"{step}_{index}" for index in range(count) for step in CONTEXT_STEPS]
+
+
+def _step_problems(steps: object, names: list[str]) -> list[str]:
     from zenml.config.step_configurations import StepConfigurationUpdate
 
-    names = sorted(path.stem for path in STEPS.glob("[!_]*.py"))
     problems = list(_unknown_keys("steps", steps, names))
     if not isinstance(steps, Mapping):
         return problems

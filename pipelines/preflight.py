@@ -15,13 +15,14 @@ from dreambooth3d.diffusion.base_model import (
     resolve,
     weight_files,
 )
+from dreambooth3d.diffusion.prompts import names
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.photos.check import inspect_folder, resolve_folder
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 
 
 def preflight(config: TrainingConfig | CeilingConfig) -> str:
-    """Check photos, dataset, base model, vocabulary, scorers and device.
+    """Check photos, dataset, base model, vocabulary, scorers, contexts and device.
 
     Returns:
         The subject's name.
@@ -35,6 +36,7 @@ def preflight(config: TrainingConfig | CeilingConfig) -> str:
     if isinstance(config, CeilingConfig):
         require_ground_truth(ground_truth(config.photos))
     else:
+        _check_contexts(config.contexts, class_noun, identifier)
         _check_words(config.base_model, class_noun, identifier)
         _check_steps(config)
     return folder.absolute().name
@@ -56,6 +58,16 @@ def _check_photos(config: PhotosConfig) -> tuple[Path, str, str]:
 def _check_words(config: BaseModelConfig, class_noun: str, identifier: str) -> None:
     folder = model_folder(resolve(config))
     require_known_words(CLIPTokenizer.from_pretrained(str(folder / "tokenizer")), class_noun, identifier)
+
+
+def _check_contexts(prompts: tuple[str, ...], class_noun: str, identifier: str) -> None:
+    """Each context must name the subject, or it would make just any member of the class."""
+    for index, prompt in enumerate(prompts):
+        if not (names(prompt, identifier) and names(prompt, class_noun)):
+            raise ConfigError(
+                f"contexts.{index}: {prompt!r} does not name the subject, which is {identifier!r} and {class_noun!r}. "
+                f"Write for example 'a photo of a red {identifier} {class_noun}'."
+            )
 
 
 def check_scorers(config: ScorersConfig) -> None:

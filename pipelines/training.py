@@ -7,6 +7,7 @@ from typing import Literal
 import steps
 from dreambooth3d.config import (
     BaseModelConfig,
+    EditNerfConfig,
     EvaluateConfig,
     ExportConfig,
     FinetuneConfig,
@@ -33,20 +34,26 @@ def dreambooth3d(
     base_model: BaseModelConfig = BaseModelConfig(),
     scorers: ScorersConfig = ScorersConfig(),
     recipe: RecipeConfig = RecipeConfig(),
+    contexts: tuple[str, ...] = (),
     finetune_dreambooth: FinetuneConfig = FinetuneConfig(),
     select_checkpoints: SelectConfig = SelectConfig(),
     init_nerf: InitNerfConfig = InitNerfConfig(),
     generate_pseudo_views: PseudoViewsConfig = PseudoViewsConfig(),
     finetune_multiview: MultiviewConfig = MultiviewConfig(),
     refine_nerf: RefineNerfConfig = RefineNerfConfig(),
+    edit_nerf: EditNerfConfig = EditNerfConfig(),
     evaluate: EvaluateConfig = EvaluateConfig(),
     export_asset: ExportConfig = ExportConfig(),
 ) -> None:
-    """Personalise the base model with the photos, lift it to 3D, and measure, export and publish the asset."""
+    """Personalise the base model with the photos, lift it to 3D, and measure, export and publish the asset.
+
+    So is one more asset for each of the contexts, made from the finished one.
+    """
     config = TrainingConfig(**locals())
     common = {"seed": seed, "device": device}
     data = dataset_hash(photos)
     selector, selector_digest = scorers.selector, scorer_identity(scorers.selector)
+    judge, judge_digest = scorers.judge, scorer_identity(scorers.judge)
 
     subject = steps.validate_photos(photos, data, selector, selector_digest)
     checkpoints = steps.finetune_dreambooth(
@@ -67,8 +74,14 @@ def dreambooth3d(
         inputs = (guide, coarse, subject, selector, selector_digest, refine_nerf)
         asset = steps.refine_nerf(*inputs, pseudo=pseudo, **common)
     truth = steps.load_ground_truth(photos, data)
-    report = steps.evaluate(
-        asset, coarse, subject, truth, scorers.judge, scorer_identity(scorers.judge), evaluate, device
-    )
+    report = steps.evaluate(asset, coarse, subject, truth, judge, judge_digest, evaluate, device)
     bundle = steps.export_asset(asset, report, subject, export_asset, device)
-    steps.publish(report, bundle, asset, subject, config)
+    edited_bundles = []
+    for index, prompt in enumerate(contexts):
+        inputs = (partial, asset, subject, prompt, selector, selector_digest, edit_nerf)
+        edited = steps.edit_nerf(*inputs, **common, id=f"edit_nerf_{index}")
+        inputs = (edited, asset, prompt, subject, truth, judge, judge_digest, evaluate, device)
+        edit_report = steps.evaluate_context(*inputs, id=f"evaluate_context_{index}")
+        inputs = (edited, edit_report, subject, export_asset, device, prompt)
+        edited_bundles.append(steps.export_asset(*inputs, id=f"export_context_{index}"))
+    steps.publish(report, bundle, asset, subject, config, after=edited_bundles)

@@ -3,7 +3,9 @@
 `steps.init_nerf` is the step itself, not its module, so that a pipeline reads as `steps.init_nerf(...)`.
 """
 
+from steps.edit_nerf import edit_nerf
 from steps.evaluate import evaluate
+from steps.evaluate_context import evaluate_context
 from steps.export_asset import export_asset
 from steps.finetune_dreambooth import finetune_dreambooth
 from steps.finetune_multiview import finetune_multiview
@@ -17,7 +19,9 @@ from steps.select_checkpoints import select_checkpoints
 from steps.validate_photos import validate_photos
 
 __all__ = [
+    "edit_nerf",
     "evaluate",
+    "evaluate_context",
     "export_asset",
     "finetune_dreambooth",
     "finetune_multiview",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -48,10 +48,15 @@ def finished_stages(run_id: UUID) -> list[Stage]:
         outputs = [version for versions in step_run.outputs.values() for version in versions]
         for uri in (version.uri for version in outputs):
             record = load_record(uri)
-            if record is not None and record.name == name:
-                stages.append(Stage(name, str(step_run.status) == "cached", record, uri))
+            if record is not None and _kind(record.name) == _kind(name):
+                stages.append(Stage(name, str(step_run.status) == "cached", replace(record, name=name), uri))
                 break
     return stages
+
+
+def _kind(step: str) -> str:
+    """A step's name without a context's number, which may be another one in the run that a cached step comes from."""
+    return step.rstrip("_0123456789")
 
 
 def replay(stages: Iterable[Stage]) -> list[StepRecord]:
@@ -94,19 +99,37 @@ def log_dataset(photos: SubjectPhotos) -> None:
         mlflow.log_input(dataset, context="training")
 
 
-def bundle_uri(stages: Iterable[Stage]) -> str:
-    """Where the bundle's files lie in the artifact store."""
-    return next(join(stage.uri, BUNDLE) for stage in stages if stage.name == "export_asset")
+def bundle_uri(stages: Iterable[Stage], step: str = "export_asset") -> str:
+    """Where the files of the bundle that a step made lie in the artifact store."""
+    return next(join(stage.uri, BUNDLE) for stage in stages if stage.name == step)
 
 
-def log_files(report: EvaluationReport, bundle: AssetBundle, uri: str) -> None:
-    """Log what MLflow can show: viewer page, turntable, mesh and the report; the frames stay in their artifact."""
+def log_files(report: EvaluationReport, bundle: AssetBundle, uri: str, below: str = "") -> None:
+    """Log what MLflow can show: viewer page, turntable, mesh and the report; the frames stay in their artifact.
+
+    Args:
+        report: of the asset.
+        bundle: of the asset.
+        uri: where the bundle's files lie in the artifact store.
+        below: folder of the row, with a slash at its end.
+    """
     for name in SHOWN_FILES:
         if name in bundle.files:
-            mlflow.log_artifact(str(Path(bundle.folder) / name), "asset")
-    mlflow.log_text(report.views.to_csv(index=False), "report/views.csv")
-    mlflow.log_dict({"metrics": dict(report.metrics), "definitions": dict(report.definitions)}, "report/report.json")
-    mlflow.log_dict({"folder": uri, "files": list(bundle.files)}, "asset/bundle.json")
+            mlflow.log_artifact(str(Path(bundle.folder) / name), f"{below}asset")
+    metrics = {"metrics": dict(report.metrics), "definitions": dict(report.definitions)}
+    mlflow.log_text(report.views.to_csv(index=False), f"{below}report/views.csv")
+    mlflow.log_dict(metrics, f"{below}report/report.json")
+    mlflow.log_dict({"folder": uri, "files": list(bundle.files)}, f"{below}asset/bundle.json")
+
+
+def log_contexts(run: PipelineRunResponse, stages: Iterable[Stage], prompts: Iterable[str]) -> None:
+    """Log the files of each context's asset below `contexts/<number>/`."""
+    finished = Client().get_pipeline_run(run.id).steps
+    stages = list(stages)
+    for index, _ in enumerate(prompts):
+        exported = f"export_context_{index}"
+        report, bundle = finished[f"evaluate_context_{index}"].output.load(), finished[exported].output.load()
+        log_files(report, bundle, bundle_uri(stages, exported), below=f"contexts/{index}/")
 
 
 def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[StepRecord]) -> dict[str, str]:

@@ -61,6 +61,13 @@ class StepSession:
         return dataclasses.replace(artifact, record=record)
 
 
+def step_name() -> str:
+    """The name under which the pipeline runs the present step; it ends in a number where that is once per context."""
+    from zenml.steps import get_step_context
+
+    return str(get_step_context().step_run.name)
+
+
 @contextmanager
 def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSession]:
     """Set up a step's surroundings.

@@ -10,15 +10,19 @@ from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField,
 from dreambooth3d.config import ExportConfig
 from dreambooth3d.export.bundle import export
 from steps._sources import library
-from steps._support import step_session
+from steps._support import step_name, step_session
 
 
 @step(experiment_tracker=True, cache_policy=library("export", "nerf"))
 def export_asset(
-    asset: RadianceField, report: EvaluationReport, photos: SubjectPhotos, config: ExportConfig, device: str
+    asset: RadianceField,
+    report: EvaluationReport,
+    photos: SubjectPhotos,
+    config: ExportConfig,
+    device: str,
+    prompt: str = "",
 ) -> Annotated[AssetBundle, "bundle"]:
-    """Write the mesh, the turntable and the viewer page, which shows the report's metrics."""
-    with step_session("export_asset", device, asset, report, photos, config) as session:
-        return session.finish(
-            export(asset, config, session.context, photos.subject, report.metrics, photos.instance_prompt)
-        )
+    """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
+    with step_session(step_name(), device, asset, report, photos, config, prompt) as session:
+        shown = prompt or photos.instance_prompt
+        return session.finish(export(asset, config, session.context, photos.subject, report.metrics, shown))

@@ -31,6 +31,8 @@ def publish(
     _row.log_dataset(photos)
     uri = _row.bundle_uri(stages)
     _row.log_files(report, bundle, uri)
+    if isinstance(config, TrainingConfig):
+        _row.log_contexts(run, stages, config.contexts)
     mlflow.set_tags(tags)
     version = register_asset(asset, uri, photos.subject, tags)
     index = {

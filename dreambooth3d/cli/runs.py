@@ -122,6 +122,7 @@ def artifacts_of(row: Run) -> dict[str, str]:
         "report": "report.json",
         "views": "views.csv",
         "config": "config.yaml",
+        "contexts": "contexts",
     }
     paths = {}
     for what, file in names.items():
@@ -169,7 +170,7 @@ def compare(rows: Iterable[Run]) -> dict[str, dict[str, dict[str, Any]]]:
     """Metrics side by side, and the parameters that differ, each by key and then by run."""
     rows = list(rows)
     shown = [key for row in rows for key in row.data.metrics]
-    metrics = {key for key in shown if key.startswith("evaluate/") or key.endswith("/seconds")}
+    metrics = {key for key in shown if key.startswith(("evaluate/", "evaluate_context_")) or key.endswith("/seconds")}
     params = {key for row in rows for key in row.data.params}
     table = {key: {row_name(row): row.data.params.get(key) for row in rows} for key in sorted(params)}
     return {

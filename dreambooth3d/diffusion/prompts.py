@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +20,17 @@ _SIDE_BACK = ((1.0, 0.5, -0.606), (1.0, 0.5, 0.967))
 def view_prompt(prompt: str, word: str) -> str:
     """The prompt for one view, such as `a photo of a sks dog, front view`."""
     return f"{prompt}, {word} view"
+
+
+def names(prompt: str, noun: str) -> bool:
+    """Whether a prompt holds these words, one after the other, in upper or lower case."""
+    words = " ".join(re.findall(r"[^\s,.;:!?]+", prompt.lower()))
+    return f" {noun.lower()} " in f" {words} "
+
+
+def without_identifier(prompt: str, identifier: str) -> str:
+    """The prompt for any member of the class, such as `a photo of a red dog`."""
+    return " ".join(word for word in prompt.split() if word.lower() != identifier.lower())
 
 
 def view_prompts(prompt: str, cameras: Cameras) -> list[str]:

@@ -110,7 +110,7 @@ def evaluate(
     Returns:
         Metrics named as in `DEFINITIONS` for the refined asset, and with the prefixes of `PREFIXES` for the rest.
     """
-    render_views = render_views or _field_renderer(config, context)
+    render_views = render_views or field_renderer(config, context)
     cameras = judged_cameras()
     reference = _reference(photos, truth, judge, cameras, config)
     renders = {REFINED: render_views(asset, cameras), COARSE: render_views(coarse, cameras)}
@@ -156,7 +156,7 @@ def baselines_sheet(truth: Views) -> Tensor:
     return labelled_rows(rows, columns=len(frames))
 
 
-def _field_renderer(config: EvaluateConfig, context: StepContext) -> RenderViews:
+def field_renderer(config: EvaluateConfig, context: StepContext) -> RenderViews:
     """Rendering by the radiance field's own renderer, on white."""
     from dreambooth3d.nerf.rendering import render_field
 

@@ -9,6 +9,7 @@ from dreambooth3d.evaluation.pixels import Views
 from dreambooth3d.nerf.cameras import Cameras
 
 if TYPE_CHECKING:
+    from dreambooth3d.toybox.contexts import Attributes
     from dreambooth3d.toybox.recipes import Recipe
 
 _SUPERSAMPLE = 2
@@ -38,6 +39,25 @@ def published_captions(truth: GroundTruth) -> list[str]:
     from dreambooth3d.toybox.captions import published_captions as captions_of
 
     return list(captions_of(_recipe(truth)))
+
+
+def edited_truth(truth: GroundTruth, prompt: str, identifier: str) -> GroundTruth:
+    """The subject as a context prompt wants it; empty where its truth, or how to draw the prompt, is not known."""
+    from dreambooth3d.toybox.contexts import parse_prompt
+
+    if not truth.known:
+        return truth
+    recipe = _recipe(truth)
+    asked = parse_prompt(prompt, identifier, recipe.class_noun)
+    edited = None if asked is None else asked.applied_to(recipe)
+    return GroundTruth({} if edited is None else edited.to_dict())
+
+
+def true_attributes(truth: GroundTruth) -> Attributes:
+    """What a caption says of the true subject."""
+    from dreambooth3d.toybox.contexts import Attributes
+
+    return Attributes.of_recipe(_recipe(truth))
 
 
 def _recipe(truth: GroundTruth) -> Recipe:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -60,3 +60,29 @@ class ColorScorer:
 def photos_of(*images: Tensor, class_noun: str = "dog", description: str = "") -> SubjectPhotos:
     """A photo set of the given images."""
     return SubjectPhotos(images, pd.DataFrame(), (), "rex", "sks", class_noun, description, "untracked:0")
+
+
+class PaletteScorer:
+    """Judges by the colour of the pixels that are not white: an image's features are the shares of each colour.
+
+    A text's features are the colours that it names, the first of them, the main one, most of all. It sees no views.
+    """
+
+    def __init__(self, palette: Mapping[str, tuple[float, float, float]]) -> None:
+        self.names, self.colors = list(palette), torch.tensor(list(palette.values()))
+
+    def image_features(self, images: Tensor) -> Tensor:
+        pixels = images.permute(0, 2, 3, 1)[..., None, :]
+        shades = torch.stack([self.colors * light for light in (1.0, 0.8, 0.6)])
+        distance = (pixels[..., None, :, :] - shades).norm(dim=-1).amin(dim=-2)
+        nearest = torch.nn.functional.one_hot(distance.argmin(dim=-1), len(self.names)).float()
+        subject = (images.amin(dim=1) < 0.9)[..., None].float()
+        return torch.nn.functional.normalize((nearest * subject).sum(dim=(1, 2)) + 1e-6, dim=-1)
+
+    def text_features(self, texts: Sequence[str]) -> Tensor:
+        rows = torch.zeros(len(texts), len(self.names))
+        for row, text in zip(rows, texts, strict=True):
+            named = [word for word in text.replace(",", " ").split() if word in self.names]
+            for place, word in enumerate(named):
+                row[self.names.index(word)] += 0.25**place
+        return torch.nn.functional.normalize(rows + 1e-6, dim=-1)

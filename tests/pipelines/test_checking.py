@@ -7,17 +7,21 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth3d.config import TrainingConfig
+from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
 from pipelines import checking
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+CEILING = ROOT / "configs" / "bench" / "multiview_truth.yaml"
+PRESETS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "bench").glob("*.yaml")])
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_presets(file: Path) -> None:
     config = checking.check_file(file)
-    assert isinstance(config, TrainingConfig)
+    assert type(config) is (CeilingConfig if file == CEILING else TrainingConfig)
     text = file.read_text()
     assert text.startswith("#"), "a preset says what it is for"
     assert "/home/" not in text
@@ -31,6 +35,47 @@ def test_values_are_taken_exactly(tmp_path: Path) -> None:
     assert config.init_nerf.learning_rate == 1.0
     assert config.init_nerf.guidance.max_timestep == (0.9, 0.5)
     assert config.refine_nerf == TrainingConfig().refine_nerf
+
+
+def test_parameters_tell_whose_they_are() -> None:
+    assert checking.config_type({"fit_true_views": {}}) is CeilingConfig
+    assert checking.config_type({"init_nerf": {}}) is checking.config_type({}) is TrainingConfig
+    config = checking.parse_parameters({"seed": 2}, CeilingConfig)
+    assert isinstance(config, CeilingConfig) and config.seed == 2
+
+
+def test_sections_of_the_other_pipeline_are_unknown() -> None:
+    (problem,) = checking.parameter_problems({"fit_true_views": {"steps": 3}, "init_nerf": {"steps": 3}})
+    assert problem.startswith("parameters.init_nerf: unknown key")
+    (problem,) = checking.parameter_problems({"fit_true_views": {"stepz": 3}})
+    assert problem == "parameters.fit_true_views.stepz: unknown key, did you mean steps?"
+    (problem,) = checking.parameter_problems({"fit_true_views": {}}, TrainingConfig)
+    assert problem.startswith("parameters.fit_true_views: unknown key")
+
+
+def test_each_pipeline_refuses_the_other_s_file() -> None:
+    """One sentence that names the file, whose parameters it holds, and what to do."""
+    from pipelines.ceiling import multiview_truth
+    from pipelines.strict import CommandError
+    from pipelines.training import dreambooth3d
+
+    demo = str(ROOT / "configs" / "demo.yaml")
+    for pipeline, file, found, own in (
+        (multiview_truth, demo, "TrainingConfig", "CeilingConfig"),
+        (dreambooth3d, str(CEILING), "CeilingConfig", "TrainingConfig"),
+    ):
+        with pytest.raises(CommandError) as error:
+            pipeline.with_options(config_path=file)
+        message = error.value.message
+        assert message.startswith(f"{file}: ") and f"({found}, not {own})" in message
+        assert "\n" not in message and message.endswith("Choose another file, or another pipeline.")
+
+
+def test_a_pipeline_keeps_its_parameters_through_options() -> None:
+    from pipelines.ceiling import multiview_truth
+
+    own = multiview_truth.with_options(config_path=str(CEILING))
+    assert own.config_type is CeilingConfig and own.preset == "multiview_truth"
 
 
 def test_first_problem_and_how_many_more(tmp_path: Path) -> None:
@@ -61,3 +106,14 @@ def test_step_names_are_the_pipeline_s() -> None:
     import steps
 
     assert sorted(steps.__all__) == sorted(path.stem for path in (ROOT / "steps").glob("[!_]*.py"))
+
+
+def test_steps_of_contexts_are_configured_by_their_number() -> None:
+    own = {"enable_cache": False}
+    contexts = {"contexts": ["a photo of a red sks dog"]}
+    assert (
+        checking.list_problems({"parameters": contexts, "steps": {"edit_nerf_0": own, "export_context_0": own}}) == []
+    )
+    (problem,) = checking.list_problems({"parameters": contexts, "steps": {"edit_nerf_1": own}})
+    assert "steps.edit_nerf_1: unknown key, did you mean edit_nerf_0?" in problem
+    assert checking.list_problems({"steps": {"edit_nerf": own}})
