@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,21 +88,15 @@ def write(name: str, runs: Sequence[Run], results: Results, folder: Path) -> Non
 def figures(table: pd.DataFrame, methods: Sequence[Method], finished: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """All means and paired differences with their intervals, and where they come from."""
     names = [*(method.name for method in methods), *BASELINES]
+
+    def estimates(name: str, estimate: Callable[[str], Estimate]) -> dict[str, dict[str, float | None]]:
+        known = [each for each in [*METRICS, *PLACES] if len(statistics.subject_means(table, name, each))]
+        return {metric: _plain(estimate(metric)) for metric in known}
+
     return {
-        "methods": {
-            name: {
-                metric: _plain(statistics.mean(table, name, metric))
-                for metric in [*METRICS, *PLACES]
-                if len(statistics.subject_means(table, name, metric))
-            }
-            for name in names
-        },
+        "methods": {name: estimates(name, partial(statistics.mean, table, name)) for name in names},
         "differences": {
-            f"{DEFAULT}-{name}": {
-                metric: _plain(statistics.difference(table, DEFAULT, name, metric))
-                for metric in [*METRICS, *PLACES]
-                if len(statistics.subject_means(table, name, metric))
-            }
+            f"{DEFAULT}-{name}": estimates(name, partial(statistics.difference, table, DEFAULT, name))
             for name in names
             if name != DEFAULT
         },
