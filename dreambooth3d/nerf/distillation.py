@@ -25,7 +25,7 @@ from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.gates import Collapse, Gates, Ledger, Likeness, Look
 from dreambooth3d.nerf.heading import ViewLogits
-from dreambooth3d.nerf.photo_targets import PhotoTargets
+from dreambooth3d.nerf.photo_targets import PhotoTargets, Symmetry
 from dreambooth3d.nerf.rendering import CameraRendering, Rendering, render_cameras, render_images, render_rays
 from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
 from dreambooth3d.nerf.shading import draw_shading
@@ -198,7 +198,8 @@ class Trainer:
         views = TargetViews.of_photos(self.photos, PHOTO_TARGET_SIZE, self.context.device)
         if views is None:
             return None
-        return PhotoTargets(views, config, self.config.cameras, self.view_logits, fresh=self.init is None)
+        symmetry = None if self.init is None else Symmetry.of(self.init.record)
+        return PhotoTargets(views, config, self.config.cameras, self.view_logits, symmetry, fresh=self.init is None)
 
     def _running_average(self) -> AveragedModel | None:
         """The running average of the field, where that is wanted; buffers are those of the last step."""

@@ -20,7 +20,7 @@ from dreambooth3d.nerf.poses import PhotoCameras, find_cameras, usual_scale, vie
 from dreambooth3d.nerf.rendering import render_images
 from dreambooth3d.nerf.sampling import DenseSampler
 from dreambooth3d.nerf.targets import TargetViews
-from dreambooth3d.record import StepLog
+from dreambooth3d.record import StepLog, StepRecord
 
 ANCHOR_ELEVATION_DEG = 20.0
 CAMERA_BETAS = (0.9, 0.99)
@@ -43,6 +43,12 @@ class Symmetry:
     error: float
     overlap: float
 
+    @staticmethod
+    def of(record: StepRecord) -> Symmetry | None:
+        """What a stage that is finished has reported, or None."""
+        figures = record.metrics
+        return Symmetry(figures["mirror_error"], figures["mirror_overlap"]) if "mirror_error" in figures else None
+
 
 class PhotoTargets:
     """Photos with cameras that are searched at intervals, and improved in between by the gradient of the loss.
@@ -53,6 +59,7 @@ class PhotoTargets:
         cameras: the range of the training cameras, whose middle gives the photos' field of view
             and usual distance.
         view_logits: how a scorer sees views, by which the field's heading is corrected before each search; or None.
+        symmetry: as an earlier stage has measured it; its field has learned from mirrored photos since, and fits them.
         fresh: whether the field begins as a blob. Photos whose cameras silhouettes tell are then used at once. Else,
             until the first search, the most frontal photo stands for a view from the front, lest the field grows
             several.
@@ -64,6 +71,7 @@ class PhotoTargets:
         config: PhotoTargetsConfig,
         cameras: CameraConfig,
         view_logits: ViewLogits | None = None,
+        symmetry: Symmetry | None = None,
         fresh: bool = False,
     ) -> None:
         self.photos, self.config = photos, config
@@ -73,7 +81,7 @@ class PhotoTargets:
         self.searches = 0
         self.view_logits = view_logits
         self.heading_deg = 0.0
-        self.symmetry: Symmetry | None = None
+        self.symmetry = symmetry
         self._turns = torch.zeros(len(photos), dtype=torch.long)
         self.distance = config.usual_distance
         ahead = orbit_cameras(torch.zeros(len(photos)), ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
@@ -155,7 +163,7 @@ class PhotoTargets:
     @property
     def mirrored(self) -> TargetViews | None:
         """The photos in use as a mirror shows them; None where that is not wanted, or not known to help."""
-        if self._found is None or self.config.mirror_weight == 0 or self.symmetry is None:
+        if self._found is None or self.symmetry is None or not any(self.mirror_weights):
             return None
         cameras = self._moved()[self.used].map(torch.Tensor.detach)
         return replace(self._found, cameras=cameras, gain=self._gains()[self.used].detach()).mirrored()

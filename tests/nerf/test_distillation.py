@@ -28,7 +28,7 @@ from dreambooth3d.errors import CollapseError
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
 from dreambooth3d.nerf.distillation import distil
 from dreambooth3d.nerf.rendering import render_field
-from dreambooth3d.record import StepLog
+from dreambooth3d.record import StepLog, StepRecord
 from tests.evaluation.stand_ins import photos_of
 from tests.nerf.scenes import Answer, BallGuidance, colored_ball
 
@@ -275,12 +275,13 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
     told = pd.DataFrame(dict(zip(POSE_FACTS, ([5.0, 85.0], [30.0, 30.0], [2.5, 2.5]), strict=True)))
     photos = replace(photos_of(*ball_with_a_patch(cameras)), facts=told)
 
-    def other_side(mirror_weight: float) -> tuple[RadianceField, Tensor]:
+    def other_side(mirror_weight: float, init: RadianceField = fitted) -> tuple[RadianceField, Tensor]:
         targets = PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, search_every=1.0, mirror_weight=mirror_weight)
         config = RefineNerfConfig(
             steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02, photos=targets
         )  # fmt: skip
-        field = distil(silent, config, 0, context(tmp_path / str(mirror_weight)), init=fitted, photos=photos)
+        folder = tmp_path / f"{mirror_weight}-{len(init.record.metrics)}"
+        field = distil(silent, config, 0, context(folder), init=init, photos=photos)
         view = orbit_cameras(torch.tensor([-85.0]), elevation_deg=15.0)
         return field, render_field(field, view, size=33, samples_per_ray=48).color[0, :, 16, 16]
 
@@ -290,6 +291,10 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
     assert {"mirror_reconstruction", "mirror_silhouette"} <= set(mirrored.record.series.name)
     assert mirrored.record.metrics["mirror_error"] < 2.2 and mirrored.record.metrics["mirror_overlap"] > 0.9
     assert not any(name.startswith("mirror_") for name in plain.record.series.name)
+    known = {"mirror_error": 9.0, "mirror_overlap": 0.5}
+    crooked, untouched = other_side(1.0, replace(fitted, record=StepRecord("init_nerf", metrics=known)))
+    assert untouched[0] < 0.4, "what an earlier stage has found out stays"
+    assert known.items() <= dict(crooked.record.metrics).items()
 
 
 def test_exposures_of_photos_are_learned_and_reported(fitted: RadianceField, tmp_path: Path) -> None:
