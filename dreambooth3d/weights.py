@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +34,15 @@ class WeightsRef:
         """The tensors, on the CPU.
 
         Raises:
-            BaseModelError: the file is gone.
+            BaseModelError: the file is gone, or is not the one that this handle was made for.
         """
         try:
             path = fsspec.open_local(f"simplecache::{self.uri}") if "://" in self.uri else self.uri
+            if sha256_file(path) != self.sha256:
+                raise BaseModelError(
+                    f"{self.uri}: these weights are not the ones that were saved (another SHA-256). Run the step that "
+                    "made them again."
+                )
             return load_file(path)
         except FileNotFoundError as error:
             raise BaseModelError(f"{self.uri}: these weights are gone. Run the step that made them again.") from error
@@ -54,7 +60,7 @@ def sha256_file(path: Path | str) -> str:
 def save_weights(tensors: dict[str, Tensor], path: Path) -> WeightsRef:
     """Write tensors as safetensors (atomically) and return their handle."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial)
     partial.replace(path)
     return WeightsRef(str(path), sha256_file(path), path.stat().st_size)

@@ -38,6 +38,13 @@ def test_equal_weights_have_equal_hashes_and_a_new_file_replaces_the_old(tmp_pat
     assert replaced.sha256 != first.sha256 and replaced.load()["w"].tolist() == [1, 1]
 
 
+def test_a_handle_does_not_load_what_was_written_over_its_file(tmp_path: Path) -> None:
+    first = save_weights({"w": torch.zeros(2)}, tmp_path / "a.safetensors")
+    save_weights({"w": torch.ones(2)}, tmp_path / "a.safetensors")
+    with pytest.raises(BaseModelError, match="a.safetensors: these weights are not the ones that were saved"):
+        first.load()
+
+
 def test_hash_of_a_file_longer_than_a_chunk(tmp_path: Path) -> None:
     path = tmp_path / "large"
     content = bytes(range(256)) * 5000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 import time
 import traceback
 import warnings
@@ -56,7 +57,9 @@ class Worker:
 
     def work(self, runs: Sequence[Run]) -> Iterator[str]:
         """Run one subject's methods; yields a line for each."""
-        subject = Subject(runs[0].subject, runs[0].seed, torch.device(self.job.device), self.job.work)
+        # Two groups of one subject differ in their fine-tuning, so each has a folder for itself.
+        folder = Path(tempfile.mkdtemp(dir=self.job.work))
+        subject = Subject(runs[0].subject, runs[0].seed, torch.device(self.job.device), folder)
         for run in runs:
             expected = MARGIN * self.longest_s.get(run.method.name, FIRST_GUESS_S)
             if time.time() + expected > self.job.deadline:

@@ -105,9 +105,11 @@ class Counting:
     """Stands for a subject's stages; counts what is run."""
 
     ran: list[str] = []
+    folders: list[Path] = []
 
     def __init__(self, name: str, seed: int, device: torch.device, work: Path) -> None:
         self.name = name
+        Counting.folders.append(work)
 
     def run(self, config: str, given: tuple[str, ...]) -> Outcome:
         Counting.ran.append(f"{self.name} {config}")
@@ -118,7 +120,7 @@ class Counting:
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
-    Counting.ran = []
+    Counting.ran, Counting.folders = [], []
     monkeypatch.setattr(pool, "Subject", Counting)
     monkeypatch.setattr(pool, "load_config", lambda method, quick: method.name)
     return Counting
@@ -134,6 +136,14 @@ def test_finished_runs_are_not_run_again(tmp_path: Path, counting: type[Counting
     assert len(list(pool.run_all(runs, job(tmp_path), workers=1))) == 3
     assert sorted(counting.ran) == ["cup naive", "cup paper", "urn naive"]
     assert list(pool.run_all(runs, job(tmp_path), workers=1)) == []
+
+
+def test_groups_of_one_subject_do_not_share_a_folder(tmp_path: Path, counting: type[Counting]) -> None:
+    """Side by side, one group's checkpoints would lie where the other's are."""
+    for method in methods("naive", "paper"):
+        list(pool.Worker(job(tmp_path)).work([Run(method, "urn", 0)]))
+    first, second = counting.folders
+    assert first.is_dir() and second.is_dir() and first != second
 
 
 def test_a_failed_run_is_told_and_tried_again(tmp_path: Path, counting: type[Counting]) -> None:
