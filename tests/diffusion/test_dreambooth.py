@@ -22,7 +22,7 @@ from dreambooth3d.diffusion.dreambooth import export_pipeline, finetune, finetun
 from dreambooth3d.diffusion.training import step_generator
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.nerf.cameras import turntable_cameras
-from dreambooth3d.weights import save_weights
+from dreambooth3d.weights import save_weights, sha256_file
 from tests.tiny_models import write_tiny_base_model
 
 CONFIG = FinetuneConfig(
@@ -99,8 +99,11 @@ def test_a_damaged_checkpoint_is_named(photos: SubjectPhotos, base: BaseModelRef
     checkpoint = run(photos, base, make_context(), steps=6, train_text_encoder=False).checkpoints[6]
     file = Path(checkpoint.unet.uri)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(BaseModelError, match="damaged or does not fit"):
+    with pytest.raises(BaseModelError, match=f"{file.name}: these weights are not the ones that were saved"):
         load_components(base, "cpu", checkpoint)
+    same_file = replace(checkpoint.unet, sha256=sha256_file(file))
+    with pytest.raises(BaseModelError, match="damaged or does not fit"):
+        load_components(base, "cpu", replace(checkpoint, unet=same_file))
 
 
 class Killed(BaseException):
