@@ -89,12 +89,16 @@ class DifferentiableGraph:
         if images.shape not in self._captured:
             sample = images.detach().clone().requires_grad_()
             try:
-                self._captured[images.shape] = torch.cuda.make_graphed_callables(self.function, (sample,))
+                # Through a method: of a module PyTorch would replace the forward pass itself.
+                self._captured[images.shape] = torch.cuda.make_graphed_callables(self._call, (sample,))
             except RuntimeError as error:
                 self._fails = True
                 _log_fallback(self.name, error)
                 return self.function(images)
         return self._captured[images.shape](images)
+
+    def _call(self, images: Tensor) -> Tensor:
+        return self.function(images)
 
 
 def _log_fallback(name: str, error: RuntimeError) -> None:
