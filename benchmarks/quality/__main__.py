@@ -54,7 +54,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run what is not finished, then write the report of all that is."""
     arguments = parse_arguments()
-    table = f"{arguments.table}-quick" if arguments.quick else arguments.table
+    name, command = arguments.table, f"python -m benchmarks.quality {arguments.table}"
+    if arguments.table == "ablations" and arguments.variants != plan.ABLATIONS:
+        name, command = arguments.variants.stem, f"{command} --variants {arguments.variants}"
+    table = f"{name}-quick" if arguments.quick else name
     results = Results(arguments.results or RESULTS / table)
     runs = [
         run
@@ -66,7 +69,7 @@ def main() -> int:
     if not arguments.only_report:
         failed = run_pending(arguments, runs, results)
     folder = arguments.report or results.folder
-    report.write(arguments.table, runs, results, folder)
+    report.write(name, runs, results, folder, command)
     if arguments.track:
         log_rows(table, runs, results)
     left = sum(run not in results for run in runs)

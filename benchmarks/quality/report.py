@@ -42,7 +42,9 @@ TITLES = {
     "development": "the methods on the development subjects",
     "ablations": "what each technique brings",
     "hindsight": "is the automatic choice of a checkpoint as good as hindsight?",
+    "gap": "where the gap to the ceiling comes from",
 }
+PICTURED = ("main", "development")
 GROUPS = {
     "Against the truth": ("psnr_fg", "psnr", "ssim", "mask_iou", "depth_error", "color_error", "chroma_excess"),
     "As the judge sees it": ("clip_t", "clip_i", "r_precision", "janus_excess", "front_recall"),
@@ -71,7 +73,7 @@ def table_of(results: Iterable[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def write(name: str, runs: Sequence[Run], results: Results, folder: Path) -> None:
+def write(name: str, runs: Sequence[Run], results: Results, folder: Path, command: str) -> None:
     """Write `quality.md`, `quality.json` (other tables: their own names) and the pictures of what is finished."""
     finished = results.load(list(runs))
     if not finished:
@@ -79,8 +81,8 @@ def write(name: str, runs: Sequence[Run], results: Results, folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     table, methods = table_of(finished), list(dict.fromkeys(run.method for run in runs))
     stem = "quality" if name == "main" else f"quality_{name}"
-    pictures = [] if name in ("hindsight", "ablations") else write_pictures(stem, runs, results, folder)
-    text = "\n\n".join(_sections(name, table, methods, finished, pictures)) + "\n"
+    pictures = write_pictures(stem, runs, results, folder) if name in PICTURED else []
+    text = "\n\n".join(_sections(name, table, methods, finished, pictures, command)) + "\n"
     (folder / f"{stem}.md").write_text(text)
     (folder / f"{stem}.json").write_text(json.dumps(figures(table, methods, finished), indent=1) + "\n")
 
@@ -120,12 +122,13 @@ def _sections(
     methods: Sequence[Method],
     finished: Sequence[dict[str, Any]],
     pictures: Sequence[Path],
+    command: str,
 ) -> Iterable[str]:
     """The parts of the Markdown file."""
     subjects = sorted(set(table["subject"]))
-    yield f"# Quality: {TITLES[name]}"
+    yield f"# Quality: {TITLES.get(name, f'the variants of {name}')}"
     yield (
-        f"Printed by `python -m benchmarks.quality {name}`; {len(finished)} runs on {len(subjects)} subjects "
+        f"Printed by `{command}`; {len(finished)} runs on {len(subjects)} subjects "
         f"({', '.join(subjects)}), {_joined(finished, 'machine')}, commit {_joined(finished, 'commit')}, "
         f"{_joined(finished, 'date')}. Means over subjects; in brackets the 95 % interval of the bootstrap over "
         "subjects."
@@ -143,21 +146,36 @@ def _sections(
         shown = [each for each in [*names, *BASELINES, TRUTH] if _has_any(table, each, metrics)]
         yield _markdown(["method", *(METRICS[metric][0] for metric in metrics)], _mean_rows(table, shown, metrics))
     yield COST_NOTE
+    if any(len(statistics.subject_means(table, each, "psnr_fg")) < len(subjects) for each in names):
+        yield _incomplete(table, names, subjects)
     yield "## By place, and aligned: psnr_fg (dB)"
     yield _markdown(["method", "all", *PLACES.values()], _place_rows(table, [*names, *BASELINES]))
     yield f"## {DEFAULT} minus each other method, subject by subject"
     others = [other for other in [*names, *BASELINES] if other != DEFAULT]
     yield _markdown(["compared with", *(METRICS[metric][0] for metric in COMPARED)], _difference_rows(table, others))
-    if name == "ablations":
+    if name not in PICTURED:
         yield "## What each row changes"
         done = [method for method in methods[1:] if method.name in names]
-        yield "\n".join(f"- **{method.name}**: {method.note} `{' '.join(method.overrides)}`" for method in done)
+        yield "\n".join(f"- **{method.name}**: {method.note} {_changes(method)}" for method in done)
     yield "## psnr_fg (dB) by subject"
     yield _markdown(["subject", *names, *BASELINES], _subject_rows(table, subjects, [*names, *BASELINES]))
     yield "## What happened in the runs"
     yield _incidents(finished)
     for picture in pictures:
         yield f"![{picture.stem}: photos, and four sides of the truth and of each method]({picture.name})"
+
+
+def _changes(method: Method) -> str:
+    """What a row changes, as code."""
+    given = f"given: {', '.join(method.given)}" if method.given else ""
+    return " ".join(f"`{text}`" for text in (" ".join(method.overrides), given) if text)
+
+
+def _incomplete(table: pd.DataFrame, names: Sequence[str], subjects: Sequence[str]) -> str:
+    """Which rows' means are over fewer subjects than the others'."""
+    measured = {name: len(statistics.subject_means(table, name, "psnr_fg")) for name in names}
+    short = [f"{name} {count}" for name, count in measured.items() if count < len(subjects)]
+    return f"Of {len(subjects)} subjects these rows have fewer, so only their differences compare: {', '.join(short)}."
 
 
 def _has_any(table: pd.DataFrame, method: str, metrics: Sequence[str]) -> bool:

@@ -165,7 +165,7 @@ def test_report_has_methods_baselines_and_differences(tmp_path: Path) -> None:
     runs = [Run(method, subject, 0) for subject in ("urn", "cup") for method in methods("dreambooth3d", "naive")]
     for run, score in zip(runs, (14.0, 12.0, 13.0, 12.0), strict=True):
         results.save(run, outcome(score), ABOUT)
-    report.write("main", runs, results, tmp_path / "report")
+    report.write("main", runs, results, tmp_path / "report", "make benchmark-quality")
     values = json.loads((tmp_path / "report" / "quality.json").read_text())
     assert values["methods"]["dreambooth3d"]["psnr_fg"]["mean"] == 13.5
     assert values["methods"]["mean_image"]["psnr_fg"] == {"mean": 10.0, "lo": 10.0, "hi": 10.0}
@@ -175,6 +175,20 @@ def test_report_has_methods_baselines_and_differences(tmp_path: Path) -> None:
     text = (tmp_path / "report" / "quality.md").read_text()
     assert "| urn | 14.00 | 12.00 |" in text and "**+1.50" in text
     assert (tmp_path / "report" / "quality_urn.webp").stat().st_size > 1000
+
+
+def test_report_of_variants_says_what_they_change_and_what_is_missing(tmp_path: Path) -> None:
+    results = Results(tmp_path / "results")
+    told = Method("told", "dreambooth3d", ("seed=3",), "With the cameras.", ("cameras",))
+    runs = [Run(method, subject, 0) for method in (*methods("dreambooth3d"), told) for subject in ("urn", "cup")]
+    for run in runs[:-1]:
+        results.save(run, outcome(12.0), ABOUT)
+    report.write("gap", runs, results, tmp_path, "python -m benchmarks.quality ablations --variants gap.yaml")
+    text = (tmp_path / "quality_gap.md").read_text()
+    assert "Printed by `python -m benchmarks.quality ablations --variants gap.yaml`; 3 runs on 2 subjects" in text
+    assert "- **told**: With the cameras. `seed=3` `given: cameras`" in text
+    assert "Of 2 subjects these rows have fewer, so only their differences compare: told 1." in text
+    assert not list(tmp_path.glob("*.webp"))
 
 
 def test_hindsight_is_scored_on_the_other_seed() -> None:
