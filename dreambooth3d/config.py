@@ -587,6 +587,8 @@ class FitTrueViewsConfig(RefineNerfConfig, InitNerfConfig):
 
     count: Positive = 36
     """True views, evenly around the subject."""
+    azimuths: Literal["around", "photos"] = "around"
+    """`photos` takes as many views as there are photos, each from a photo's true azimuth: what that few can tell."""
     elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)
     """Elevations that they cycle through."""
     view_size: Positive = 64

@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--workers", type=int, help="processes; default 16 on a GPU, 1 on a CPU")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run that would end later")
-    parser.add_argument("--subjects", nargs="*", help="only these of the table's subjects")
+    parser.add_argument("--subjects", nargs="*", default=(), help="only these of the table's subjects")
     parser.add_argument("--methods", nargs="*", help="only these of the table's methods")
     parser.add_argument("--results", type=Path, help=f"folder of finished runs; default {RESULTS}/TABLE")
     parser.add_argument("--threads", type=int, help="CPU threads per process; default all cores together")
@@ -48,7 +48,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--commit", help="what results record; default that of the checkout")
     parser.add_argument("--track", action="store_true", help="log finished runs to the active stack's MLflow")
     parser.add_argument("--only-report", action="store_true", help="run nothing")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.quick and arguments.table == "hindsight":
+        parser.error("hindsight has no quick version; run it on a GPU, or with --subjects and --methods")
+    return arguments
 
 
 def main() -> int:
@@ -61,9 +64,8 @@ def main() -> int:
     results = Results(arguments.results or RESULTS / table)
     runs = [
         run
-        for run in plan.table_runs(arguments.table, arguments.quick, arguments.variants)
-        if (not arguments.subjects or run.subject in arguments.subjects)
-        and (not arguments.methods or run.method.name in arguments.methods)
+        for run in plan.table_runs(arguments.table, arguments.quick, arguments.variants, arguments.subjects)
+        if not arguments.methods or run.method.name in arguments.methods
     ]
     failed = False
     if not arguments.only_report:

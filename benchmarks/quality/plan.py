@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +92,22 @@ def hindsight() -> tuple[Method, ...]:
     return (chosen, *forced)
 
 
-def table_runs(table: str, quick: bool = False, variants: Path = ABLATIONS) -> list[Run]:
-    """All runs of a table, those that share stages next to each other."""
-    methods = [Method(name, name) for name in METHODS]
+def table_runs(table: str, quick: bool = False, variants: Path = ABLATIONS, subjects: Sequence[str] = ()) -> list[Run]:
+    """All runs of a table, those that share stages next to each other.
+
+    Args:
+        quick: one development subject instead of the table's subjects.
+        variants: what the table `ablations` compares.
+        subjects: only these of the table's, or instead of the quick one.
+    """
     if quick:
-        return [Run(method, subject, 0) for subject in QUICK_SUBJECTS for method in methods]
+        methods = ablations(variants) if table == "ablations" else [Method(name, name) for name in METHODS]
+        return [Run(method, subject, 0) for subject in subjects or QUICK_SUBJECTS for method in methods]
+    return [run for run in _all_runs(table, variants) if not subjects or run.subject in subjects]
+
+
+def _all_runs(table: str, variants: Path) -> list[Run]:
+    methods = [Method(name, name) for name in METHODS]
     if table == "development":
         return [Run(method, subject, 0) for subject in DEVELOPMENT_SUBJECTS for method in methods]
     if table == "ablations":

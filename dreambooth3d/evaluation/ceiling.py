@@ -36,17 +36,27 @@ def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, co
         context: log and device.
 
     Raises:
-        ValueError: the truth is not known.
+        ValueError: the truth is not known, or not the photos' azimuths although these are asked for.
     """
     if not truth.known:
         raise ValueError("fit_true_views needs a known ground truth")
-    cameras = spread_cameras(config.count, config.elevations_deg)
-    cameras = replace(cameras, azimuth_deg=cameras.azimuth_deg + AZIMUTH_OFFSET_DEG)
+    cameras = _cameras(truth, config)
     views = true_views(truth, cameras, config.view_size)
     background = torch.tensor(config.background)[:, None, None]
     images = views.images - (1 - views.masks[:, None]) * (1 - background)
     targets = PseudoViews(images.clamp(0, 1), images.clamp(0, 1), views.masks, cameras, strength=0.0)
     return distil(_no_guidance, config, seed, context, reconstruction=targets)
+
+
+def _cameras(truth: GroundTruth, config: FitTrueViewsConfig) -> Cameras:
+    """From where the true views are taken."""
+    if config.azimuths == "photos":
+        if not truth.photo_azimuths_deg:
+            raise ValueError("fit_true_views needs the photos' true azimuths for azimuths: photos")
+        azimuths = torch.tensor(truth.photo_azimuths_deg)
+        return replace(spread_cameras(len(azimuths), config.elevations_deg), azimuth_deg=azimuths)
+    cameras = spread_cameras(config.count, config.elevations_deg)
+    return replace(cameras, azimuth_deg=cameras.azimuth_deg + AZIMUTH_OFFSET_DEG)
 
 
 def _no_guidance(images: Tensor, cameras: Cameras, progress: float) -> _NoLoss:

@@ -39,6 +39,18 @@ def test_test_subjects_are_in_the_main_table_and_hindsight_only() -> None:
     assert {run.subject for run in plan.table_runs("main", quick=True)} <= set(DEVELOPMENT_SUBJECTS)
 
 
+def test_quick_variants_run_on_one_development_subject_or_on_those_asked_for() -> None:
+    file = plan.ABLATIONS.with_name("gap.yaml")
+    names = [method.name for method in plan.ablations(file)]
+    for wanted in ((), ("cup", "android")):
+        runs = plan.table_runs("ablations", quick=True, variants=file, subjects=wanted)
+        assert [run.method.name for run in runs] == names * len(wanted or plan.QUICK_SUBJECTS)
+        assert {run.subject for run in runs} == set(wanted or plan.QUICK_SUBJECTS)
+    assert {run.subject for run in plan.table_runs("main", subjects=["koi"])} == {"koi"}
+    ceiling = next(method for method in plan.ablations(file) if method.name == "true_views_of_photos")
+    assert plan.load_config(ceiling, quick=True).fit_true_views.azimuths == "photos"
+
+
 def test_main_table_has_two_seeds_where_it_must() -> None:
     seeds = pd.DataFrame([(run.method.name, run.seed) for run in plan.table_runs("main")]).groupby(0)[1].nunique()
     assert seeds["dreambooth3d"] == seeds["naive"] == 2

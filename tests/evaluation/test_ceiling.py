@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,18 @@ def test_no_fitted_view_is_a_scored_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     behind = torch.tensor(FitTrueViewsConfig().background)
     torch.testing.assert_close(colors[outside], behind.expand_as(colors[outside]))
     torch.testing.assert_close(colors[inside], truth.images.permute(0, 2, 3, 1)[inside])
+
+
+def test_as_few_views_as_photos_come_from_where_these_were_taken(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[PseudoViews] = []
+    monkeypatch.setattr(ceiling, "distil", lambda *_, reconstruction: given.append(reconstruction))
+    config = FitTrueViewsConfig(view_size=SIZE, azimuths="photos")
+    fit_true_views(replace(TRUTH, photo_azimuths_deg=(-46.0, 3.0, 160.0)), config, 0, context(tmp_path))
+    assert given[0].cameras.azimuth_deg.tolist() == [-46.0, 3.0, 160.0] and len(given[0].images) == 3
+    with pytest.raises(ValueError, match="azimuths"):
+        fit_true_views(TRUTH, config, 0, context(tmp_path))
 
 
 def test_guidance_says_nothing() -> None:
