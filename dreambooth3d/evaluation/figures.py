@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from dreambooth3d.images import from_pil, sheet
 
-_LABEL_WIDTH_PX = 76
+_MIN_LABEL_PX = 76
+_LABEL_MARGIN_PX = 6
 
 
 def plot_scores(scores: pd.DataFrame) -> Tensor:
@@ -54,19 +56,21 @@ def labelled_rows(rows: Mapping[str, Tensor], columns: int, cell: int = 128) -> 
         (3, height, width) in [0, 1].
     """
     strips = []
+    font = ImageFont.load_default(13)
+    width = max([_MIN_LABEL_PX, *(math.ceil(font.getlength(label)) + 2 * _LABEL_MARGIN_PX for label in rows)])
     for label, images in rows.items():
         images = torch.nn.functional.interpolate(
             images[:columns].float().cpu(), size=(cell, cell), mode="bilinear", antialias=True, align_corners=False
         ).clamp(0, 1)
         blank = torch.ones(columns - images.shape[0], 3, cell, cell)
         strip = sheet(torch.cat([images, blank]), columns=columns)
-        strips.append(torch.cat([_label(label, strip.shape[1]), strip], dim=2))
+        strips.append(torch.cat([_label(label, width, strip.shape[1], font), strip], dim=2))
     return torch.cat(strips, dim=1)
 
 
-def _label(text: str, height: int) -> Tensor:
-    """(3, height, label width): black text on white, centred vertically."""
-    image = Image.new("RGB", (_LABEL_WIDTH_PX, height), "white")
+def _label(text: str, width: int, height: int, font: ImageFont.FreeTypeFont) -> Tensor:
+    """(3, height, width): black text on white, centred vertically."""
+    image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)
-    draw.text((6, height / 2), text, fill="#111827", font=ImageFont.load_default(13), anchor="lm")
+    draw.text((_LABEL_MARGIN_PX, height / 2), text, fill="#111827", font=font, anchor="lm")
     return from_pil(image)
