@@ -61,7 +61,7 @@ def main() -> int:
     if arguments.table == "ablations" and arguments.variants != plan.ABLATIONS:
         name, command = arguments.variants.stem, f"{command} --variants {arguments.variants}"
     table = f"{name}-quick" if arguments.quick else name
-    results = Results(arguments.results or RESULTS / table)
+    results = Results(arguments.results or RESULTS / table, arguments.quick)
     runs = [
         run
         for run in plan.table_runs(arguments.table, arguments.quick, arguments.variants, arguments.subjects)

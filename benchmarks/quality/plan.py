@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -128,6 +131,13 @@ def load_config(method: Method, quick: bool = False) -> TrainingConfig | Ceiling
     """
     values = OmegaConf.merge(_parameters(method.preset), OmegaConf.from_dotlist(list(method.overrides)))
     return parse_parameters(OmegaConf.to_container(_quickened(values) if quick else values))
+
+
+@cache
+def config_digest(method: Method, quick: bool = False) -> str:
+    """Names what a run depends on besides subject, seed and code."""
+    inputs = [load_config(method, quick).model_dump_json(), method.given]
+    return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def _quickened(values: DictConfig) -> DictConfig:

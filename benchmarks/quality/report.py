@@ -44,6 +44,7 @@ TITLES = {
     "hindsight": "is the automatic choice of a checkpoint as good as hindsight?",
     "gap": "where the gap to the ceiling comes from",
 }
+MIN_TELLING_SUBJECTS = 6
 PICTURED = ("main", "development")
 GROUPS = {
     "Against the truth": ("psnr_fg", "psnr", "ssim", "mask_iou", "depth_error", "color_error", "chroma_excess"),
@@ -116,6 +117,12 @@ COST_NOTE = (
 )
 
 
+FEW_NOTE = (
+    f"With fewer than {MIN_TELLING_SUBJECTS} subjects the bootstrap's intervals are too narrow, and they do not "
+    "contain the spread of runs with the same seed; nothing is marked as significant."
+)
+
+
 def _sections(
     name: str,
     table: pd.DataFrame,
@@ -153,6 +160,8 @@ def _sections(
     yield f"## {DEFAULT} minus each other method, subject by subject"
     others = [other for other in [*names, *BASELINES] if other != DEFAULT]
     yield _markdown(["compared with", *(METRICS[metric][0] for metric in COMPARED)], _difference_rows(table, others))
+    if table["subject"].nunique() < MIN_TELLING_SUBJECTS:
+        yield FEW_NOTE
     if name not in PICTURED:
         yield "## What each row changes"
         done = [method for method in methods[1:] if method.name in names]
@@ -196,14 +205,15 @@ def _place_rows(table: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
 
 
 def _difference_rows(table: pd.DataFrame, others: Sequence[str]) -> list[list[str]]:
-    """Bold where the interval excludes zero."""
+    """Bold where the interval excludes zero; with few subjects it is too narrow to say so."""
+    telling = table["subject"].nunique() >= MIN_TELLING_SUBJECTS
     rows = []
     for other in others:
         row = [other]
         for metric in COMPARED:
             found = statistics.difference(table, DEFAULT, other, metric)
             shown = _shown(found, METRICS[metric][1], sign=True)
-            row.append(f"**{shown}**" if found.excludes_zero else shown)
+            row.append(f"**{shown}**" if telling and found.excludes_zero else shown)
         rows.append(row)
     return rows
 

@@ -11,19 +11,28 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.quality.plan import Run
+from benchmarks.quality.plan import Run, config_digest
 from benchmarks.quality.stages import Outcome
 from dreambooth3d.images import from_pil, to_pil
 
 
 @dataclass(frozen=True)
 class Results:
-    """The results of one table, in a folder."""
+    """The results of one table, in a folder.
+
+    Attributes:
+        folder: where they lie.
+        quick: whether the runs take the quick settings.
+    """
 
     folder: Path
+    quick: bool = False
 
     def __contains__(self, run: Run) -> bool:
-        return self._file(run).exists()
+        """Whether the run is finished, as the preset and the overrides are now."""
+        return self._file(run).exists() and json.loads(self._file(run).read_text()).get("config") == config_digest(
+            run.method, self.quick
+        )
 
     def save(self, run: Run, outcome: Outcome, about: dict[str, Any]) -> None:
         """Keep a run; the JSON comes last, so that its presence means that all is there."""
@@ -33,6 +42,7 @@ class Results:
         values = {
             "method": run.method.name,
             "overrides": list(run.method.overrides),
+            "config": config_digest(run.method, self.quick),
             "subject": run.subject,
             "seed": run.seed,
             "metrics": outcome.metrics,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -123,7 +124,9 @@ class Subject:
         """A stage's artifact, computed unless its inputs are known already."""
         key = json.dumps([name, self._given, *(_plain(value) for value in inputs)], sort_keys=True, default=str)
         if key not in self._stages:
-            folder = self.work / f"{self.name}-{self.seed}" / f"{name}-{len(self._stages)}"
+            # By the key: an interrupted stage's state must not be taken for another method's.
+            digest = hashlib.sha256(key.encode()).hexdigest()[:12]
+            folder = self.work / f"{self.name}-{self.seed}" / f"{name}-{digest}"
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             started = time.monotonic()

@@ -12,6 +12,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from benchmarks.quality import plan, pool, report, tracking
+from benchmarks.quality import results as results_module
 from benchmarks.quality.hindsight import cross_scores
 from benchmarks.quality.plan import Method, Run
 from benchmarks.quality.results import Results
@@ -113,6 +114,17 @@ def test_a_result_is_small_and_comes_back(tmp_path: Path) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 2**19
 
 
+def test_a_result_of_other_settings_does_not_count(tmp_path: Path) -> None:
+    plain, given = (Method("naive", "naive", given=given) for given in ((), ("cameras",)))
+    results = Results(tmp_path)
+    results.save(Run(plain, "urn", 0), outcome(1.0), ABOUT)
+    assert Run(plain, "urn", 0) in results
+    others = (given, Method("naive", "naive", ("init_nerf.steps=3",)), Method("naive", "partial"))
+    assert not any(Run(method, "urn", 0) in results for method in others)
+    assert Run(plain, "urn", 0) not in Results(tmp_path, quick=True)
+    assert results.load([Run(given, "urn", 0)]) == []
+
+
 class Counting:
     """Stands for a subject's stages; counts what is run."""
 
@@ -135,6 +147,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
     Counting.ran, Counting.folders = [], []
     monkeypatch.setattr(pool, "Subject", Counting)
     monkeypatch.setattr(pool, "load_config", lambda method, quick: method.name)
+    monkeypatch.setattr(results_module, "config_digest", lambda method, quick: method.name)
     return Counting
 
 
@@ -172,7 +185,7 @@ def test_no_run_begins_that_would_end_too_late(tmp_path: Path, counting: type[Co
     assert all("left for the next call" in line for line in lines) and counting.ran == []
 
 
-def test_report_has_methods_baselines_and_differences(tmp_path: Path) -> None:
+def test_report_has_methods_baselines_and_differences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     results = Results(tmp_path)
     runs = [Run(method, subject, 0) for subject in ("urn", "cup") for method in methods("dreambooth3d", "naive")]
     for run, score in zip(runs, (14.0, 12.0, 13.0, 12.0), strict=True):
@@ -185,7 +198,12 @@ def test_report_has_methods_baselines_and_differences(tmp_path: Path) -> None:
     assert values["differences"]["dreambooth3d-mean_image"]["psnr_fg"]["mean"] == 3.5
     assert values["commit"] == "abc" and values["machine"] == "a machine"
     text = (tmp_path / "report" / "quality.md").read_text()
-    assert "| urn | 14.00 | 12.00 |" in text and "**+1.50" in text
+    assert "| urn | 14.00 | 12.00 |" in text and report.FEW_NOTE in text
+    assert "| +1.50 [" in text, "two subjects are too few to call a difference significant"
+    monkeypatch.setattr(report, "MIN_TELLING_SUBJECTS", 2)
+    report.write("main", runs, results, tmp_path / "report", "make benchmark-quality")
+    text = (tmp_path / "report" / "quality.md").read_text()
+    assert "| **+1.50 [" in text and report.FEW_NOTE not in text
     assert (tmp_path / "report" / "quality_urn.webp").stat().st_size > 1000
 
 
