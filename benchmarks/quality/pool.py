@@ -99,20 +99,40 @@ def run_all(runs: Sequence[Run], job: Job, workers: int) -> Iterator[str]:
 
 
 def grouped(runs: Sequence[Run], workers: int, quick: bool = False) -> list[list[Run]]:
-    """Runs that share their fine-tuning together, the longest group first; halved while processes would idle."""
+    """Runs that share their fine-tuning together, the longest group first; divided while processes would idle.
 
-    def shared(run: Run) -> tuple[str, int, str]:
-        tuned = getattr(load_config(run.method, quick), "finetune_dreambooth", None)
-        return run.subject, run.seed, repr(tuned)
+    A group is never divided between runs that share their first field: two processes would compute it twice, and with a
+    GPU's rounding that is two fields.
+    """
 
-    groups = [list(group) for _, group in groupby(sorted(runs, key=shared), key=shared)]
-    groups.sort(key=len, reverse=True)
-    while groups and len(groups) < workers and len(groups[0]) > 1:
-        longest = groups.pop(0)
-        half = len(longest) // 2
-        groups += [longest[:half], longest[half:]]
+    def tuned(run: Run) -> tuple[str, int, str]:
+        config = load_config(run.method, quick)
+        return run.subject, run.seed, repr((getattr(config, "finetune_dreambooth", None), run.method.given))
+
+    def first(run: Run) -> str:
+        config = load_config(run.method, quick)
+        choice, recipe = getattr(config, "select_checkpoints", None), getattr(config, "recipe", None)
+        return repr((getattr(config, "init_nerf", None), choice, recipe and recipe.init_from))
+
+    groups = [list(group) for _, group in groupby(sorted(runs, key=tuned), key=tuned)]
+    whole = []
+    while groups and len(groups) + len(whole) < workers:
         groups.sort(key=len, reverse=True)
-    return groups
+        longest = groups.pop(0)
+        parts = [list(part) for _, part in groupby(sorted(longest, key=first), key=first)]
+        if len(parts) == 1:
+            whole.append(longest)
+            continue
+        groups += _halves(parts)
+    return sorted(groups + whole, key=len, reverse=True)
+
+
+def _halves(parts: Sequence[list[Run]]) -> list[list[Run]]:
+    """Two groups of whole parts, of about the same length."""
+    halves: list[list[Run]] = [[], []]
+    for part in sorted(parts, key=len, reverse=True):
+        min(halves, key=len).extend(part)
+    return halves
 
 
 def _next_line(done: Any, processes: list[Any]) -> str:

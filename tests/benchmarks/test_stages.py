@@ -213,3 +213,15 @@ def test_runs_that_share_their_finetuning_stay_together() -> None:
     split = pool.grouped(runs, workers=8)
     assert len(split) == 8 and sorted(map(len, split)) == [1, 1, 1, 1, 1, 1, 2, 2]
     assert pool.grouped(runs[:1], workers=4) == [runs[:1]]
+
+
+def test_runs_that_share_their_first_field_are_never_divided() -> None:
+    """However many processes there are: computed twice, it would be two fields."""
+    later = [Method(f"later_{n}", plan.DEFAULT, (f"refine_nerf.steps={n}",)) for n in (10, 20, 30)]
+    other = [Method(f"other_{n}", plan.DEFAULT, (f"init_nerf.steps={n}",)) for n in (10, 20)]
+    given = Method("given", plan.DEFAULT, given=("cameras",))
+    runs = [Run(method, "urn", 0) for method in (*later[:2], other[0], given, later[2], other[1])]
+    groups = [{run.method.name for run in group} for group in pool.grouped(runs, workers=16)]
+    assert {method.name for method in later} in groups and len(groups) == 4
+    assert sorted(map(len, pool.grouped(runs, workers=3))) == [1, 2, 3]
+    assert all(len(group) == len(set(group)) for group in groups)
