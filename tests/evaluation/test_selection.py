@@ -12,7 +12,7 @@ from dreambooth3d.context import StepContext
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.selection import choose, harmonic_means, select
 from dreambooth3d.record import StepLog
-from dreambooth3d.weights import WeightsRef
+from dreambooth3d.weights import WeightsRef, sha256_file
 from tests.evaluation.stand_ins import ColorScorer, photos_of
 
 DEFAULT = SelectConfig()
@@ -175,10 +175,8 @@ def test_bad_forced_step_fails_before_any_sampling(tmp_path):
 
 def test_real_sampling_is_the_same_twice(tmp_path, tiny_base_model):
     base = BaseModelRef(str(tiny_base_model))
-    weights = {
-        name: WeightsRef(str(next((tiny_base_model / name).glob("*.safetensors"))), "", 0)
-        for name in ("unet", "text_encoder")
-    }
+    files = {name: next((tiny_base_model / name).glob("*.safetensors")) for name in ("unet", "text_encoder")}
+    weights = {name: WeightsRef(str(file), sha256_file(file), file.stat().st_size) for name, file in files.items()}
     checkpoints = CheckpointSet({5: DreamBoothCheckpoint(5, **weights, base_model=base)}, base)
     config = SelectConfig(samples_per_view=1, inference_steps=2)
     results = []
