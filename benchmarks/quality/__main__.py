@@ -60,7 +60,7 @@ def main() -> int:
     name, command = arguments.table, f"python -m benchmarks.quality {arguments.table}"
     if arguments.table == "ablations" and arguments.variants != plan.ABLATIONS:
         name, command = arguments.variants.stem, f"{command} --variants {arguments.variants}"
-    table = f"{name}-quick" if arguments.quick else name
+    table, command = (f"{name}-quick", f"{command} --quick") if arguments.quick else (name, command)
     results = Results(arguments.results or RESULTS / table, arguments.quick)
     runs = [
         run

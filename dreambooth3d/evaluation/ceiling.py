@@ -10,6 +10,7 @@ from torch import Tensor
 from dreambooth3d.artifacts import GroundTruth, PseudoViews, RadianceField
 from dreambooth3d.config import FitTrueViewsConfig
 from dreambooth3d.context import StepContext
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.truth import true_views
 from dreambooth3d.nerf.cameras import Cameras, spread_cameras
 from dreambooth3d.nerf.distillation import distil
@@ -36,10 +37,13 @@ def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, co
         context: log and device.
 
     Raises:
-        ValueError: the truth is not known, or not the photos' azimuths although these are asked for.
+        ConfigError: the truth is not known, or not the photos' azimuths although these are asked for.
     """
     if not truth.known:
-        raise ValueError("fit_true_views needs a known ground truth")
+        raise ConfigError(
+            "fit_true_views: this subject has no known ground truth. Choose a toybox subject, or put a "
+            "ground_truth.yaml beside its photos."
+        )
     cameras = _cameras(truth, config)
     views = true_views(truth, cameras, config.view_size)
     background = torch.tensor(config.background)[:, None, None]
@@ -52,7 +56,10 @@ def _cameras(truth: GroundTruth, config: FitTrueViewsConfig) -> Cameras:
     """From where the true views are taken."""
     if config.azimuths == "photos":
         if not truth.photo_azimuths_deg:
-            raise ValueError("fit_true_views needs the photos' true azimuths for azimuths: photos")
+            raise ConfigError(
+                "fit_true_views.azimuths: the ground truth does not say from where the photos were taken. Add "
+                "photo_azimuths_deg to ground_truth.yaml, or set it to around."
+            )
         azimuths = torch.tensor(truth.photo_azimuths_deg)
         return replace(spread_cameras(len(azimuths), config.elevations_deg), azimuth_deg=azimuths)
     cameras = spread_cameras(config.count, config.elevations_deg)

@@ -11,6 +11,7 @@ import torch
 from dreambooth3d.artifacts import GroundTruth, PseudoViews, RadianceField
 from dreambooth3d.config import FieldConfig, FitTrueViewsConfig, RegularizerConfig, RenderConfig
 from dreambooth3d.context import StepContext
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation import ceiling
 from dreambooth3d.evaluation.ceiling import fit_true_views
 from dreambooth3d.evaluation.pixels import Views, mean_baseline, psnr_fg
@@ -91,7 +92,7 @@ def test_as_few_views_as_photos_come_from_where_these_were_taken(
     config = FitTrueViewsConfig(view_size=SIZE, azimuths="photos")
     fit_true_views(replace(TRUTH, photo_azimuths_deg=(-46.0, 3.0, 160.0)), config, 0, context(tmp_path))
     assert given[0].cameras.azimuth_deg.tolist() == [-46.0, 3.0, 160.0] and len(given[0].images) == 3
-    with pytest.raises(ValueError, match="azimuths"):
+    with pytest.raises(ConfigError, match="photo_azimuths_deg"):
         fit_true_views(TRUTH, config, 0, context(tmp_path))
 
 
@@ -103,6 +104,6 @@ def test_guidance_says_nothing() -> None:
 
 
 def test_an_unknown_truth_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="known ground truth"):
+    with pytest.raises(ConfigError, match="no known ground truth"):
         fit_true_views(GroundTruth({}), CONFIG, 0, context(tmp_path))
     assert list(tmp_path.iterdir()) == []
