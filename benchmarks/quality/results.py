@@ -30,9 +30,7 @@ class Results:
 
     def __contains__(self, run: Run) -> bool:
         """Whether the run is finished, as the preset and the overrides are now."""
-        return self._file(run).exists() and json.loads(self._file(run).read_text()).get("config") == config_digest(
-            run.method, self.quick
-        )
+        return self._read(run) is not None
 
     def save(self, run: Run, outcome: Outcome, about: dict[str, Any]) -> None:
         """Keep a run; the JSON comes last, so that its presence means that all is there."""
@@ -57,7 +55,7 @@ class Results:
 
     def load(self, runs: list[Run]) -> list[dict[str, Any]]:
         """Those of the runs that are finished."""
-        return [json.loads(self._file(run).read_text()) for run in runs if run in self]
+        return [found for run in runs if (found := self._read(run)) is not None]
 
     def views(self, method: str, subject: str, seed: int = 0) -> Tensor | None:
         """(4, 3, h, w) front, left, back and right side of a finished run, or None."""
@@ -66,6 +64,13 @@ class Results:
             return None
         with Image.open(path) as image:
             return torch.stack(from_pil(image).chunk(4, dim=2))
+
+    def _read(self, run: Run) -> dict[str, Any] | None:
+        """What was saved of the run with its present settings, or None."""
+        if not self._file(run).exists():
+            return None
+        found = json.loads(self._file(run).read_text())
+        return found if found.get("config") == config_digest(run.method, self.quick) else None
 
     def _file(self, run: Run) -> Path:
         return self.folder / f"{run.key}.json"
