@@ -1,6 +1,6 @@
 """Milliseconds per view of the demo's rendering on a CPU: dense volume, 32x32 rays, forward and backward.
 
-Usage: python benchmarks/render_cpu.py [--threads 2] [--repeats 30] [--samples 64] [--size 32] [--encoding dense]
+Usage: python -m benchmarks.render_cpu [--threads 2] [--repeats 30] [--samples 64] [--size 32] [--encoding dense]
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import platform
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
+from benchmarks.machine import processor
 from dreambooth3d.config import FieldConfig
 from dreambooth3d.nerf.cameras import random_cameras
 from dreambooth3d.nerf.field import Field
@@ -21,14 +21,6 @@ from dreambooth3d.nerf.rendering import render_cameras, sample_weights
 from dreambooth3d.nerf.sampling import DenseSampler, Samples
 
 VIEWS = 4
-
-
-def processor() -> str:
-    """Name of the processor."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]} ({len(names)} logical cores)" if names else platform.processor() or "unknown processor"
 
 
 def milliseconds(call: Callable[[], None], repeats: int) -> list[float]:

@@ -11,6 +11,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
 Encoding = Literal["auto", "torch", "tcnn", "dense"]
 Sampling = Literal["auto", "dense", "occupancy"]
+Acceleration = Literal["compile", "graphs", "none"]
 
 
 class Section(BaseModel):
@@ -243,6 +244,9 @@ class GuidanceConfig(Section):
     """With loss sdi: DDIM steps from a render to its noise, each of which costs as much as a whole step of sds."""
     inversion_guidance_scale: float = -7.5
     """With loss sdi: guidance scale of the inversion; the paper's is minus the guidance_scale."""
+    acceleration: Acceleration = "graphs"
+    """How UNet and VAE encoder run on CUDA: graphs launches each as one CUDA graph; compile fuses their kernels before,
+    which takes minutes the first time and pays for models of Stable Diffusion's size; none calls them as they are."""
     lora_rank: Positive = 4
     """With loss vsd: rank of the LoRA."""
     lora_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
@@ -440,6 +444,8 @@ class DistillConfig(Section):
     """Optimiser steps."""
     views_per_step: Positive = 4
     """Cameras per step."""
+    processes: Positive = 1
+    """Processes that share each step's cameras, each on a GPU of its own."""
     learning_rate: Annotated[float, Field(gt=0)] = 1.0e-2
     """Adam's learning rate at the start."""
     final_learning_rate: Annotated[float, Field(gt=0)] = 2.0e-3
@@ -466,6 +472,17 @@ class DistillConfig(Section):
     """Steps between previews, guard checks and convergence checks."""
     collapse_retries: Annotated[int, Field(ge=0)] = 1
     """New seeds to try after a collapse."""
+
+    @model_validator(mode="after")
+    def _processes_have_work(self) -> Self:
+        if self.processes > self.views_per_step:
+            raise ValueError(
+                f"processes={self.processes} needs at least as many views_per_step, and these are "
+                f"{self.views_per_step}: raise views_per_step or lower processes"
+            )
+        if self.processes > 1 and self.guidance.loss == "vsd":
+            raise ValueError("guidance.loss=vsd trains a LoRA in one process only: set processes=1 or another loss")
+        return self
 
 
 class InitNerfConfig(DistillConfig):

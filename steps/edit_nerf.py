@@ -8,10 +8,7 @@ from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
 from dreambooth3d.config import EditNerfConfig
-from dreambooth3d.diffusion.components import load_components
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.distillation import distil
+from dreambooth3d.stages import distil_checkpoint
 from steps._sources import library
 from steps._support import step_name, step_session
 
@@ -33,9 +30,5 @@ def edit_nerf(
     with step_session(step_name(), device, *inputs) as session:
         context = session.context
         context.log.params(prompt=prompt)
-        components = load_components(checkpoint.base_model, context.device, checkpoint)
-        guidance = ScoreDistillation(components, prompt, config.guidance, seed)
-        wanted = config.photos.weight > 0 or config.gates.need_selector
-        views = ViewScores.load(selector, photos.class_noun, context.device, photos.images) if wanted else None
-        likeness = views and views.likeness
-        return session.finish(distil(guidance, config, seed, context, asset, None, photos, views, likeness))
+        given = (checkpoint, prompt, config, seed, context, photos, selector)
+        return session.finish(distil_checkpoint(*given, init=asset))

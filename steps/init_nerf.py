@@ -8,9 +8,7 @@ from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
 from dreambooth3d.config import InitNerfConfig
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.distillation import distil
+from dreambooth3d.stages import distil_checkpoint
 from steps._sources import library
 from steps._support import step_session
 
@@ -27,10 +25,5 @@ def init_nerf(
 ) -> Annotated[RadianceField, "coarse_field"]:
     """Distil a checkpoint into a first radiance field, whose heading the selector corrects."""
     with step_session("init_nerf", device, checkpoint, photos, selector_digest, config, seed) as session:
-        context = session.context
-        guidance = ScoreDistillation.from_checkpoint(checkpoint, photos, config.guidance, seed, context.device)
-        wanted = config.photos.weight > 0 or config.gates.need_selector
-        views = ViewScores.load(selector, photos.class_noun, context.device, photos.images) if wanted else None
-        likeness = views and views.likeness
-        field = distil(guidance, config, seed, context, photos=photos, view_logits=views, likeness=likeness)
-        return session.finish(field)
+        prompt = photos.instance_prompt
+        return session.finish(distil_checkpoint(checkpoint, prompt, config, seed, session.context, photos, selector))

@@ -10,8 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
+from benchmarks.machine import machine
 from benchmarks.quality import plan, report
 from benchmarks.quality.pool import Job, run_all
 from benchmarks.quality.results import Results
@@ -21,14 +20,6 @@ from pipelines.identity import git_commit
 
 RESULTS = Path("outputs/benchmarks/quality")
 DEFAULT_WORKERS = {"cpu": 1, "cuda": 16}
-
-
-def machine(device: str) -> str:
-    """The GPU, or the CPU, and torch's version."""
-    from benchmarks.render_cpu import processor
-
-    name = torch.cuda.get_device_name() if device == "cuda" else processor()
-    return f"{name}, torch {torch.__version__.partition('+')[0]}"
 
 
 def parse_arguments() -> argparse.Namespace:

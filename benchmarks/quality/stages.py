@@ -177,11 +177,11 @@ class Subject:
         )
         self._notes = {"partial_step": partial.step, "full_step": full.step}
         start = full if recipe.init_from == "full" else partial
-        first = (*tuning, start.step, config.init_nerf)
+        first, prompt = (*tuning, start.step, config.init_nerf), photos.instance_prompt
         coarse = self._once(
             "init_nerf",
             lambda context: distil(
-                ScoreDistillation.from_checkpoint(start, photos, config.init_nerf.guidance, seed, self.device),
+                ScoreDistillation.from_checkpoint(start, prompt, config.init_nerf.guidance, seed, self.device),
                 config.init_nerf, seed, context, photos=photos, view_logits=views, likeness=views.likeness,
             ),
             *first,
@@ -205,7 +205,7 @@ class Subject:
         asset = self._once(
             "refine_nerf",
             lambda context: distil(
-                ScoreDistillation.from_checkpoint(guide, photos, config.refine_nerf.guidance, seed, self.device),
+                ScoreDistillation.from_checkpoint(guide, prompt, config.refine_nerf.guidance, seed, self.device),
                 config.refine_nerf, seed, context, coarse, pseudo, photos, views, views.likeness,
             ),
             *second,

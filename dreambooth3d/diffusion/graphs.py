@@ -1,15 +1,18 @@
-"""CUDA graphs: a network of many small kernels is launched by one call instead of hundreds."""
+"""Faster calls of frozen networks: kernels fused by a compiler, and launched by one CUDA graph instead of singly."""
 
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch._dynamo
 from torch import Tensor
 
 WARM_UP_CALLS = 3
+COMPILATIONS = 256
 logger = logging.getLogger(__name__)
 
 
@@ -22,7 +25,49 @@ class _Captured:
     output: Tensor
 
 
-class GraphedFunction:
+class _Graphed:
+    """What the two kinds of graphs share: one capture per combination of input shapes, and the plain function."""
+
+    def __init__(self, function: Callable[..., Tensor], name: str, compiles: bool = False) -> None:
+        self.function, self.name, self.compiles = function, name, compiles
+        self._captured: dict[tuple, object] = {}
+        self._fails = False
+
+    def _capture_once(self, inputs: tuple[Tensor, ...]) -> object | None:
+        """The capture for inputs like these; None if there can be none."""
+        key = tuple((each.shape, each.dtype) for each in inputs)
+        if key not in self._captured:
+            self._captured[key] = self._try_to_capture(inputs)
+        return self._captured[key]
+
+    def _try_to_capture(self, inputs: tuple[Tensor, ...]) -> object | None:
+        forms = [self.function]
+        if self.compiles:
+            forms.insert(0, torch.compile(self.function, dynamic=False))
+        started = time.monotonic()
+        for form in forms:
+            compiled = form is not self.function
+            try:
+                # Every model that a process loads counts as a recompilation.
+                with torch._dynamo.config.patch(recompile_limit=COMPILATIONS):
+                    captured = self._capture(form, inputs)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:  # a compiler's failure can be of any type
+                what = "without the compiler" if compiled else "without a CUDA graph"
+                logger.warning("%s runs %s (%s: %s)", self.name, what, type(error).__name__, gist(error))
+            else:
+                if compiled:
+                    logger.info("%s was compiled in %.0f s", self.name, time.monotonic() - started)
+                return captured
+        self._fails = True
+        return None
+
+    def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> object:
+        raise NotImplementedError
+
+
+class GraphedFunction(_Graphed):
     """A function of tensors without gradient, captured once per combination of input shapes.
 
     On another device than CUDA, and where the capture fails, the function is called as it is.
@@ -31,75 +76,56 @@ class GraphedFunction:
         function: tensors on one device to one tensor; always the same kernels for the same shapes, and nothing in it
             waits for the device.
         name: for the log.
+        compiles: fuse its kernels by `torch.compile` before they are captured; where that fails they are as they were.
     """
-
-    def __init__(self, function: Callable[..., Tensor], name: str) -> None:
-        self.function, self.name = function, name
-        self._captured: dict[tuple, _Captured] = {}
-        self._fails = False
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The function's value."""
         if self._fails or not all(each.is_cuda for each in inputs):
             return self.function(*inputs)
-        key = tuple((each.shape, each.dtype) for each in inputs)
-        if key not in self._captured:
-            try:
-                self._captured[key] = self._capture(inputs)
-            except RuntimeError as error:
-                self._fails = True
-                _log_fallback(self.name, error)
-                return self.function(*inputs)
-        captured = self._captured[key]
+        captured = self._capture_once(inputs)
+        if captured is None:
+            return self.function(*inputs)
         for target, source in zip(captured.inputs, inputs, strict=True):
             target.copy_(source)
         captured.graph.replay()
         return captured.output.clone()
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> _Captured:
+    def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> _Captured:
         static = tuple(each.detach().clone() for each in inputs)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
             for _ in range(WARM_UP_CALLS):
-                self.function(*static)
+                function(*static)
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
-            output = self.function(*static)
+            output = function(*static)
         return _Captured(graph, static, output)
 
 
-class DifferentiableGraph:
+class DifferentiableGraph(_Graphed):
     """A function of one image batch whose parameters are frozen, captured with its backward pass once per input shape.
 
     Falls back like `GraphedFunction`, and where no gradient is asked for.
     """
 
-    def __init__(self, function: Callable[[Tensor], Tensor], name: str) -> None:
-        self.function, self.name = function, name
-        self._captured: dict[torch.Size, Callable[[Tensor], Tensor]] = {}
-        self._fails = False
-
     def __call__(self, images: Tensor) -> Tensor:
         """The function's value, differentiable in the images."""
         if self._fails or not images.is_cuda or not images.requires_grad or not torch.is_grad_enabled():
             return self.function(images)
-        if images.shape not in self._captured:
-            sample = images.detach().clone().requires_grad_()
-            try:
-                # Through a method: of a module PyTorch would replace the forward pass itself.
-                self._captured[images.shape] = torch.cuda.make_graphed_callables(self._call, (sample,))
-            except RuntimeError as error:
-                self._fails = True
-                _log_fallback(self.name, error)
-                return self.function(images)
-        return self._captured[images.shape](images)
+        captured = self._capture_once((images,))
+        return self.function(images) if captured is None else captured(images)
 
-    def _call(self, images: Tensor) -> Tensor:
-        return self.function(images)
+    def _capture(self, function: Callable[[Tensor], Tensor], inputs: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
+        sample = inputs[0].detach().clone().requires_grad_()
+        # Through a lambda: of a module PyTorch would replace the forward pass itself.
+        return torch.cuda.make_graphed_callables(lambda images: function(images), (sample,))
 
 
-def _log_fallback(name: str, error: RuntimeError) -> None:
-    logger.info("%s runs without a CUDA graph (%s)", name, str(error).splitlines()[0])
+def gist(error: Exception) -> str:
+    """The first line of what an error says."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else "no message"

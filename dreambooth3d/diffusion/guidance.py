@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreambooth3d.artifacts import DreamBoothCheckpoint, SubjectPhotos
+from dreambooth3d.artifacts import DreamBoothCheckpoint
 from dreambooth3d.config import GuidanceConfig
 from dreambooth3d.diffusion import distillation_losses as losses
 from dreambooth3d.diffusion.components import Components, load_components
@@ -50,11 +50,16 @@ class ScoreDistillation:
         instance_prompt: the subject's prompt without a view.
         config: loss, scales, timestep range, Perp-Neg, weighting, clipping.
         seed: of timesteps and noise, which are drawn on the CPU and so are the same on every device.
+
+    Attributes:
+        part: (first, number of all) where the images are some of a batch that processes share: what is drawn for each
+            image is what a process alone would draw for it. None where they are all.
     """
 
     def __init__(self, components: Components, instance_prompt: str, config: GuidanceConfig, seed: int) -> None:
         self.components = components
         self.config = config
+        self.part: tuple[int, int] | None = None
         self._generator = torch.Generator().manual_seed(seed)
         # One row per view word, so that a batch's embeddings are one gather.
         self._views = components.encode_prompts([view_prompt(instance_prompt, word) for word in VIEW_WORDS])
@@ -67,15 +72,16 @@ class ScoreDistillation:
     def from_checkpoint(
         cls,
         checkpoint: DreamBoothCheckpoint,
-        photos: SubjectPhotos,
+        prompt: str,
         config: GuidanceConfig,
         seed: int,
         device: torch.device | str,
         dtype: torch.dtype | None = None,
     ) -> ScoreDistillation:
-        """Guidance by a fine-tuned checkpoint towards the subject of `photos`."""
-        components = load_components(checkpoint.base_model, device, checkpoint, dtype=dtype)
-        return cls(components, photos.instance_prompt, config, seed)
+        """Guidance by a fine-tuned checkpoint towards a prompt."""
+        base, acceleration = checkpoint.base_model, config.acceleration
+        components = load_components(base, device, checkpoint, dtype=dtype, acceleration=acceleration)
+        return cls(components, prompt, config, seed)
 
     @property
     def image_size(self) -> int:
@@ -120,8 +126,10 @@ class ScoreDistillation:
         last = self._timestep_count - 1
         low = min(int(self._annealed(self.config.min_timestep, progress) * self._timestep_count), last)
         high = min(max(int(self._annealed(self.config.max_timestep, progress) * self._timestep_count), low), last)
-        timesteps = torch.randint(low, high + 1, (len(latents),), generator=self._generator)
-        noise = torch.randn(latents.shape, generator=self._generator)
+        first, total = self.part or (0, len(latents))
+        mine = slice(first, first + len(latents))
+        timesteps = torch.randint(low, high + 1, (total,), generator=self._generator)[mine]
+        noise = torch.randn(total, *latents.shape[1:], generator=self._generator)[mine]
         return timesteps, noise.to(latents.device, latents.dtype)
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,10 +26,12 @@ from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.gates import Collapse, Gates, Ledger, Likeness, Look
 from dreambooth3d.nerf.heading import ViewLogits
 from dreambooth3d.nerf.photo_targets import PhotoTargets, Symmetry
-from dreambooth3d.nerf.rendering import CameraRendering, Rendering, render_cameras, render_images, render_rays
+from dreambooth3d.nerf.rendering import Rendering, render_images, render_rays
 from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
 from dreambooth3d.nerf.shading import draw_shading
 from dreambooth3d.nerf.targets import TargetViews
+from dreambooth3d.nerf.view_loss import Guidance, ViewBatch, view_loss
+from dreambooth3d.parallel import Team
 
 PREVIEW_VIEWS = 8
 PREVIEW_SIZE = 64
@@ -41,26 +43,8 @@ OCCUPANCY_WARMUP = 32
 RETRY_SEED_STRIDE = 100_003
 ADAM_BETAS = (0.9, 0.99)
 ADAM_EPSILON = 1e-15
+ALONE = Team()
 logger = logging.getLogger(__name__)
-
-
-class GuidanceLoss(Protocol):
-    """What guidance returns: a scalar to minimise, and figures for the log."""
-
-    loss: Tensor
-    metrics: Mapping[str, float]
-
-
-class Guidance(Protocol):
-    """Judges renders: (n, 3, height, width) in [0, 1] from n cameras, at a position in the stage in [0, 1].
-
-    A guidance that has an attribute `image_size` gets images of that many pixels per side. One that has methods
-    `state()` and `restore(state)` has its state (tensors and JSON values) kept in the resumable state.
-    """
-
-    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
-        """The loss of the images, differentiable in them."""
-        ...
 
 
 def distil(
@@ -73,6 +57,7 @@ def distil(
     photos: SubjectPhotos | None = None,
     view_logits: ViewLogits | None = None,
     likeness: Likeness | None = None,
+    team: Team = ALONE,
 ) -> RadianceField:
     """Train a radiance field by score distillation.
 
@@ -89,6 +74,7 @@ def distil(
         view_logits: how a scorer sees the subject's views; corrects the field's heading when cameras are searched, and
             counts fronts for the gates.
         likeness: how alike the same scorer finds views and the photos; for the gates.
+        team: shares each step's views among processes; the others run `follow`.
 
     Returns:
         The field with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
@@ -107,7 +93,19 @@ def distil(
     first_attempt, spent = (int(state["attempt"]), int(state["spent_steps"])) if state else (0, 0)
     ledger = Ledger.from_state(state["gates"]["ledger"]) if state else Ledger()
     begin = partial(
-        Trainer, guidance, config, seed, context, resume, init, reconstruction, photos, view_logits, likeness, ledger
+        Trainer,
+        guidance,
+        config,
+        seed,
+        context,
+        resume,
+        init,
+        reconstruction,
+        photos,
+        view_logits,
+        likeness,
+        ledger,
+        team,
     )
     for attempt in range(first_attempt, config.collapse_retries + 1):
         trainer = begin(attempt=attempt, spent_steps=spent)
@@ -115,7 +113,9 @@ def distil(
             trainer.restore(state)
             state = None
         try:
-            return trainer.run()
+            field = trainer.run()
+            team.share(None)
+            return field
         except GateError:
             resume.clear()
             raise
@@ -127,6 +127,28 @@ def distil(
             logger.warning("%s: the field %s at step %d (attempt %d)", context.log.name, reason, step, attempt + 1)
     tried = f", also with {config.collapse_retries} other seed(s)" if config.collapse_retries else ""
     raise CollapseError(f"{context.log.name}: the field {reason} at step {step}{tried}. {remedy}.")
+
+
+def follow(team: Team, guidance: Guidance, config: DistillConfig, init: RadianceField | None = None) -> None:
+    """Do a process' share of another's `distil`, until that one is done.
+
+    Args:
+        guidance: like the leader's: the same model, prompt, config and seed.
+        config: the stage's.
+        init: the stage's field to continue from.
+    """
+    field = build_field(config, 0, team.device, init)
+    jitter = torch.Generator(team.device).manual_seed(team.rank)
+    sampler = make_sampler(config.render, team.device)
+    parameters = list(field.parameters())
+    while (batch := team.share()) is not None:
+        team.copy_from_leader(field)
+        field.zero_grad(set_to_none=True)
+        loss, _ = view_loss(
+            field, batch.map(lambda values: values.to(team.device)), guidance, config, sampler, jitter, team
+        )
+        loss.backward()
+        team.sum_gradients(parameters)
 
 
 def _check_arguments(config: DistillConfig, init: RadianceField | None, pseudo: PseudoViews | None) -> None:
@@ -156,6 +178,7 @@ class Trainer:
     view_logits: ViewLogits | None
     likeness: Likeness | None
     ledger: Ledger
+    team: Team
     attempt: int
     spent_steps: int
     step: int = 0
@@ -232,7 +255,7 @@ class Trainer:
             unit="step",
         ) as bar:
             while self.step < config.steps and not self.converged and not self.interrupted:
-                figures = self._train_step()
+                figures = self.train_step()
                 bar.update()
                 if self.step % SCALARS_EVERY == 0 or self.step == 1:
                     self._log(figures, bar)
@@ -248,7 +271,7 @@ class Trainer:
         """Whether the previews have stopped changing for long enough."""
         return 0 < self.config.convergence_patience <= self.unchanged_checks
 
-    def _train_step(self) -> dict[str, Tensor | float]:
+    def train_step(self) -> dict[str, Tensor | float]:
         """One optimiser step; returns the parts of its loss."""
         self._update_occupancy()
         self._follow_photos()
@@ -256,6 +279,7 @@ class Trainer:
         loss, figures = self._loss()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.team.sum_gradients(self.field.parameters())
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.field)
@@ -312,14 +336,13 @@ class Trainer:
 
     def _loss(self) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The step's loss, and its parts for the log."""
-        cameras = self._cameras().to(self.context.device)
-        rendering = self._render(cameras)
-        guided = self.guidance(self._for_guidance(rendering.images), cameras, self.progress)
-        figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}
-        figures["guidance_loss"] = guided.loss.detach()
-        figures["opacity"] = rendering.rays.opacity.detach().mean()
-        figures["evaluated_samples"] = len(rendering.rays.weights)
-        parts = self._regularizers(rendering, cameras)
+        batch = self.team.share(self._views())
+        self.team.copy_from_leader(self.field)
+        batch = batch.map(lambda values: values.to(self.context.device))
+        loss, figures = view_loss(self.field, batch, self.guidance, self.config, self.sampler, self.jitter, self.team)
+        parts = {}
+        if self.config.regularizers.smoothness > 0:
+            parts["smoothness"] = (self.config.regularizers.smoothness, losses.smoothness(self.field, self.generator))
         if self.targets is not None:
             weights = self.config.reconstruction_weight, self.config.silhouette_weight
             parts |= self._reconstruction("", self.targets, self.config.reconstruction_views, *weights)
@@ -333,12 +356,22 @@ class Trainer:
             photos, (color, outline) = self.config.photos, self.photo_targets.mirror_weights
             weights = color * photos.weight, outline * photos.silhouette_weight
             parts |= self._reconstruction("mirror_", mirrored, photos.views_per_step, *weights)
-        loss = guided.loss
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()
             loss = loss + weight * part
         figures["loss"] = loss.detach()
         return loss, figures
+
+    def _views(self) -> ViewBatch:
+        """What guidance will judge in this step, on the CPU.
+
+        Sparsity and opacity ramp up on a fresh field, lest they kill the blob before guidance has shaped it.
+        """
+        cameras = self._cameras()
+        background = self._random_background()
+        shading = draw_shading(self.config.shading, self.progress, cameras, self.generator)
+        ramp = 1.0 if self.init is not None else min(1.0, self.progress / RAMP_SHARE)
+        return ViewBatch(cameras, background, shading, self.progress, ramp)
 
     def _cameras(self) -> Cameras:
         """From where this step's renders are judged."""
@@ -348,56 +381,13 @@ class Trainer:
             return self.pseudo.cameras[chosen]
         return random_cameras(count, self.generator, **self.config.cameras.model_dump())
 
-    def _render(self, cameras: Cameras) -> CameraRendering:
-        """Training images under the step's shading and background."""
-        config = self.config
-        return render_cameras(
-            self.field,
-            cameras,
-            config.render.size,
-            sampler=self.sampler,
-            background=self._random_background(),
-            generator=self.jitter,
-            shading=draw_shading(config.shading, self.progress, cameras, self.generator),
-            with_normals=config.regularizers.orientation > 0,
-        )
-
-    def _for_guidance(self, images: Tensor) -> Tensor:
-        """Images at the guidance's size."""
-        size = getattr(self.guidance, "image_size", None)
-        if size is None or size == images.shape[-1]:
-            return images
-        return torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
-
     def _random_background(self) -> Tensor | None:
         """(views, 3) random plain colours with the configured probability, else None for the field's own."""
         if torch.rand(1, generator=self.generator).item() >= self.config.random_background_probability:
             return None
         low, high = self.config.random_background_range
         drawn = torch.rand(self.config.views_per_step, 3, generator=self.generator)
-        return (low + (high - low) * drawn).to(self.context.device)
-
-    def _regularizers(self, rendering: CameraRendering, cameras: Cameras) -> dict[str, tuple[float, Tensor]]:
-        """(weight, value) of each regulariser in force.
-
-        Sparsity and opacity ramp up on a fresh field, lest they kill the blob before guidance has shaped it.
-        """
-        weights, rays = self.config.regularizers, rendering.rays
-        ramp = 1.0 if self.init is not None else min(1.0, self.progress / RAMP_SHARE)
-        parts = {}
-        if weights.sparsity > 0:
-            parts["sparsity"] = (ramp * weights.sparsity, losses.sparsity(rays.opacity))
-        if weights.opacity > 0:
-            parts["opacity_entropy"] = (ramp * weights.opacity, losses.opacity_entropy(rays.opacity))
-        if weights.orientation > 0:
-            size = rendering.images.shape[-1]
-            directions = cameras.rays(size, size)[1].reshape(-1, 3)
-            parts["orientation"] = (weights.orientation, losses.orientation(rays, directions))
-        if weights.distortion > 0:
-            parts["distortion"] = (weights.distortion, losses.distortion(rays.samples, rays.weights))
-        if weights.smoothness > 0:
-            parts["smoothness"] = (weights.smoothness, losses.smoothness(self.field, self.generator))
-        return parts
+        return low + (high - low) * drawn
 
     def _reconstruction(
         self, prefix: str, targets: TargetViews, views: int, color_weight: float, silhouette_weight: float

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from nerfacc import OccGridEstimator
 from torch import Tensor
 
 from dreambooth3d.config import RenderConfig
@@ -108,9 +109,7 @@ class OccupancySampler:
         self, origins: Tensor, directions: Tensor, occupancy: OccupancyGrid, generator: torch.Generator | None
     ) -> Samples:
         """See `Sampler`; a ray through the ball's centre gets `samples_per_ray` steps."""
-        from nerfacc import OccGridEstimator
-
-        estimator = OccGridEstimator([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], occupancy.resolution).to(origins.device)
+        estimator = _estimator(occupancy.resolution, origins.device)
         estimator.binaries = occupancy.occupied[None]
         near, far = ball_bounds(origins.detach(), directions.detach())
         rays, starts, ends = estimator.sampling(
@@ -123,6 +122,12 @@ class OccupancySampler:
         )
         points = origins[rays] + directions[rays] * ((starts + ends) / 2)[:, None]
         return Samples(points, rays, starts, ends, len(origins), self.samples_per_ray)
+
+
+@functools.lru_cache(maxsize=4)
+def _estimator(resolution: int, device: torch.device) -> OccGridEstimator:
+    """nerfacc's grid over [-1, 1]^3; making one copies megabytes to the device and waits for it."""
+    return OccGridEstimator([-1.0, -1.0, -1.0, 1.0, 1.0, 1.0], resolution).to(device)
 
 
 @functools.cache

@@ -105,7 +105,7 @@ def test_a_failing_capture_falls_back_with_one_line(
     assert [record.message.startswith("the network runs without a CUDA graph") for record in caplog.records] == [True]
 
 
-def test_components_compute_the_same_with_graphs_switched_on(components: Components) -> None:
+def test_components_compute_the_same_with_acceleration(components: Components) -> None:
     """On a CPU the switch changes nothing."""
     pictures = images(2, 64, "cpu").requires_grad_()
     prompts = components.encode_prompts(["a photo of a dog", "a cat"])
@@ -119,10 +119,10 @@ def test_components_compute_the_same_with_graphs_switched_on(components: Compone
         return latents.detach(), noise, gradient
 
     plain = outcome()
-    components.use_graphs(True)
+    components.accelerate("compile")
     try:
         graphed = outcome()
     finally:
-        components.use_graphs(False)
+        components.accelerate("none")
     for expected, found in zip(plain, graphed, strict=True):
         assert torch.equal(found, expected)

@@ -1,0 +1,53 @@
+"""Stages that join a fine-tuned checkpoint with a radiance field, alone or as a team of processes."""
+
+from __future__ import annotations
+
+from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
+from dreambooth3d.config import DistillConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.diffusion.guidance import ScoreDistillation
+from dreambooth3d.evaluation.views import ViewScores
+from dreambooth3d.nerf.distillation import distil, follow
+from dreambooth3d.parallel import Team, team
+
+
+def distil_checkpoint(
+    checkpoint: DreamBoothCheckpoint,
+    prompt: str,
+    config: DistillConfig,
+    seed: int,
+    context: StepContext,
+    photos: SubjectPhotos,
+    selector: str,
+    *,
+    init: RadianceField | None = None,
+    reconstruction: PseudoViews | None = None,
+) -> RadianceField:
+    """Score distillation from a checkpoint under a prompt; `config.processes` share each step's views.
+
+    Args:
+        checkpoint: guides the field.
+        prompt: the subject's, without a view.
+        selector: scorer that watches, and corrects the heading; loaded only where something asks it.
+
+    For the other arguments, result and errors see `distil`.
+    """
+    with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, context.device) as members:
+        guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, context.device)
+        wanted = config.photos.weight > 0 or config.gates.need_selector
+        views = ViewScores.load(selector, photos.class_noun, context.device, photos.images) if wanted else None
+        likeness = views and views.likeness
+        return distil(guidance, config, seed, context, init, reconstruction, photos, views, likeness, members)
+
+
+def _follow(
+    members: Team,
+    checkpoint: DreamBoothCheckpoint,
+    prompt: str,
+    config: DistillConfig,
+    seed: int,
+    init: RadianceField | None,
+) -> None:
+    """What the other processes do."""
+    guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, members.device)
+    follow(members, guidance, config, init)

@@ -1,0 +1,93 @@
+"""Views shared between two processes give the gradients that one process computes alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dreambooth3d.config import BaseModelConfig, GuidanceConfig, InitNerfConfig, RegularizerConfig
+from dreambooth3d.context import StepContext
+from dreambooth3d.diffusion.base_model import resolve
+from dreambooth3d.diffusion.components import load_components
+from dreambooth3d.diffusion.guidance import ScoreDistillation
+from dreambooth3d.nerf.cameras import random_cameras
+from dreambooth3d.nerf.distillation import build_field, distil, follow
+from dreambooth3d.nerf.sampling import make_sampler
+from dreambooth3d.nerf.shading import Shading
+from dreambooth3d.nerf.view_loss import ViewBatch, view_loss
+from dreambooth3d.parallel import Team, team
+from dreambooth3d.record import StepLog
+from tests.nerf.scenes import BallGuidance
+from tests.nerf.test_distillation import settings
+
+CPU = torch.device("cpu")
+VIEWS = 3
+REGULARIZERS = RegularizerConfig(sparsity=3.0, opacity=2.0, orientation=0.5, distortion=0.5)
+CONFIG = settings(views_per_step=VIEWS, processes=2, regularizers=REGULARIZERS)
+
+
+def batch_of_views() -> ViewBatch:
+    generator = torch.Generator().manual_seed(5)
+    cameras = random_cameras(VIEWS, generator, **CONFIG.cameras.model_dump())
+    backgrounds, lights = torch.rand(VIEWS, 3, generator=generator), torch.randn(VIEWS, 3, generator=generator)
+    return ViewBatch(cameras, backgrounds, Shading("diffuse", lights, 0.6), 0.4, 0.7)
+
+
+def gradients(member: Team, model: Path) -> dict[str, torch.Tensor]:
+    """Of a step of three views with the toy model's guidance, at fixed places along rays, over two calls."""
+    torch.set_num_threads(1)
+    components = load_components(resolve(BaseModelConfig(path=str(model))), "cpu")
+    guidance = ScoreDistillation(components, "a photo of a sks dog", GuidanceConfig(), seed=3)
+    field = build_field(CONFIG, 0, CPU, None)
+    sampler = make_sampler(CONFIG.render, CPU)
+    for _ in range(2):
+        field.zero_grad()
+        loss, _ = view_loss(field, member.share(batch_of_views()), guidance, CONFIG, sampler, None, member)
+        loss.backward()
+        member.sum_gradients(field.parameters())
+    return {name: parameter.grad for name, parameter in field.named_parameters() if parameter.grad is not None}
+
+
+def _share_gradients(member: Team, model: Path) -> None:
+    gradients(member, model)
+
+
+def test_gradients_are_those_of_one_process(tiny_base_model: Path) -> None:
+    alone = gradients(Team(), tiny_base_model)
+    with team(_share_gradients, (tiny_base_model,), 2, CPU) as leader:
+        shared = gradients(leader, tiny_base_model)
+    assert alone.keys() <= shared.keys()
+    for name, gradient in alone.items():
+        assert gradient.abs().max() > 0
+        torch.testing.assert_close(shared[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item())
+
+
+def _follow_the_ball(member: Team, config: InitNerfConfig) -> None:
+    torch.set_num_threads(1)
+    follow(member, BallGuidance(), config)
+
+
+def test_a_stage_of_two_processes_learns_what_one_does(tmp_path: Path) -> None:
+    config = settings(steps=60, views_per_step=2, check_every=30)
+    shared = config.model_copy(update={"processes": 2})
+    alone = distil(BallGuidance(), config, 0, StepContext(StepLog("alone"), tmp_path / "a", progress=False))
+    context = StepContext(StepLog("shared"), tmp_path / "b", progress=False)
+    with team(_follow_the_ball, (shared,), 2, CPU) as leader:
+        together = distil(BallGuidance(), shared, 0, context, team=leader)
+    curves = [
+        field.record.series.query("name == 'guidance_loss' and step > 20").value.mean() for field in (alone, together)
+    ]
+    start = alone.record.series.query("name == 'guidance_loss'").value.iloc[0]
+    assert curves[0] < 0.5 * start, "it learns"
+    assert curves[1] == pytest.approx(curves[0], rel=0.25)
+    difference = (alone.previews - together.previews).abs().mean().item()
+    assert difference < 0.03
+
+
+def test_processes_without_work_are_refused() -> None:
+    with pytest.raises(ValueError, match="processes=4 needs at least as many views_per_step"):
+        settings(views_per_step=2, processes=4)
+    with pytest.raises(ValueError, match="vsd trains a LoRA in one process only"):
+        settings(views_per_step=2, processes=2, guidance=GuidanceConfig(loss="vsd"))
