@@ -1,6 +1,7 @@
 # make demo      photos in, 3D asset out, on a laptop CPU in minutes
 # make test      the fast tests
-# make benchmark-quality, benchmark-hindsight, benchmark-ablations    see docs/benchmarks.md
+# make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed    see docs/benchmarks.md
+# make test-gpu  what needs CUDA
 # make setup     what both start with; done once, and again when requirements.lock changes
 
 SHELL := /bin/bash
@@ -16,7 +17,8 @@ ACTIVATE := source $(VENV)/bin/activate
 # Each worker of the tests has a core of its own; more threads would only fight for it.
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
-.PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations
+.PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
+	test-gpu
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -41,6 +43,13 @@ benchmark-quality benchmark-hindsight benchmark-ablations: setup
 benchmark-quality: TABLE := main
 benchmark-hindsight: TABLE := hindsight
 benchmark-ablations: TABLE := ablations
+
+# ARGS="--diffusers-script FILE --threestudio DIR" adds peers; ARGS="sds_plain sds_compile" measures only these.
+benchmark-speed: setup
+	@$(ACTIVATE) && python -m benchmarks.speed $(if $(QUICK),--quick) $(ARGS)
+
+test-gpu: setup
+	@$(ACTIVATE) && python -m pytest -m gpu $(ARGS)
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .

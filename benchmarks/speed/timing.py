@@ -1,0 +1,106 @@
+"""Milliseconds per step, on the device's own clock."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+WARM_UP = 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Steps of one kind.
+
+    Attributes:
+        samples: milliseconds of each step.
+        peak_gib: peak memory of the process' tensors on the GPU, None on a CPU.
+    """
+
+    samples: list[float]
+    peak_gib: float | None
+
+    @property
+    def median(self) -> float:
+        """Median milliseconds."""
+        return statistics.median(self.samples)
+
+    def summary(self) -> dict[str, float | int | None]:
+        """Median, 10th and 90th percentile, number of steps, peak."""
+        ordered = sorted(self.samples)
+        tenth = len(ordered) // 10
+        return {
+            "median": self.median,
+            "p10": ordered[tenth],
+            "p90": ordered[-1 - tenth],
+            "steps": len(ordered),
+            "peak_gib": self.peak_gib,
+        }
+
+
+def time_steps(step: Callable[[], object], steps: int, device: torch.device, warm_up: int = WARM_UP) -> Timing:
+    """Time `steps` calls after `warm_up` others.
+
+    On CUDA each time is from the end of one step's kernels to the end of the next one's, so that work which the host
+    prepares ahead counts as it does in training. Peak memory is counted from here on, with what is allocated already.
+    """
+    for _ in range(warm_up):
+        step()
+    if device.type != "cuda":
+        marks = [time.perf_counter()]
+        for _ in range(steps):
+            step()
+            marks.append(time.perf_counter())
+        return Timing([1e3 * (end - start) for start, end in zip(marks, marks[1:], strict=False)], None)
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
+    events[0].record()
+    for event in events[1:]:
+        step()
+        event.record()
+    torch.cuda.synchronize()
+    samples = [start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)]
+    return Timing(samples, torch.cuda.max_memory_allocated() / 2**30)
+
+
+class Stopwatch:
+    """Marks within a step, and the mean milliseconds between them over all steps."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._steps: list[list[tuple[str, object]]] = []
+
+    def begin(self) -> None:
+        """A step begins."""
+        self._steps.append([])
+        self.mark("")
+
+    def mark(self, name: str) -> None:
+        """What was done since the last mark is called `name`."""
+        if self._cuda:
+            moment: object = torch.cuda.Event(enable_timing=True)
+            moment.record()
+        else:
+            moment = time.perf_counter()
+        self._steps[-1].append((name, moment))
+
+    def means(self) -> dict[str, float]:
+        """Mean milliseconds per step by name, in order of first appearance."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        totals: dict[str, float] = {}
+        for marks in self._steps:
+            for (_, start), (name, end) in zip(marks, marks[1:], strict=False):
+                spent = start.elapsed_time(end) if self._cuda else 1e3 * (end - start)
+                totals[name] = totals.get(name, 0.0) + spent
+        return {name: total / len(self._steps) for name, total in totals.items()}
+
+
+def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:
+    """How many times as fast: the ratio of the medians."""
+    return statistics.median(slow) / statistics.median(fast)
