@@ -78,7 +78,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--size", type=int, default=32)
-    parser.add_argument("--encoding", choices=("dense", "torch"), default="dense")
+    parser.add_argument("--encoding", choices=("dense", "hash_grid"), default="dense")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print(f"{processor()}, {arguments.threads} threads, torch {torch.__version__}, Python {platform.python_version()}")

@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Range = tuple[float, float]
-Encoding = Literal["auto", "torch", "tcnn", "dense"]
+Encoding = Literal["hash_grid", "dense"]
+Implementation = Literal["auto", "tcnn", "triton", "torch"]
 Sampling = Literal["auto", "dense", "occupancy"]
 Acceleration = Literal["compile", "graphs", "none"]
 
@@ -156,8 +157,10 @@ class SelectConfig(Section):
 class FieldConfig(Section):
     """The radiance field."""
 
-    encoding: Encoding = "auto"
-    """Where features come from: a hash grid (tcnn on CUDA where importable, torch elsewhere) or a dense volume."""
+    encoding: Encoding = "hash_grid"
+    """Where features come from: a multi-resolution hash grid, or a dense volume."""
+    implementation: Implementation = "auto"
+    """What computes the hash grid; auto is on CUDA the first of tcnn, triton and torch that works, on a CPU torch."""
     levels: Positive = 10
     """Levels of the hash grid."""
     features_per_level: Positive = 2

@@ -70,8 +70,7 @@ def _python() -> str:
 def _packages() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
-    lines = (environment.repository() / LOCK).read_text().splitlines()
-    wanted = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    wanted = _pinned((environment.repository() / LOCK).read_text())
     wrong = []
     for name, pinned in wanted.items():
         try:
@@ -84,6 +83,16 @@ def _packages() -> str:
     if wrong:
         raise RuntimeError(f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Run: make setup")
     return f"{len(wanted)} packages as pinned in {LOCK}"
+
+
+def _pinned(lock: str) -> dict[str, str]:
+    """Name -> version of the lines of a lock file whose markers hold on this machine."""
+    from packaging.requirements import Requirement
+
+    lines = (line.partition("#")[0].strip() for line in lock.splitlines())
+    requirements = [Requirement(line) for line in lines if line]
+    needed = [requirement for requirement in requirements if not requirement.marker or requirement.marker.evaluate()]
+    return {requirement.name: str(requirement.specifier).removeprefix("==") for requirement in needed}
 
 
 def _device() -> str:

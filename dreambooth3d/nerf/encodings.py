@@ -1,10 +1,15 @@
-"""Where a field's features come from: a multi-resolution hash grid (PyTorch or tiny-cuda-nn) or a dense volume."""
+"""Where a field's features come from: a multi-resolution hash grid or a dense volume.
+
+The hash grid has three implementations with one layout of the parameters: plain PyTorch (`HashGrid`), tiny-cuda-nn
+(`TcnnGrid`) and Triton kernels (`triton_grid.TritonGrid`).
+"""
 
 from __future__ import annotations
 
-import importlib.util
+import logging
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +17,18 @@ from torch import Tensor, nn
 from dreambooth3d.config import FieldConfig
 from dreambooth3d.errors import ConfigError
 
+if TYPE_CHECKING:
+    from dreambooth3d.nerf.triton_grid import TritonGrid
+
+logger = logging.getLogger(__name__)
+
 HASH_PRIMES = (1, 2654435761, 805459861)
 CORNERS = ((0, 0, 0), (1, 0, 0), (0, 1, 0), (1, 1, 0), (0, 0, 1), (1, 0, 1), (0, 1, 1), (1, 1, 1))
 INITIAL_FEATURE_RANGE = 1e-4
+REMEDIES = {
+    "tcnn": "Build tinycudann for this machine's GPU",
+    "triton": "Install triton in the version that torch asks for",
+}
 VOLUME_CHANNELS = 4
 VOLUME_GAIN = 10.0
 """Logits per unit of a dense volume's parameter: it lets one learning rate serve the volume and the hash grid, whose
@@ -37,6 +51,13 @@ def hash_levels(config: FieldConfig) -> list[tuple[float, int, int]]:
     return levels
 
 
+def initial_table(config: FieldConfig) -> nn.Parameter:
+    """A fresh flat table of all levels, level by level, an entry's features side by side."""
+    entries = sum(size for _, _, size in hash_levels(config))
+    table = torch.empty(entries * config.features_per_level)
+    return nn.Parameter(table.uniform_(-INITIAL_FEATURE_RANGE, INITIAL_FEATURE_RANGE))
+
+
 class HashGrid(nn.Module):
     """Multi-resolution hash encoding in plain PyTorch.
 
@@ -48,10 +69,8 @@ class HashGrid(nn.Module):
         self.features = config.features_per_level
         self.levels = hash_levels(config)
         self.output_dim = self.features * len(self.levels)
-        entries = sum(size for _, _, size in self.levels)
-        table = torch.empty(entries * self.features).uniform_(-INITIAL_FEATURE_RANGE, INITIAL_FEATURE_RANGE)
-        # The key `grid.params` is also the one of `TcnnGrid`: a field moves freely between the two.
-        self.grid = nn.ParameterDict({"params": nn.Parameter(table)})
+        # The key `grid.params` is that of all implementations: a field moves freely between them.
+        self.grid = nn.ParameterDict({"params": initial_table(config)})
         self.register_buffer("corners", torch.tensor(CORNERS), persistent=False)
 
     def forward(self, points: Tensor) -> Tensor:
@@ -84,18 +103,15 @@ def corner_weights(fraction: Tensor) -> Tensor:
 
 
 class TcnnGrid(nn.Module):
-    """The same encoding by tiny-cuda-nn; CUDA only.
+    """The same encoding by tiny-cuda-nn; CUDA only, and only where tinycudann imports.
 
-    Raises:
-        ConfigError: tinycudann is not installed, or CUDA is missing.
+    Args:
+        config: the grid.
+        dtype: of the features, and of what is gathered for them.
     """
 
-    def __init__(self, config: FieldConfig) -> None:
+    def __init__(self, config: FieldConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        if not tcnn_available():
-            raise ConfigError(
-                "field.encoding=tcnn: tiny-cuda-nn or CUDA is missing. Install tinycudann, or set field.encoding=auto."
-            )
         import tinycudann
 
         settings = {
@@ -106,7 +122,7 @@ class TcnnGrid(nn.Module):
             "base_resolution": config.base_resolution,
             "per_level_scale": config.level_scale,
         }
-        self.grid = tinycudann.Encoding(3, settings, dtype=torch.float32)
+        self.grid = tinycudann.Encoding(3, settings, dtype=dtype)
         self.output_dim = config.levels * config.features_per_level
 
     def forward(self, points: Tensor) -> Tensor:
@@ -153,23 +169,76 @@ class DenseVolume(nn.Module):
         return values.view(channels, -1).t()
 
 
-Encoder = HashGrid | TcnnGrid | DenseVolume
-
-
-def tcnn_available() -> bool:
-    """Whether tiny-cuda-nn can be used here."""
-    return torch.cuda.is_available() and importlib.util.find_spec("tinycudann") is not None
+Encoder: TypeAlias = "HashGrid | TcnnGrid | TritonGrid | DenseVolume"
 
 
 def make_encoding(config: FieldConfig, device: torch.device | str = "cpu") -> Encoder:
-    """The encoding that `config.encoding` asks for; `auto` is a hash grid, on CUDA by tiny-cuda-nn if it is installed.
+    """The encoding that `config` asks for, on `device`.
+
+    A hash grid with `implementation: auto` is on CUDA the first of tcnn, triton and torch that works there, with one
+    log line that names it and says why the ones before it were passed over; on a CPU it is torch. It never fails.
 
     Raises:
-        ConfigError: `tcnn` was asked for and is not available.
+        ConfigError: `tcnn` or `triton` was asked for and cannot be used.
     """
     device = torch.device(device)
     if config.encoding == "dense":
         return DenseVolume(config).to(device)
-    if config.encoding == "tcnn" or (config.encoding == "auto" and device.type == "cuda" and tcnn_available()):
-        return TcnnGrid(config).to(device)
-    return HashGrid(config).to(device)
+    if config.implementation == "torch" or (config.implementation == "auto" and device.type != "cuda"):
+        return HashGrid(config).to(device)
+    if config.implementation == "auto":
+        return _first_that_works(config, device)
+    try:
+        return _on_gpu(config.implementation, config, device)
+    except ConfigError:
+        raise
+    except Exception as error:  # a library built for another card can raise anything
+        raise ConfigError(
+            f"field.implementation={config.implementation} cannot be used here: {_gist(error)}. "
+            f"{REMEDIES[config.implementation]}, or set field.implementation=auto."
+        ) from error
+
+
+def _first_that_works(config: FieldConfig, device: torch.device) -> Encoder:
+    """A hash grid for a CUDA device by the fastest implementation that works, and a log line that says which."""
+    errors: dict[str, Exception] = {}
+    for name in ("tcnn", "triton"):
+        try:
+            grid = _on_gpu(name, config, device)
+        except Exception as error:  # a library built for another card can raise anything
+            errors[name] = error
+        else:
+            break
+    else:
+        name, grid = "torch", HashGrid(config).to(device)
+    expected = name != "torch" and all(isinstance(error, ModuleNotFoundError) for error in errors.values())
+    reasons = "; ".join(f"{passed_over}: {_gist(error)}" for passed_over, error in errors.items())
+    level = logging.INFO if expected else logging.WARNING
+    logger.log(level, "hash grid by %s (%s)", name, reasons or "the first choice on CUDA")
+    return grid
+
+
+def _on_gpu(name: str, config: FieldConfig, device: torch.device) -> TcnnGrid | TritonGrid:
+    """A hash grid by `tcnn` or `triton`, after one trial point, forward and backward, so that it is known to work.
+
+    Raises:
+        Exception: whatever the import, the compiler or the trial raises.
+    """
+    if device.type != "cuda" or not torch.cuda.is_available():
+        raise RuntimeError("it needs a CUDA device")
+    if name == "tcnn":
+        grid = TcnnGrid(config).to(device)
+    else:
+        from dreambooth3d.nerf.triton_grid import TritonGrid
+
+        grid = TritonGrid(config).to(device)
+    (table,) = grid.parameters()
+    with torch.enable_grad():
+        torch.autograd.grad(grid(torch.zeros(1, 3, device=table.device)).sum(), table)
+    return grid
+
+
+def _gist(error: Exception) -> str:
+    """The first line of an error, without a full stop."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

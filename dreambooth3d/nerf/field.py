@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config import FieldConfig
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.nerf.encodings import DenseVolume, hash_levels, make_encoding
 from dreambooth3d.nerf.occupancy import OccupancyGrid
 
@@ -25,7 +26,7 @@ class Field(nn.Module):
 
     Args:
         config: which encoding, the initial blob, the background.
-        device: where it lives; decides what `encoding: auto` means.
+        device: where it lives; decides what `implementation: auto` means.
         occupancy_resolution: cells per side of the occupancy grid.
     """
 
@@ -115,18 +116,22 @@ class Field(nn.Module):
 
     @staticmethod
     def from_artifact(artifact: RadianceField, device: torch.device | str = "cpu") -> Field:
-        """The field of an artifact. A field trained with tiny-cuda-nn also loads without it."""
+        """The field of an artifact; see `from_state`."""
         return Field.from_state(artifact.state, artifact.config, device)
 
     @staticmethod
     def from_state(
         state: Mapping[str, Tensor], config: Mapping[str, object], device: torch.device | str = "cpu"
     ) -> Field:
-        """Inverse of `state` for a field of the given configuration (`FieldConfig.model_dump()`)."""
-        settings = FieldConfig.model_validate(dict(config))
-        if settings.encoding == "tcnn":
-            settings = settings.model_copy(update={"encoding": "auto"})
-        field = Field(settings, device, occupancy_resolution=state["occupancy.density"].shape[0])
+        """Inverse of `state` for a field of the given configuration (`FieldConfig.model_dump()`).
+
+        The hash grid's implementations share their parameters: where the configured one cannot be used, `auto` is.
+        """
+        settings, resolution = FieldConfig.model_validate(dict(config)), state["occupancy.density"].shape[0]
+        try:
+            field = Field(settings, device, resolution)
+        except ConfigError:
+            field = Field(settings.model_copy(update={"implementation": "auto"}), device, resolution)
         field.load_state_dict(dict(state))
         return field
 

@@ -375,7 +375,7 @@ def test_everything_switched_on_runs_on_a_hash_grid(tmp_path: Path) -> None:
     every = RegularizerConfig(sparsity=0.1, opacity=0.1, orientation=0.1, distortion=0.1, smoothness=0.1)
     config = settings(
         steps=6,
-        field=FieldConfig(encoding="torch", levels=3, log2_table_size=10, hidden_width=16, background="network"),
+        field=FieldConfig(implementation="torch", levels=3, log2_table_size=10, hidden_width=16, background="network"),
         render=RenderConfig(size=12, samples_per_ray=16, occupancy_resolution=12),
         regularizers=every,
         shading=ShadingConfig(albedo_only_share=0.0, diffuse_probability=1.0),

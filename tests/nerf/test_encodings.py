@@ -1,45 +1,20 @@
 """Encodings against slow readable references."""
 
-import math
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from types import ModuleType
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreambooth3d.config import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.encodings import VOLUME_GAIN, DenseVolume, HashGrid, make_encoding, tcnn_available
-
-SMALL = FieldConfig(levels=5, log2_table_size=9, base_resolution=4, level_scale=1.7, volume_resolution=12)
-
-
-def reference_hash_grid(grid: HashGrid, config: FieldConfig, point: list[float]) -> list[float]:
-    """Features of one point by loops over levels, corners and features, in Python numbers."""
-    table = grid.grid["params"].tolist()
-    features, offset, count = [], 0, config.features_per_level
-    for level in range(config.levels):
-        scale = config.base_resolution * config.level_scale**level - 1
-        resolution = math.ceil(scale) + 1
-        size = min(8 * math.ceil(resolution**3 / 8), 2**config.log2_table_size)
-        position = [(value + 1) / 2 * scale + 0.5 for value in point]
-        cell = [math.floor(value) for value in position]
-        total = [0.0] * count
-        for corner in range(8):
-            bits = [(corner >> axis) & 1 for axis in range(3)]
-            vertex = [cell[axis] + bits[axis] for axis in range(3)]
-            weight = 1.0
-            for axis in range(3):
-                part = position[axis] - cell[axis]
-                weight *= part if bits[axis] else 1 - part
-            if resolution**3 <= size:
-                row = (vertex[0] + vertex[1] * resolution + vertex[2] * resolution**2) % size
-            else:
-                row = (vertex[0] ^ (vertex[1] * 2654435761) ^ (vertex[2] * 805459861)) % 2**32 % size
-            for feature in range(count):
-                total[feature] += weight * table[(offset + row) * count + feature]
-        features += total
-        offset += size
-    return features
+from dreambooth3d.nerf.encodings import VOLUME_GAIN, DenseVolume, HashGrid, TcnnGrid, make_encoding
+from tests.nerf.hash_grid_reference import SMALL, reference_hash_grid
 
 
 @pytest.fixture
@@ -56,7 +31,7 @@ def random_grid() -> HashGrid:
 
 def test_hash_grid_equals_a_python_loop(points: Tensor) -> None:
     grid = random_grid()
-    expected = torch.tensor([reference_hash_grid(grid, SMALL, point) for point in points.tolist()])
+    expected = torch.tensor([reference_hash_grid(grid.grid["params"], SMALL, point) for point in points.tolist()])
     torch.testing.assert_close(grid(points), expected, atol=2e-5, rtol=1e-4)
 
 
@@ -97,21 +72,107 @@ def test_dense_volume_has_x_last() -> None:
     torch.testing.assert_close(volume(torch.zeros(1, 3), channels=1), torch.zeros(1, 1))
 
 
+def with_implementation(implementation: str) -> FieldConfig:
+    return SMALL.model_copy(update={"implementation": implementation})
+
+
 def test_switch() -> None:
     assert isinstance(make_encoding(SMALL.model_copy(update={"encoding": "dense"})), DenseVolume)
-    assert isinstance(make_encoding(SMALL.model_copy(update={"encoding": "torch"})), HashGrid)
+    assert isinstance(make_encoding(with_implementation("torch")), HashGrid)
     assert isinstance(make_encoding(SMALL, "cpu"), HashGrid)
 
 
-@pytest.mark.skipif(tcnn_available(), reason="tiny-cuda-nn is here")
-def test_missing_tcnn_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match="tiny-cuda-nn or CUDA is missing"):
-        make_encoding(SMALL.model_copy(update={"encoding": "tcnn"}))
+MODULES = {"tcnn": "tinycudann", "triton": "dreambooth3d.nerf.triton_grid"}
+CAUSES = {"absent": "halted", "broken": "built for another card", "fails": "no kernel image"}
 
 
-@pytest.mark.skipif(not tcnn_available(), reason="needs CUDA and tiny-cuda-nn")
-def test_tcnn_equals_torch(points: Tensor) -> None:
+class StandIn(HashGrid):
+    """What a fast implementation gives back in these tests, or raises when it is first called."""
+
+    fails = False
+
+    def forward(self, points: Tensor) -> Tensor:
+        if self.fails:
+            raise RuntimeError(f"{CAUSES['fails']}.\nAnd more.")
+        return super().forward(points)
+
+
+class BrokenImport:
+    """A finder whose modules raise something else than ImportError when they are imported."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name == self.name:
+            raise OSError(CAUSES["broken"])
+
+
+@pytest.fixture
+def gpu_with(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend that CUDA is here, with the given state of each library: works, absent, broken or fails."""
+
+    def pretend(**states: str) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(nn.Module, "to", lambda self, device: self)
+        for name, state in states.items():
+            module = ModuleType(MODULES[name])
+            grid = type(name, (StandIn,), {"fails": state == "fails"})
+            module.TritonGrid, module.Encoding = grid, lambda dims, settings, dtype, grid=grid: grid(SMALL)
+            monkeypatch.setitem(sys.modules, MODULES[name], None if state == "absent" else module)
+            if state == "broken":
+                monkeypatch.delitem(sys.modules, MODULES[name])
+                monkeypatch.setattr(sys, "meta_path", [BrokenImport(MODULES[name]), *sys.meta_path])
+
+    return pretend
+
+
+@pytest.mark.parametrize("triton", ["works", *CAUSES])
+@pytest.mark.parametrize("tcnn", ["works", *CAUSES])
+def test_auto_takes_the_first_that_works_and_says_why(
+    gpu_with: Callable[..., None], tcnn: str, triton: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    gpu_with(tcnn=tcnn, triton=triton)
+    with caplog.at_level(logging.INFO, "dreambooth3d.nerf.encodings"):
+        grid = make_encoding(SMALL, "cuda")
+    assert grid(torch.zeros(2, 3)).shape == (2, 10)
+    (record,) = caplog.records
+    text = record.getMessage()
+    if tcnn == "works":
+        assert isinstance(grid, TcnnGrid) and text == "hash grid by tcnn (the first choice on CUDA)"
+        return
+    assert type(grid).__name__ == ("triton" if triton == "works" else "HashGrid")
+    assert text.startswith(f"hash grid by {'triton' if triton == 'works' else 'torch'} (tcnn: ")
+    assert CAUSES[tcnn] in text and "And more" not in text
+    assert triton == "works" or f"triton: {CAUSES[triton]}" in text or triton == "absent" and "; triton: " in text
+    assert record.levelno == (logging.INFO if (tcnn, triton) == ("absent", "works") else logging.WARNING)
+
+
+@pytest.mark.parametrize("state", CAUSES)
+@pytest.mark.parametrize("name", MODULES)
+def test_what_was_asked_for_and_cannot_be_used_is_one_sentence(
+    gpu_with: Callable[..., None], name: str, state: str
+) -> None:
+    gpu_with(**{name: state})
+    expected = rf"^field\.implementation={name} cannot be used here: .*{CAUSES[state]}.*, or set .*=auto\.$"
+    with pytest.raises(ConfigError, match=expected):
+        make_encoding(with_implementation(name), "cuda")
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_gpu_implementation_on_a_cpu_is_one_sentence(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"field.implementation={name} cannot be used here: it needs a CUDA device"):
+        make_encoding(with_implementation(name), "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("name", ["tcnn", "triton", "auto"])
+def test_every_implementation_equals_torch(points: Tensor, name: str) -> None:
     torch_grid = random_grid().cuda()
-    tcnn_grid = make_encoding(SMALL.model_copy(update={"encoding": "tcnn"}), "cuda")
-    tcnn_grid.load_state_dict(torch_grid.state_dict())
-    torch.testing.assert_close(tcnn_grid(points.cuda()), torch_grid(points.cuda()), atol=1e-3, rtol=1e-3)
+    try:
+        grid = make_encoding(with_implementation(name), "cuda")
+    except ConfigError as error:
+        pytest.skip(str(error))
+    grid.load_state_dict(torch_grid.state_dict())
+    torch.testing.assert_close(grid(points.cuda()), torch_grid(points.cuda()), atol=1e-3, rtol=1e-3)

@@ -11,7 +11,7 @@ from dreambooth3d.nerf.field import Background, Field
 SETTINGS = {"levels": 4, "log2_table_size": 10, "volume_resolution": 24}
 
 
-@pytest.fixture(params=["torch", "dense"])
+@pytest.fixture(params=["hash_grid", "dense"])
 def config(request: pytest.FixtureRequest) -> FieldConfig:
     return FieldConfig(encoding=request.param, **SETTINGS)
 
@@ -87,8 +87,10 @@ def test_state_round_trip(config: FieldConfig, points: Tensor) -> None:
     assert again.occupancy.occupied.float().mean() < 1
 
 
-def test_a_field_trained_with_tcnn_loads_without_it() -> None:
-    field = Field(FieldConfig(encoding="torch", **SETTINGS))
-    artifact = RadianceField(field.state(), FieldConfig(encoding="tcnn", **SETTINGS).model_dump(), torch.zeros(1), 1)
+@pytest.mark.parametrize("implementation", ["tcnn", "triton"])
+def test_a_field_trained_on_a_gpu_loads_without_one(implementation: str) -> None:
+    field = Field(FieldConfig(implementation="torch", **SETTINGS))
+    config = FieldConfig(implementation=implementation, **SETTINGS).model_dump()
+    artifact = RadianceField(field.state(), config, torch.zeros(1), 1)
     point = torch.full((1, 3), 0.2)
     torch.testing.assert_close(Field.from_artifact(artifact).density(point), field.density(point))

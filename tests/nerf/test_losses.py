@@ -56,7 +56,7 @@ def test_total_variation_of_a_ramp() -> None:
     assert losses.total_variation(torch.ones(1, 4, 3, 3, 3)).item() == 0
 
 
-@pytest.mark.parametrize("encoding", ["dense", "torch"])
+@pytest.mark.parametrize("encoding", ["dense", "hash_grid"])
 def test_smoothness_prefers_the_smooth_field(encoding: str) -> None:
     torch.manual_seed(0)
     values = []
@@ -74,7 +74,7 @@ def test_smoothness_prefers_the_smooth_field(encoding: str) -> None:
 def test_sampled_variation_estimates_the_mean_over_the_cube() -> None:
     """Against squared differences of the logits at all points of a fine grid."""
     torch.manual_seed(0)
-    field = Field(FieldConfig(encoding="torch", levels=3, base_resolution=4, log2_table_size=12))
+    field = Field(FieldConfig(implementation="torch", levels=3, base_resolution=4, log2_table_size=12))
     with torch.no_grad():
         for parameter in field.encoding.parameters():
             parameter += torch.randn_like(parameter)

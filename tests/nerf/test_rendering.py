@@ -63,7 +63,7 @@ def test_a_ball_of_one_density_has_the_closed_form_opacity_and_depth(jitter: boo
 
 def test_compositing_equals_a_float64_loop() -> None:
     torch.manual_seed(0)
-    field = Field(FieldConfig(encoding="torch", levels=3, log2_table_size=8))
+    field = Field(FieldConfig(implementation="torch", levels=3, log2_table_size=8))
     torch.nn.init.normal_(field.encoding.grid["params"], std=2.0)
     origins, directions = some_rays(5)
     rays = render_rays(field, origins, directions, sampler=DenseSampler(24))
