@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Range = tuple[float, float]
 Encoding = Literal["hash_grid", "dense"]
 Implementation = Literal["auto", "tcnn", "triton", "torch"]
@@ -91,21 +92,72 @@ class RecipeConfig(Section):
         return self
 
 
-class FinetuneConfig(Section):
+class TrainerConfig(Section):
+    """What DreamBooth fine-tuning and its multi-view continuation share: the trainer's options."""
+
+    batch_size: Positive = 4
+    """Images per step; with prior preservation as many class images come on top."""
+    train_text_encoder: bool = True
+    """Also train the text encoder."""
+    text_encoder_learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Peak learning rate of the text encoder; by default that of the UNet."""
+    lora_rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of a LoRA on the attention's projections, which is trained in place of the weights; its alpha equals the
+    rank. With mixed_precision the frozen weights are kept in half precision. 0 trains all weights."""
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    """adamw_8bit keeps the optimiser's state in 8 bits; it needs the package bitsandbytes."""
+    adam_betas: tuple[Decay, Decay] = (0.9, 0.999)
+    """AdamW's decay of its first and second moment."""
+    adam_epsilon: Annotated[float, Field(gt=0)] = 1.0e-8
+    """AdamW's epsilon."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
+    """AdamW weight decay."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    """Maximum norm of the gradient."""
+    gradient_accumulation_steps: Positive = 1
+    """Batches per optimiser step, whose mean gradient it takes."""
+    gradient_checkpointing: bool = False
+    """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    """Passed to accelerate."""
+    snr_gamma: Annotated[float, Field(gt=0)] | None = None
+    """Min-SNR weighting of the loss (Hang et al. 2023): the signal-to-noise ratio above which a timestep's weight
+    falls; the paper's is 5. None weighs all timesteps alike."""
+    noise_offset: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of an offset per image and channel that is added to the noise; 0 turns it off."""
+    ema_decay: Decay = 0.0
+    """Decay per step of the exponential moving average of the trained weights, which the checkpoints then hold; it
+    warms up as (1 + step) / (10 + step). 0 turns it off."""
+    photo_view_prompts: bool = True
+    """Train on each photo also under the prompt of its view, as the selector sees it, so that prompts of views that
+    the photos show bring the subject."""
+    background_augmentation: bool = False
+    """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
+
+    @model_validator(mode="after")
+    def _text_encoder_is_trained(self) -> Self:
+        if self.text_encoder_learning_rate is not None and not self.train_text_encoder:
+            raise ValueError("text_encoder_learning_rate needs train_text_encoder=true: set it, or remove the former")
+        return self
+
+
+class FinetuneConfig(TrainerConfig):
     """DreamBooth fine-tuning of UNet and text encoder with prior preservation."""
 
+    pretrained: str | None = None
+    """A folder of fine-tuned models in diffusers' layout, which are taken in place of training: one model, or several
+    in sub-folders such as checkpoint-150. Relative to the working directory or the repository. A model whose folder
+    names no step counts as step `steps`."""
     steps: Positive = 400
     """Optimiser steps."""
     checkpoint_every: Positive = 50
     """A loadable UNet and text-encoder pair is kept every so many steps."""
+    checkpoints_kept: Positive | None = None
+    """Only so many of the newest checkpoints are kept, and the one of step 0; None keeps all."""
     learning_rate: Annotated[float, Field(gt=0)] = 5.0e-5
     """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 10
     """Linear warm-up."""
-    batch_size: Positive = 4
-    """Instance images per step; as many class images come on top."""
-    train_text_encoder: bool = True
-    """Also train the text encoder."""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the prior-preservation loss; 0 turns it off."""
     class_images: Positive = 64
@@ -114,15 +166,6 @@ class FinetuneConfig(Section):
     """Classifier-free guidance scale for the class images."""
     class_inference_steps: Positive = 20
     """Denoising steps for the class images."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
-    """AdamW weight decay."""
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
-    """Maximum norm of the gradient."""
-    background_augmentation: bool = False
-    """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
-    photo_view_prompts: bool = True
-    """Train on each photo also under the prompt of its view, as the selector sees it, so that prompts of views that
-    the photos show bring the subject."""
     class_view_prompts: bool = False
     """Also generate class images under view prompts (front, side, back, overhead), so that these keep their meaning."""
     sample_every_checkpoint: bool = True
@@ -131,8 +174,6 @@ class FinetuneConfig(Section):
     """Classifier-free guidance scale of the sample grids."""
     sample_inference_steps: Positive = 12
     """Denoising steps of the sample grids."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Passed to accelerate."""
 
 
 class SelectConfig(Section):
@@ -513,31 +554,17 @@ class PseudoViewsConfig(Section):
     render: RenderConfig = RenderConfig()
 
 
-class MultiviewConfig(Section):
+class MultiviewConfig(TrainerConfig):
     """The partial checkpoint fine-tuned further on pseudo and real photos together."""
 
     steps: Positive = 100
     """Optimiser steps."""
     learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
-    """Learning rate of AdamW."""
+    """Peak learning rate of AdamW."""
     warmup_steps: Annotated[int, Field(ge=0)] = 5
     """Linear warm-up."""
-    batch_size: Positive = 4
-    """Images per step."""
     real_share: Share = 0.4
     """Share of real photos in a batch."""
-    train_text_encoder: bool = True
-    """Also train the text encoder."""
-    weight_decay: Annotated[float, Field(ge=0)] = 1.0e-2
-    """AdamW weight decay."""
-    photo_view_prompts: bool = True
-    """Train on each photo also under the prompt of its view, as the selector sees it."""
-    background_augmentation: bool = False
-    """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
-    """Maximum norm of the gradient."""
-    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
-    """Passed to accelerate."""
 
 
 class RefineNerfConfig(DistillConfig):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from dreambooth3d.config import BaseModelConfig
+from dreambooth3d.config import BaseModelConfig, FinetuneConfig
 from dreambooth3d.diffusion.base_model import folder_digest, local_folder, resolve
+from dreambooth3d.diffusion.pretrained import pretrained_digest, pretrained_folders
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -19,6 +20,17 @@ def base_model_identity(config: BaseModelConfig) -> str:
     """
     base = resolve(config)
     return f"sha256:{base.digest}" if base.digest else f"commit:{base.revision}"
+
+
+def pretrained_identity(config: FinetuneConfig) -> str:
+    """`sha256:<digest>` of the weights that are taken in place of fine-tuning, `none` where it trains.
+
+    Raises:
+        BaseModelError: missing, or without safetensors.
+    """
+    if config.pretrained is None:
+        return "none"
+    return f"sha256:{pretrained_digest(pretrained_folders(config.pretrained, config.steps))}"
 
 
 def scorer_identity(path: str) -> str:

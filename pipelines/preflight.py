@@ -6,7 +6,14 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from dreambooth3d.config import BaseModelConfig, CeilingConfig, PhotosConfig, ScorersConfig, TrainingConfig
+from dreambooth3d.config import (
+    BaseModelConfig,
+    CeilingConfig,
+    FinetuneConfig,
+    PhotosConfig,
+    ScorersConfig,
+    TrainingConfig,
+)
 from dreambooth3d.context import pick_device
 from dreambooth3d.diffusion.base_model import (
     local_folder,
@@ -15,7 +22,9 @@ from dreambooth3d.diffusion.base_model import (
     resolve,
     weight_files,
 )
+from dreambooth3d.diffusion.pretrained import pretrained_folders
 from dreambooth3d.diffusion.prompts import names
+from dreambooth3d.diffusion.training import require_optimizer
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.photos.check import inspect_folder, resolve_folder
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
@@ -39,6 +48,7 @@ def preflight(config: TrainingConfig | CeilingConfig) -> str:
         _check_contexts(config.contexts, class_noun, identifier)
         _check_words(config.base_model, class_noun, identifier)
         _check_steps(config)
+        _check_optimizers(config)
     return folder.absolute().name
 
 
@@ -95,16 +105,38 @@ def check_scorers(config: ScorersConfig) -> None:
 def _check_steps(config: TrainingConfig) -> None:
     """Checkpoints must exist where they are asked for."""
     finetune, select = config.finetune_dreambooth, config.select_checkpoints
-    if finetune.checkpoint_every > finetune.steps:
+    if finetune.pretrained is None and finetune.checkpoint_every > finetune.steps:
         raise ConfigError(
             f"finetune_dreambooth.checkpoint_every: {finetune.checkpoint_every} exceeds steps ({finetune.steps}), so "
             "that no checkpoint would be kept. Lower it."
         )
+    kept = _kept_steps(finetune)
     for name in ("partial_step", "full_step"):
         step = getattr(select, name)
-        kept = {*range(0, finetune.steps + 1, finetune.checkpoint_every), finetune.steps} - {0}
-        if step is not None and step not in kept:
-            raise ConfigError(
-                f"select_checkpoints.{name}: no checkpoint is kept at step {step}. Choose a multiple of "
-                f"finetune_dreambooth.checkpoint_every ({finetune.checkpoint_every}) up to {finetune.steps}."
+        if step is None or step in kept:
+            continue
+        remedy = f"Choose one of {', '.join(map(str, kept))}"
+        if finetune.pretrained is None:
+            remedy = (
+                f"Choose a multiple of finetune_dreambooth.checkpoint_every ({finetune.checkpoint_every}) up to "
+                f"{finetune.steps}"
             )
+            if finetune.checkpoints_kept is not None:
+                remedy += f", of which the last {finetune.checkpoints_kept} are kept (checkpoints_kept)"
+        raise ConfigError(f"select_checkpoints.{name}: no checkpoint is kept at step {step}. {remedy}.")
+
+
+def _kept_steps(config: FinetuneConfig) -> list[int]:
+    """The steps of which the fine-tuning will leave a checkpoint, that of the base model aside."""
+    if config.pretrained is not None:
+        return [step for step in pretrained_folders(config.pretrained, config.steps) if step > 0]
+    kept = sorted({*range(0, config.steps + 1, config.checkpoint_every), config.steps} - {0})
+    return kept if config.checkpoints_kept is None else kept[-config.checkpoints_kept :]
+
+
+def _check_optimizers(config: TrainingConfig) -> None:
+    """Packages must be installed where a stage that runs needs them."""
+    if config.finetune_dreambooth.pretrained is None:
+        require_optimizer(config.finetune_dreambooth.optimizer, "finetune_dreambooth")
+    if config.recipe.multiview:
+        require_optimizer(config.finetune_multiview.optimizer, "finetune_multiview")

@@ -22,7 +22,7 @@ from dreambooth3d.config import (
     TrainingConfig,
 )
 from dreambooth3d.photos.dataset import dataset_hash
-from pipelines.identity import base_model_identity, scorer_identity
+from pipelines.identity import base_model_identity, pretrained_identity, scorer_identity
 from pipelines.strict import strict_pipeline
 
 
@@ -56,9 +56,8 @@ def dreambooth3d(
     judge, judge_digest = scorers.judge, scorer_identity(scorers.judge)
 
     subject = steps.validate_photos(photos, data, selector, selector_digest)
-    checkpoints = steps.finetune_dreambooth(
-        subject, base_model, base_model_identity(base_model), finetune_dreambooth, **common
-    )
+    inputs = (base_model_identity(base_model), finetune_dreambooth, pretrained_identity(finetune_dreambooth))
+    checkpoints = steps.finetune_dreambooth(subject, base_model, *inputs, **common)
     partial, full, _ = steps.select_checkpoints(
         checkpoints, subject, selector, selector_digest, select_checkpoints, **common
     )

@@ -15,13 +15,21 @@ from steps._support import step_session
 
 @step(experiment_tracker=True, cache_policy=library("diffusion"))
 def finetune_dreambooth(
-    photos: SubjectPhotos, base_model: BaseModelConfig, base_digest: str, config: FinetuneConfig, seed: int, device: str
+    photos: SubjectPhotos,
+    base_model: BaseModelConfig,
+    base_digest: str,
+    config: FinetuneConfig,
+    pretrained_digest: str,
+    seed: int,
+    device: str,
 ) -> Annotated[CheckpointSet, "checkpoints"]:
     """Teach the base model the subject, and keep a checkpoint every few steps.
 
     `base_digest` is the SHA-256 of a local base model, or the commit of a hub model: new weights are another input.
+    So is `pretrained_digest`, of the checkpoints that are taken in place of training.
     """
-    with step_session("finetune_dreambooth", device, photos, base_model, base_digest, config, seed) as session:
+    inputs = (photos, base_model, base_digest, config, pretrained_digest, seed)
+    with step_session("finetune_dreambooth", device, *inputs) as session:
         session.context.log.params(base_model=base_digest)
         base = as_reference(base_model, base_digest)
         return session.finish(finetune(photos, base, config, seed, session.context))

@@ -29,10 +29,12 @@ app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Photos of one subject in, a personalised 3D asset out.",
 )  # fmt: skip
+checkpoint_app = typer.Typer(no_args_is_help=True, help="Fine-tuned diffusion models of a run.")
 config_app = typer.Typer(no_args_is_help=True, help="Configuration files.")
 photos_app = typer.Typer(no_args_is_help=True, help="Photo sets.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and running pipeline runs.")
 toybox_app = typer.Typer(no_args_is_help=True, help="The procedural world and its models.")
+app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(config_app, name="config")
 app.add_typer(photos_app, name="photos")
 app.add_typer(runs_app, name="runs")
@@ -137,6 +139,20 @@ def runs_compare(runs: Annotated[list[str], typer.Argument(help="Two or more run
     from dreambooth3d.cli.show import show_comparison
 
     show_comparison(runs, as_json)
+
+
+@checkpoint_app.command("export")
+def checkpoint_export(
+    run: Annotated[str, typer.Argument(help="Name of a run, or latest.")],
+    folder: Annotated[Path, typer.Argument(help="A new or empty folder to write into.")],
+    step: Annotated[int | None, typer.Option(help="The checkpoint of this fine-tuning step.")] = None,
+    which: Annotated[str | None, typer.Option(help="partial, full or multiview; default full.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Write the LoRA only, as diffusers loads it.")] = False,
+) -> None:
+    """Write a run's checkpoint as a model folder that diffusers loads."""
+    from dreambooth3d.cli.checkpoints import export_checkpoint
+
+    typer.echo(f"{export_checkpoint(run, folder, step=step, which=which, lora=lora)}")
 
 
 @app.command()

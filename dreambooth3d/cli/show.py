@@ -16,7 +16,7 @@ from dreambooth3d.cli import runs
 from dreambooth3d.errors import RunNotFoundError
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Nothing but the answer on stdout: ZenML and MLflow log there."""
     for name in ("zenml", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -41,7 +41,7 @@ def _number(value: object) -> str:
 
 def show_list(limit: int, as_json: bool) -> None:
     """Print the newest runs."""
-    _quiet()
+    quiet()
     rows = [runs.brief(row) for row in runs.list_rows(limit)]
     if as_json:
         _print_json(rows)
@@ -58,7 +58,7 @@ def show_list(limit: int, as_json: bool) -> None:
 
 def show_run(name: str, as_json: bool) -> None:
     """Print one run."""
-    _quiet()
+    quiet()
     values = runs.describe(runs.find_row(name))
     if as_json:
         _print_json(values)
@@ -80,7 +80,7 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
     """
     if len(names) < 2:
         raise RunNotFoundError("runs compare: name two runs at least. `dreambooth3d runs list` shows them.")
-    _quiet()
+    quiet()
     values = runs.compare(runs.find_row(name) for name in names)
     if as_json:
         _print_json(values)

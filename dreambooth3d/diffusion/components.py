@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 
 from dreambooth3d.artifacts import BaseModelRef, DreamBoothCheckpoint
 from dreambooth3d.config import Acceleration
-from dreambooth3d.diffusion import base_model
+from dreambooth3d.diffusion import base_model, lora
 from dreambooth3d.diffusion.graphs import DifferentiableGraph, GraphedFunction
 from dreambooth3d.errors import BaseModelError
 
@@ -25,7 +25,8 @@ from dreambooth3d.errors import BaseModelError
 class Components:
     """Tokenizer, text encoder, VAE, UNet and scheduler of one latent diffusion model.
 
-    `scheduler` holds the noise schedule; it is never stepped, so that components can be shared.
+    `scheduler` holds the noise schedule; it is never stepped, so that components can be shared. `checkpoint` is the one
+    whose weights UNet and text encoder were loaded with, None for the base model's own.
     """
 
     tokenizer: CLIPTokenizer
@@ -36,6 +37,7 @@ class Components:
     base: BaseModelRef
     device: torch.device
     dtype: torch.dtype
+    checkpoint: DreamBoothCheckpoint | None = None
     _embeddings: dict[str, Tensor] = field(default_factory=dict, repr=False)
     _alphas_cumprod: Tensor | None = field(default=None, repr=False)
     _graphed_unet: GraphedFunction | None = field(default=None, repr=False)
@@ -162,9 +164,9 @@ def load_components(
     Args:
         base: the base model.
         device: where the networks go.
-        checkpoint: a fine-tuned UNet and text-encoder pair.
+        checkpoint: a fine-tuned UNet and text-encoder pair; a LoRA is merged into the base model's weights.
         dtype: of the networks; by default float16 for inference on CUDA, else float32.
-        trainable: leave UNet and text encoder with gradients, in float32; otherwise everything is frozen.
+        trainable: leave UNet and text encoder with gradients, by default in float32; otherwise everything is frozen.
         acceleration: see `Components.accelerate`; a trainable model has none.
 
     Raises:
@@ -192,7 +194,7 @@ def load_components(
         # The base class' method, since diffusers' own warns at every cast of a network without exceptions to it.
         nn.Module.to(parts[name], device, dtype)
         parts[name].requires_grad_(train).eval()
-    components = Components(**parts, base=base, device=device, dtype=dtype)
+    components = Components(**parts, base=base, device=device, dtype=dtype, checkpoint=checkpoint)
     components.accelerate("none" if trainable else acceleration)
     return components
 
@@ -237,12 +239,30 @@ def _load_parts(folder: Path, variant: str | None) -> dict[str, object]:
 def _load_checkpoint(parts: dict[str, object], checkpoint: DreamBoothCheckpoint) -> None:
     for name, weights in (("unet", checkpoint.unet), ("text_encoder", checkpoint.text_encoder)):
         try:
-            parts[name].load_state_dict(_renamed(weights.load(), parts[name]))
-        except (RuntimeError, SafetensorError) as error:
+            load_weights(parts[name], weights.load())
+        except (RuntimeError, KeyError, SafetensorError) as error:
             raise BaseModelError(
                 f"{weights.uri}: this checkpoint is damaged or does not fit the base model "
                 f"{checkpoint.base_model.path}. Use the base model that it was fine-tuned from, or fine-tune again."
             ) from error
+
+
+def half(network: nn.Module) -> dict[str, Tensor]:
+    """Weights for inference: floating-point tensors in float16."""
+    return {
+        name: value.detach().half() if value.is_floating_point() else value
+        for name, value in network.state_dict().items()
+    }
+
+
+def load_weights(network: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Give a network full weights, or add a LoRA to the base model's weights that it has.
+
+    Raises:
+        RuntimeError, KeyError: they do not fit the network.
+    """
+    full = lora.merged(network.state_dict(), weights) if lora.is_lora(weights) else _renamed(weights, network)
+    network.load_state_dict(full)
 
 
 def _renamed(weights: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:

@@ -10,14 +10,15 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint, PseudoViews, SubjectPhotos
-from dreambooth3d.config import FinetuneConfig, MultiviewConfig
+from dreambooth3d.config import FinetuneConfig, MultiviewConfig, TrainerConfig
 from dreambooth3d.context import StepContext
 from dreambooth3d.diffusion.backgrounds import with_random_backgrounds
 from dreambooth3d.diffusion.class_images import class_images
 from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.diffusion.pretrained import import_checkpoints, pretrained_folders
 from dreambooth3d.diffusion.prompts import view_prompt, view_prompts
 from dreambooth3d.diffusion.sampling import BATCH_SIZE, sample
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingResult, TrainingSettings
+from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingResult, TrainingSettings, require_optimizer
 from dreambooth3d.images import sheet
 from dreambooth3d.nerf.cameras import VIEW_WORDS
 
@@ -38,29 +39,27 @@ def finetune(
         context: an earlier, interrupted run in the same work folder is continued.
 
     Returns:
-        Checkpoints by step, the base model's own weights as step 0 included.
+        Checkpoints by step, the base model's own weights as step 0 included; or those that `config.pretrained` names.
 
     Raises:
-        BaseModelError: the base model is missing or damaged, or does not know the class noun.
+        BaseModelError: the base model is missing or damaged, or does not know the class noun; a pretrained checkpoint
+            is missing or does not fit it.
+        ConfigError: the optimiser's package is missing.
         DreamBooth3DError: training diverged.
 
     Source: DreamBooth (Ruiz et al. 2022).
     """
-    components = load_components(base_model, context.device, trainable=True)
+    if config.pretrained is not None:
+        return _take_pretrained(photos, base_model, config, seed, context)
+    require_optimizer(config.optimizer, context.log.name)
+    components = load_components(
+        base_model, context.device, trainable=True, dtype=trained_dtype(config, context.device)
+    )
     components.require_known_words(photos.class_noun, photos.identifier)
     groups = [_photo_group("instance", components, photos, config, config.batch_size, 1.0, seed)]
     if config.prior_weight > 0:
         groups.append(_class_group(components, photos, config, seed, context))
-    settings = TrainingSettings(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        gradient_clip=config.gradient_clip,
-        train_text_encoder=config.train_text_encoder,
-        mixed_precision=config.mixed_precision,
-        checkpoint_every=config.checkpoint_every,
-    )
+    settings = TrainingSettings.from_config(config)
 
     def draw_samples(step: int) -> Tensor | None:
         if not config.sample_every_checkpoint:
@@ -71,6 +70,29 @@ def finetune(
     _report(result, context)
     checkpoints = {checkpoint.step: checkpoint for checkpoint in result.checkpoints.values()}
     return CheckpointSet(checkpoints, base_model, context.log.record())
+
+
+def trained_dtype(config: TrainerConfig, device: torch.device) -> torch.dtype:
+    """dtype of the loaded networks: below a LoRA they are frozen, and so need no more precision than autocast has."""
+    # accelerate has no float16 on the CPU, and computes there in float32.
+    half = {"bf16": torch.bfloat16} | ({"fp16": torch.float16} if device.type == "cuda" else {})
+    return half.get(config.mixed_precision, torch.float32) if config.lora_rank else torch.float32
+
+
+def _take_pretrained(
+    photos: SubjectPhotos, base_model: BaseModelRef, config: FinetuneConfig, seed: int, context: StepContext
+) -> CheckpointSet:
+    """The checkpoints of `config.pretrained` in place of training, each with its sample grid."""
+    components = load_components(base_model, "cpu", dtype=torch.float32)
+    components.require_known_words(photos.class_noun, photos.identifier)
+    found = import_checkpoints(pretrained_folders(config.pretrained, config.steps), components, context.folder)
+    for step, checkpoint in found.items():
+        if config.sample_every_checkpoint:
+            parts = load_components(base_model, context.device, checkpoint)
+            grid = sample_grid(parts, photos, config.sample_guidance_scale, config.sample_inference_steps, seed)
+            context.log.image(f"samples/{step:06d}", grid)
+    context.log.metrics(steps=0, checkpoints=len(found))
+    return CheckpointSet(found, base_model, context.log.record())
 
 
 def finetune_multiview(
@@ -90,11 +112,18 @@ def finetune_multiview(
         config: how to train.
 
     Returns:
-        The new checkpoint; its step counts on from the partial one's.
+        The new checkpoint; its step counts on from the partial one's. A LoRA that is trained on top of a LoRA makes one
+        LoRA; on top of full weights it is merged into them.
+
+    Raises:
+        ConfigError: the optimiser's package is missing.
 
     Source: DreamBooth3D (Raj et al. 2023), stage 3.
     """
-    components = load_components(checkpoint.base_model, context.device, checkpoint, trainable=True)
+    require_optimizer(config.optimizer, context.log.name)
+    components = load_components(
+        checkpoint.base_model, context.device, checkpoint, trainable=True, dtype=trained_dtype(config, context.device)
+    )
     real = round(config.batch_size * config.real_share)
     counts = {"pseudo": config.batch_size - real, "photo": real}
     share = {name: count / config.batch_size for name, count in counts.items()}
@@ -105,16 +134,7 @@ def finetune_multiview(
         groups.append(ImageGroup("pseudo", latents, prompts, counts["pseudo"], share["pseudo"]))
     if counts["photo"]:
         groups.append(_photo_group("photo", components, photos, config, counts["photo"], share["photo"], seed))
-    settings = TrainingSettings(
-        steps=config.steps,
-        learning_rate=config.learning_rate,
-        warmup_steps=config.warmup_steps,
-        weight_decay=config.weight_decay,
-        gradient_clip=config.gradient_clip,
-        train_text_encoder=config.train_text_encoder,
-        mixed_precision=config.mixed_precision,
-        first_step=checkpoint.step,
-    )
+    settings = TrainingSettings.from_config(config, checkpoint.step)
     result = Trainer(components, groups, settings, seed, context).run()
     _report(result, context)
     context.log.image("samples", sample_grid(components, photos, 4.0, 12, seed))
@@ -126,7 +146,7 @@ def _photo_group(
     name: str,
     components: Components,
     photos: SubjectPhotos,
-    config: FinetuneConfig | MultiviewConfig,
+    config: TrainerConfig,
     count: int,
     weight: float,
     seed: int,

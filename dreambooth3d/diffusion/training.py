@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
+from dreambooth3d.config import TrainerConfig
 from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, restore_optimizer
-from dreambooth3d.diffusion.components import Components
-from dreambooth3d.errors import DreamBooth3DError
+from dreambooth3d.diffusion import denoising_loss, lora
+from dreambooth3d.diffusion.components import Components, half
+from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
 LOG_EVERY = 5
@@ -44,7 +50,7 @@ class ImageGroup:
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How to train; the fields mean what they mean in `FinetuneConfig`.
+    """How to train; the fields mean what they mean in `TrainerConfig` and `FinetuneConfig`.
 
     Attributes:
         first_step: step number to count from, for a continued checkpoint.
@@ -60,6 +66,23 @@ class TrainingSettings:
     mixed_precision: str
     checkpoint_every: int | None = None
     first_step: int = 0
+    checkpoints_kept: int | None = None
+    text_encoder_learning_rate: float | None = None
+    lora_rank: int = 0
+    optimizer: str = "adamw"
+    adam_betas: tuple[float, float] = (0.9, 0.999)
+    adam_epsilon: float = 1e-8
+    gradient_accumulation_steps: int = 1
+    gradient_checkpointing: bool = False
+    snr_gamma: float | None = None
+    noise_offset: float = 0.0
+    ema_decay: float = 0.0
+
+    @classmethod
+    def from_config(cls, config: TrainerConfig, first_step: int = 0) -> TrainingSettings:
+        """The settings that a config names; what it lacks keeps its default."""
+        known = {entry.name for entry in fields(cls)}
+        return cls(**{name: value for name, value in config if name in known}, first_step=first_step)
 
 
 @dataclass
@@ -94,14 +117,53 @@ def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed_precision)
 
 
-def parameter_groups(networks: Sequence[nn.Module], weight_decay: float) -> list[dict[str, Any]]:
-    """AdamW's parameter groups: no decay on embeddings, norms and biases, whose size carries meaning."""
-    decayed: list[nn.Parameter] = []
-    free: list[nn.Parameter] = []
-    for network in networks:
+def parameter_groups(networks: Sequence[tuple[nn.Module, float]], weight_decay: float) -> list[dict[str, Any]]:
+    """AdamW's parameter groups: no decay on embeddings, norms and biases, whose size carries meaning.
+
+    Args:
+        networks: each with its peak learning rate; only parameters that take gradients count.
+
+    Returns:
+        Groups that are not empty; each also keeps its `peak_lr`, which a warm-up leads to.
+    """
+    groups = []
+    for network, rate in networks:
+        decayed: list[nn.Parameter] = []
+        free: list[nn.Parameter] = []
         for name, parameter in network.named_parameters():
-            (free if parameter.ndim < 2 or "embedding" in name else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}]
+            if parameter.requires_grad:
+                (free if parameter.ndim < 2 or "embedding" in name else decayed).append(parameter)
+        for parameters, decay in ((decayed, weight_decay), (free, 0.0)):
+            groups.append({"params": parameters, "weight_decay": decay, "lr": rate, "peak_lr": rate})
+    return [group for group in groups if group["params"]]
+
+
+def require_optimizer(name: str, where: str) -> None:
+    """Check that an optimiser's package is installed.
+
+    Args:
+        name: as in `TrainerConfig.optimizer`.
+        where: the section of the config that asks for it.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if name == "adamw_8bit" and importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError(
+            f"{where}.optimizer: adamw_8bit needs the package bitsandbytes, which is not installed. Run `pip install "
+            f"bitsandbytes`, or set {where}.optimizer to adamw."
+        )
+
+
+def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """AdamW over parameter groups, with its state in float32 or, by bitsandbytes, in 8 bits."""
+    options = {"lr": settings.learning_rate, "betas": settings.adam_betas, "eps": settings.adam_epsilon}
+    if settings.optimizer == "adamw_8bit":
+        from bitsandbytes.optim import AdamW8bit
+
+        return AdamW8bit(groups, **options)
+    # Fused also on the CPU, where it takes half the time of the default.
+    return torch.optim.AdamW(groups, **options, fused=True)
 
 
 class Trainer:
@@ -128,21 +190,49 @@ class Trainer:
         self.components, self.groups, self.settings = components, list(groups), settings
         self.seed, self.context, self.on_checkpoint = seed, context, on_checkpoint
         self.result = TrainingResult()
-        components.text_encoder.requires_grad_(settings.train_text_encoder)
-        trained = [components.unet] + ([components.text_encoder] if settings.train_text_encoder else [])
-        # Fused also on the CPU, where it takes half the time of the default.
-        self.optimizer = torch.optim.AdamW(
-            parameter_groups(trained, settings.weight_decay), lr=settings.learning_rate, fused=True
+        self._dropped: list[DreamBoothCheckpoint] = []
+        self._select_trained()
+        rates = (settings.learning_rate, settings.text_encoder_learning_rate or settings.learning_rate)
+        trained = list(zip(self._trained.values(), rates, strict=False))
+        self.optimizer = make_optimizer(parameter_groups(trained, settings.weight_decay), settings)
+        self._trained_parameters = [
+            parameter for network, _ in trained for parameter in network.parameters() if parameter.requires_grad
+        ]
+        self._average = (
+            EMAModel(self._trained_parameters, decay=settings.ema_decay, foreach=True) if settings.ema_decay else None
         )
-        self._trained_parameters = [parameter for network in trained for parameter in network.parameters()]
         self.accelerator = make_accelerator(context.device, settings.mixed_precision)
         self._unet, self._text_encoder, self._stepper = self._prepare()
         self._token_ids, self._prompt_index = self._index_prompts()
         self._sample_weights = torch.cat(
             [torch.full((group.count,), group.weight / group.count) for group in self.groups]
         ).to(components.device)
+        self._timestep_weights = self._weigh_timesteps()
         self._fixed_embeddings = None if settings.train_text_encoder else self._embed().detach()
         self._pending: list[dict[str, Tensor]] = []
+
+    def _select_trained(self) -> None:
+        """Say which networks are trained, all their weights or a LoRA on them, and freeze the rest."""
+        parts, settings = self.components, self.settings
+        parts.text_encoder.requires_grad_(settings.train_text_encoder)
+        self._trained: dict[str, nn.Module] = {"unet": parts.unet}
+        if settings.train_text_encoder:
+            self._trained["text_encoder"] = parts.text_encoder
+        if settings.lora_rank:
+            generator = torch.Generator().manual_seed(self.seed)
+            for kind, network in self._trained.items():
+                lora.add_adapters(network, kind, settings.lora_rank, generator)
+        if settings.gradient_checkpointing:
+            _checkpoint_activations(self._trained)
+
+    def _weigh_timesteps(self) -> Tensor | None:
+        """(timesteps,) weights of the loss on the device, None where all are 1."""
+        if self.settings.snr_gamma is None:
+            return None
+        parts = self.components
+        return denoising_loss.min_snr_weights(
+            parts.alphas_cumprod, self.settings.snr_gamma, parts.scheduler.config.prediction_type
+        )
 
     def _prepare(self) -> tuple[nn.Module, nn.Module, Any]:
         """UNet, text encoder and optimizer as accelerate wants to run them."""
@@ -191,29 +281,50 @@ class Trainer:
 
     def _step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step; its losses and gradient norm stay on the device."""
-        rate = self.settings.learning_rate * min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
+        warmed = min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        latents, prompt_rows, timesteps, noise = self._draw(step)
-        schedule = self.components.scheduler
-        noisy = schedule.add_noise(latents, noise, timesteps)
-        velocity = schedule.config.prediction_type == "v_prediction"
-        target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
-        embeddings = self._embed() if self._fixed_embeddings is None else self._fixed_embeddings
-        output = self._unet(noisy, timesteps, encoder_hidden_states=embeddings[prompt_rows]).sample
-        errors = (output.float() - target).square().mean(dim=(1, 2, 3))
-        loss = (errors * self._sample_weights).sum()
-        self.accelerator.backward(loss)
+            group["lr"] = group["peak_lr"] * warmed
+        batches = self.settings.gradient_accumulation_steps
+        losses = [self._backward(step * batches + index, index == batches - 1) for index in range(batches)]
         norm = self.accelerator.clip_grad_norm_(self._trained_parameters, self.settings.gradient_clip)
         self._stepper.step()
         self._stepper.zero_grad()
+        if self._average is not None:
+            self._average.step(self._trained_parameters)
+        means = {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
+        return {**means, "gradient_norm": norm.detach()}
+
+    def _backward(self, draw: int, last: bool) -> dict[str, Tensor]:
+        """Add one batch's share to the gradients; returns its losses.
+
+        Args:
+            draw: number of the batch.
+            last: whether it is the optimiser step's last batch, after which processes exchange their gradients.
+        """
+        latents, prompt_rows, timesteps, noise = self._draw(draw)
+        prediction_type = self.components.scheduler.config.prediction_type
+        alphas = self.components.alphas_cumprod[timesteps]
+        noisy = denoising_loss.add_noise(latents, noise, alphas)
+        target = denoising_loss.training_target(latents, noise, alphas, prediction_type)
+        weights = self._sample_weights
+        if self._timestep_weights is not None:
+            weights = weights * self._timestep_weights[timesteps]
+        with ExitStack() as stack:
+            if not last:
+                stack.enter_context(self.accelerator.no_sync(self._unet))
+                stack.enter_context(self.accelerator.no_sync(self._text_encoder))
+            embeddings = self._embed() if self._fixed_embeddings is None else self._fixed_embeddings
+            output = self._unet(noisy, timesteps, encoder_hidden_states=embeddings[prompt_rows]).sample
+            errors = denoising_loss.squared_errors(output, target)
+            loss = (errors * weights).sum()
+            self.accelerator.backward(loss / self.settings.gradient_accumulation_steps)
         parts = errors.detach().split([group.count for group in self.groups])
         losses = {f"{group.name}_loss": part.mean() for group, part in zip(self.groups, parts, strict=True)}
-        return {"loss": loss.detach(), **losses, "gradient_norm": norm.detach()}
+        return {"loss": loss.detach(), **losses}
 
-    def _draw(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """A batch: latents (n, c, h, w), prompt rows (n,), timesteps (n,) and noise, from the step's own generator."""
-        generator = step_generator(self.seed, step, self.accelerator.process_index)
+    def _draw(self, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """A batch: latents (n, c, h, w), prompt rows (n,), timesteps (n,) and noise, from its own generator."""
+        generator = step_generator(self.seed, draw, self.accelerator.process_index)
         latents, rows = [], []
         for group, index in zip(self.groups, self._prompt_index, strict=True):
             chosen = torch.randint(len(group.latents), (group.count,), generator=generator)
@@ -223,6 +334,9 @@ class Trainer:
         count = self.components.scheduler.config.num_train_timesteps
         timesteps = torch.randint(0, count, (len(batch),), generator=generator)
         noise = torch.randn(batch.shape, generator=generator)
+        if self.settings.noise_offset:
+            shift = torch.randn(*batch.shape[:2], 1, 1, generator=generator)
+            noise = noise + self.settings.noise_offset * shift
         return batch, torch.cat(rows).to(device), timesteps.to(device), noise.to(device)
 
     def _after_step(self, done: int, resume: ResumePoint, bar: tqdm) -> None:
@@ -236,6 +350,7 @@ class Trainer:
             self._checkpoint(done)
         if resume.due() and self.accelerator.is_main_process:
             resume.save(self._state())
+            self._delete_dropped()
 
     def _is_scheduled(self, done: int) -> bool:
         """Whether a checkpoint belongs here; one that an interruption left elsewhere is not kept when resuming."""
@@ -260,25 +375,69 @@ class Trainer:
         return means["loss"]
 
     def _checkpoint(self, done: int) -> None:
-        """Save UNet and text encoder as one pair, in half precision, and draw the sample grid."""
+        """Save UNet and text encoder as one pair, and draw the sample grid."""
         if not self.accelerator.is_main_process:
             return
         step = self.settings.first_step + done
         folder = self.context.folder / "checkpoints" / f"{step:06d}"
-        unet = save_weights(_half(self.components.unet), folder / "unet.safetensors")
-        text_encoder = self._save_text_encoder(folder)
-        self.result.checkpoints[done] = DreamBoothCheckpoint(step, unet, text_encoder, self.components.base)
+        with self._averaged():
+            unet = save_weights(self._inference_weights("unet"), folder / "unet.safetensors")
+            text_encoder = self._save_text_encoder(folder)
+            self.components.forget_prompts()
+            grid = self.on_checkpoint(step)
         self.components.forget_prompts()
-        grid = self.on_checkpoint(step)
+        self.result.checkpoints[done] = DreamBoothCheckpoint(step, unet, text_encoder, self.components.base)
+        self._drop_old()
         if grid is not None:
             self.result.grids[done] = grid
             self.context.log.image(f"samples/{step:06d}", grid)
 
-    def _save_text_encoder(self, folder: Any) -> WeightsRef:
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """Have the running average in the networks, where one is kept."""
+        if self._average is None:
+            yield
+            return
+        self._average.store(self._trained_parameters)
+        self._average.copy_to(self._trained_parameters)
+        try:
+            yield
+        finally:
+            self._average.restore(self._trained_parameters)
+
+    def _inference_weights(self, kind: str) -> dict[str, Tensor]:
+        """A network's weights for the file: all of them in half precision, or a LoRA as far as it is one."""
+        network = getattr(self.components, kind)
+        if not self.settings.lora_rank:
+            return half(network)
+        start = self.components.checkpoint
+        adapters = lora.adapter_weights(network, kind) if kind in self._trained else {}
+        return lora.combined(getattr(start, kind).load() if start is not None else {}, adapters)
+
+    def _save_text_encoder(self, folder: Path) -> WeightsRef:
         """The text encoder beside its UNet; one that is not trained is stored once."""
         if not self.settings.train_text_encoder and self.result.checkpoints:
             return next(iter(self.result.checkpoints.values())).text_encoder
-        return save_weights(_half(self.components.text_encoder), folder / "text_encoder.safetensors")
+        return save_weights(self._inference_weights("text_encoder"), folder / "text_encoder.safetensors")
+
+    def _drop_old(self) -> None:
+        """Let go of checkpoints beyond those to keep; their files stay until no stored state names them."""
+        kept = self.settings.checkpoints_kept
+        if kept is not None:
+            trained = sorted(done for done in self.result.checkpoints if done > 0)
+            self._dropped += [self.result.checkpoints.pop(done) for done in trained[:-kept]]
+
+    def _delete_dropped(self) -> None:
+        """Delete the files of checkpoints that were let go, but those that a kept one shares."""
+        pairs = self.result.checkpoints.values()
+        shared = {ref.uri for pair in pairs for ref in (pair.unet, pair.text_encoder)}
+        while self._dropped:
+            pair = self._dropped.pop()
+            for file in {pair.unet.uri, pair.text_encoder.uri} - shared:
+                Path(file).unlink(missing_ok=True)
+            folder = Path(pair.unet.uri).parent
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
     def _finish(self, resume: ResumePoint) -> None:
         """Keep the last weights; forget the state on success, keep it for a later run when interrupted."""
@@ -292,6 +451,9 @@ class Trainer:
                 resume.save(self._state())
             else:
                 resume.clear()
+            self._delete_dropped()
+        if self._average is not None:
+            self._average.copy_to(self._trained_parameters)
         self.components.unet.eval()
         self.components.text_encoder.eval()
         self.components.forget_prompts()
@@ -301,9 +463,9 @@ class Trainer:
         scaler = self.accelerator.scaler
         return {
             "done": self.result.steps_done,
-            "unet": self.components.unet.state_dict(),
-            "text_encoder": self.components.text_encoder.state_dict() if self.settings.train_text_encoder else {},
+            **{kind: self._trained_state(network) for kind, network in self._trained.items()},
             "optimizer": optimizer_state(self.optimizer),
+            "average": self._average_state(),
             "scaler": dict(scaler.state_dict()) if scaler is not None else {},
             "log": self.context.log.state(),
             "checkpoints": {
@@ -317,6 +479,25 @@ class Trainer:
             "grids": {str(done): grid for done, grid in self.result.grids.items() if self._is_scheduled(done)},
         }
 
+    def _trained_state(self, network: nn.Module) -> dict[str, Tensor]:
+        """What training changes of a network: its state, or its LoRA."""
+        state = network.state_dict()
+        return {name: value for name, value in state.items() if "lora_" in name} if self.settings.lora_rank else state
+
+    def _average_state(self) -> dict[str, Any]:
+        """The running average, and how many steps it has seen."""
+        if self._average is None:
+            return {}
+        weights = {str(index): weight for index, weight in enumerate(self._average.shadow_params)}
+        return {"steps": self._average.optimization_step, "weights": weights}
+
+    def _restore_average(self, state: dict[str, Any]) -> None:
+        """Inverse of `_average_state`."""
+        if self._average is not None:
+            self._average.optimization_step = int(state["steps"])
+            for index, weight in enumerate(self._average.shadow_params):
+                weight.copy_(state["weights"][str(index)])
+
     def _resume(self, resume: ResumePoint) -> int:
         """Continue from a stored state whose checkpoints are still there; returns the steps already done."""
         state = resume.load()
@@ -325,26 +506,28 @@ class Trainer:
         checkpoints = _checkpoints(state["checkpoints"], self.components)
         if checkpoints is None:
             return 0
-        self.components.unet.load_state_dict(state["unet"])
-        if self.settings.train_text_encoder:
-            self.components.text_encoder.load_state_dict(state["text_encoder"])
+        for kind, network in self._trained.items():
+            network.load_state_dict(state[kind], strict=not self.settings.lora_rank)
         restore_optimizer(self.optimizer, state["optimizer"])
+        self._restore_average(state["average"])
         if state["scaler"] and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.context.log.restore(state["log"])
         grids = {int(done): grid for done, grid in state["grids"].items()}
         for done, grid in grids.items():
-            self.context.log.image(f"samples/{checkpoints[done].step:06d}", grid)
+            self.context.log.image(f"samples/{self.settings.first_step + done:06d}", grid)
         self.result = TrainingResult(checkpoints, grids, int(state["done"]))
         return self.result.steps_done
 
 
-def _half(network: nn.Module) -> dict[str, Tensor]:
-    """Weights for inference: floating-point tensors in float16."""
-    return {
-        name: value.detach().half() if value.is_floating_point() else value
-        for name, value in network.state_dict().items()
-    }
+def _checkpoint_activations(networks: dict[str, nn.Module]) -> None:
+    """Have activations computed again in the backward pass instead of kept."""
+    networks["unet"].enable_gradient_checkpointing()
+    if "text_encoder" in networks:
+        encoder = networks["text_encoder"]
+        # Versions of transformers differ in the name.
+        enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
 
 
 def _checkpoints(entries: dict[str, list[list[Any]]], components: Components) -> dict[int, DreamBoothCheckpoint] | None:

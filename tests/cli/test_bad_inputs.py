@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -77,11 +78,43 @@ def test_unknown_noun(invoke: Invoke) -> None:
         ("device=tpu", "'cpu'"),
         ("recipe.pseudo_views=false", "multiview needs pseudo_views"),
         ("select_checkpoints.full_step=3", "checkpoint_every"),
+        ("finetune_dreambooth.pretrained=nowhere", "finetune_dreambooth.pretrained: nowhere is not a folder"),
+        ("finetune_dreambooth.lora_rank=-1", "greater than or equal to 0"),
+        ("finetune_dreambooth.ema_decay=1.0", "less than 1"),
         ("photos", "key.sub=value"),
     ],
 )
 def test_bad_override(invoke: Invoke, override: str, part: str) -> None:
     assert_one_sentence(invoke("train", CONFIG, override), part)
+
+
+def test_a_forced_checkpoint_that_will_be_deleted(invoke: Invoke) -> None:
+    overrides = ("select_checkpoints.partial_step=2", "finetune_dreambooth.checkpoints_kept=1")
+    assert_one_sentence(invoke("train", CONFIG, *overrides), "no checkpoint is kept at step 2", "checkpoints_kept")
+
+
+def test_optimizer_without_its_package(invoke: Invoke, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    for section in ("finetune_dreambooth", "finetune_multiview"):
+        result = invoke("train", CONFIG, f"{section}.optimizer=adamw_8bit")
+        assert_one_sentence(result, f"{section}.optimizer", "pip install bitsandbytes")
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (("--step", "2", "--which", "full"), "exclude each other"),
+        (("--which", "best"), "partial, full, multiview"),
+    ],
+)
+def test_bad_checkpoint_export(invoke: Invoke, tmp_path: Path, options: tuple[str, ...], part: str) -> None:
+    assert_one_sentence(invoke("checkpoint", "export", "nobody", str(tmp_path / "new"), *options), part)
+    assert not (tmp_path / "new").exists()
+
+
+def test_checkpoint_export_overwrites_nothing(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    assert_one_sentence(invoke("checkpoint", "export", "latest", str(tmp_path)), str(tmp_path), "not an empty folder")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def test_help_is_fast(product: Product) -> None:
     start = time.monotonic()
     result = product.dreambooth3d("--help")
     assert time.monotonic() - start < 1.5
-    for command in ("setup", "doctor", "train", "config", "photos", "runs", "ui", "toybox"):
+    for command in ("setup", "doctor", "train", "checkpoint", "config", "photos", "runs", "ui", "toybox"):
         assert command in result.stdout
 
 
@@ -52,6 +52,13 @@ def test_unknown_run(product: Product) -> None:
     result = product.dreambooth3d("runs", "show", "nobody")
     assert result.returncode == 1
     assert result.stderr.startswith("Error: nobody: there is no such run")
+
+
+def test_export_from_an_unknown_run(product: Product, tmp_path: Path) -> None:
+    result = product.dreambooth3d("checkpoint", "export", "nobody", str(tmp_path / "new"))
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: nobody: there is no such run")
+    assert not (tmp_path / "new").exists()
 
 
 def test_no_runs_yet(product: Product) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+from diffusers import StableDiffusionPipeline
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
@@ -265,3 +267,50 @@ def test_interrupted_stage_goes_on_to_the_end_and_is_resumed(product: Product, s
     metrics = train(product, config).row.data.metrics
     assert metrics["init_nerf/cached"] == 0
     assert metrics["init_nerf/steps"] == 3000
+
+
+def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: Path) -> None:
+    name, full = second.row.info.run_name, second.row.data.metrics["select_checkpoints/full_step"]
+    for folder, options in (("full", ()), ("step", (f"--step={full:.0f}",))):
+        result = product.dreambooth3d("checkpoint", "export", name, str(tmp_path / folder), *options)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == str(tmp_path / folder)
+    chosen, by_step = (
+        StableDiffusionPipeline.from_pretrained(tmp_path / folder).unet.state_dict() for folder in ("full", "step")
+    )
+    assert all(torch.equal(chosen[key], by_step[key]) for key in chosen)
+    refused = product.dreambooth3d("checkpoint", "export", name, str(tmp_path / "lora"), "--lora")
+    assert refused.returncode == 1 and "holds full weights and no LoRA" in refused.stderr
+    missing = product.dreambooth3d("checkpoint", "export", name, str(tmp_path / "none"), "--step=3")
+    assert missing.returncode == 1 and "Choose one of 0, 2, 4" in missing.stderr
+
+
+@pytest.mark.slow
+def test_exported_checkpoints_are_taken_in_place_of_training(product: Product, second: Outcome, tmp_path: Path) -> None:
+    for step in (2, 4):
+        place = str(tmp_path / f"checkpoint-{step}")
+        command = ("checkpoint", "export", second.row.info.run_name, place, f"--step={step}")
+        assert product.dreambooth3d(*command).returncode == 0
+    settings = TINY["finetune_dreambooth"] | {"pretrained": str(tmp_path)}
+    row = train(product, product.write_config("pretrained", finetune_dreambooth=settings)).row
+    assert row.data.metrics["finetune_dreambooth/checkpoints"] == 2
+    assert row.data.metrics["finetune_dreambooth/steps"] == 0
+    # They are the same checkpoints, so everything after them comes out the same.
+    for key in ("select_checkpoints/full_step", "evaluate/psnr", "evaluate/clip_i"):
+        assert row.data.metrics[key] == second.row.data.metrics[key]
+
+
+@pytest.mark.slow
+def test_a_run_by_lora(product: Product, second: Outcome, tmp_path: Path) -> None:
+    options = {"lora_rank": 2, "gradient_checkpointing": True, "ema_decay": 0.9}
+    sections = {name: TINY[name] | options for name in ("finetune_dreambooth", "finetune_multiview")}
+    name = train(product, product.write_config("lora", **sections)).row.info.run_name
+    for which in ("partial", "multiview"):
+        command = ("checkpoint", "export", name, str(tmp_path / which), "--which", which, "--lora")
+        result = product.dreambooth3d(*command)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.strip() == str(tmp_path / which / "pytorch_lora_weights.safetensors")
+        pipeline = StableDiffusionPipeline.from_pretrained(product.root / "models" / "tiny")
+        pipeline.load_lora_weights(tmp_path / which)
+        ranks = {min(weight.shape) for key, weight in pipeline.unet.state_dict().items() if "lora_" in key}
+        assert ranks == {2 if which == "partial" else 4}
