@@ -57,18 +57,19 @@ class BaseModelConfig(Section):
     path: str = "models/toybox"
     """Hub id or local folder."""
     revision: str | None = None
-    """Commit of a hub model."""
+    """Commit, branch or tag of a hub model; default main. A run keeps to the commit that it resolves to."""
     variant: str | None = None
-    """Weight variant such as fp16."""
+    """Weight variant such as fp16; networks that lack it are loaded from their plain weights."""
 
 
 class ScorersConfig(Section):
     """Two different CLIP models: one steers, the other only judges."""
 
     selector: str = "models/selector"
-    """Scorer of everything that steers: checkpoint selection, guards."""
+    """Scorer of everything that steers: checkpoint selection, guards. A local folder, or a hub id such as owner/name or
+    owner/name@commit."""
     judge: str = "models/judge"
-    """Scorer of the evaluation, loaded by evaluate and evaluate_context only."""
+    """Scorer of the evaluation, loaded by evaluate and evaluate_context only; a folder or hub id like the selector."""
 
 
 class RecipeConfig(Section):
@@ -120,6 +121,12 @@ class TrainerConfig(Section):
     """Compute activations again in the backward pass instead of keeping them: less memory, more time."""
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
     """Passed to accelerate."""
+    acceleration: Acceleration = "none"
+    """How forward and backward pass run on CUDA: graphs launches both as one CUDA graph; compile fuses their kernels
+    before, which takes minutes the first time; none calls them as they are. Only compile with several processes or
+    batches per step is not used."""
+    processes: Positive = 1
+    """Processes that train together, each on a GPU and on batch_size images of its own."""
     snr_gamma: Annotated[float, Field(gt=0)] | None = None
     """Min-SNR weighting of the loss (Hang et al. 2023): the signal-to-noise ratio above which a timestep's weight
     falls; the paper's is 5. None weighs all timesteps alike."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from dreambooth3d.config import BaseModelConfig, FinetuneConfig
 from dreambooth3d.diffusion.base_model import folder_digest, local_folder, resolve
 from dreambooth3d.diffusion.pretrained import pretrained_digest, pretrained_folders
+from dreambooth3d.evaluation.clip import scorer_folder
+from dreambooth3d.hub import split_revision
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,13 +36,13 @@ def pretrained_identity(config: FinetuneConfig) -> str:
 
 
 def scorer_identity(path: str) -> str:
-    """`sha256:<digest>` of a local scorer's folder, the id itself of a hub model.
+    """`sha256:<digest>` of a local scorer's folder, `commit:<revision>` of a hub model.
 
     Raises:
-        BaseModelError: the path can only be a folder, and there is none.
+        BaseModelError: missing, not complete, or not reachable.
     """
-    folder = local_folder(path)
-    return path if folder is None else f"sha256:{folder_digest(folder)}"
+    folder = local_folder(split_revision(path)[0], "scorers")
+    return f"commit:{scorer_folder(path).name}" if folder is None else f"sha256:{folder_digest(folder)}"
 
 
 def git_commit(root: Path = ROOT) -> str:

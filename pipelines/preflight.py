@@ -16,16 +16,15 @@ from dreambooth3d.config import (
 )
 from dreambooth3d.context import pick_device
 from dreambooth3d.diffusion.base_model import (
-    local_folder,
     model_folder,
     require_known_words,
     resolve,
-    weight_files,
 )
 from dreambooth3d.diffusion.pretrained import pretrained_folders
 from dreambooth3d.diffusion.prompts import names
 from dreambooth3d.diffusion.training import require_optimizer
 from dreambooth3d.errors import BaseModelError, ConfigError
+from dreambooth3d.evaluation.clip import check_scorer_folder, scorer_folder
 from dreambooth3d.photos.check import inspect_folder, resolve_folder
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 
@@ -81,20 +80,16 @@ def _check_contexts(prompts: tuple[str, ...], class_noun: str, identifier: str) 
 
 
 def check_scorers(config: ScorersConfig) -> None:
-    """Local scorers must be there and whole; their weights are not loaded here, the judge's least of all."""
-    from safetensors import SafetensorError, safe_open
+    """Scorers must be there and whole, those of the hub fetched; no weights are loaded here, the judge's least of all.
 
+    Raises:
+        BaseModelError: one sentence for the first that is missing or damaged.
+    """
     for name, path in (("selector", config.selector), ("judge", config.judge)):
+        folder = scorer_folder(path, f"scorers.{name}")
         try:
-            folder = local_folder(path)
-            if folder is None:
-                continue
-            if not (folder / "config.json").is_file():
-                raise FileNotFoundError("config.json is missing")
-            for file in weight_files(folder):
-                with safe_open(file, framework="pt"):
-                    pass
-        except (BaseModelError, SafetensorError, OSError) as error:
+            check_scorer_folder(folder)
+        except BaseModelError as error:
             gist = str(error).splitlines()[0].rstrip(".")
             raise BaseModelError(
                 f"scorers.{name}: {path} is no usable CLIP scorer ({gist}). Restore it with `git checkout models`, or "

@@ -8,6 +8,7 @@ from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
 from dreambooth3d.config import EditNerfConfig
+from dreambooth3d.evaluation.clip import pinned
 from dreambooth3d.stages import distil_checkpoint
 from steps._sources import library
 from steps._support import step_name, step_session
@@ -30,5 +31,5 @@ def edit_nerf(
     with step_session(step_name(), device, *inputs) as session:
         context = session.context
         context.log.params(prompt=prompt)
-        given = (checkpoint, prompt, config, seed, context, photos, selector)
+        given = (checkpoint, prompt, config, seed, context, photos, pinned(selector, selector_digest))
         return session.finish(distil_checkpoint(*given, init=asset))

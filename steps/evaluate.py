@@ -8,9 +8,8 @@ from zenml import step
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
 from dreambooth3d.config import EvaluateConfig
-from dreambooth3d.diffusion.base_model import local_folder
 from dreambooth3d.evaluation import report
-from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.clip import ClipScorer, pinned
 from steps._sources import library
 from steps._support import step_session
 
@@ -30,5 +29,5 @@ def evaluate(
     inputs = (asset, coarse, photos, truth, judge_digest, config)
     with step_session("evaluate", device, *inputs) as session:
         session.context.log.params(judge=judge_digest)
-        scorer = ClipScorer.load(local_folder(judge) or judge, session.context.device)
+        scorer = ClipScorer.load(pinned(judge, judge_digest), session.context.device)
         return session.finish(report.evaluate(asset, coarse, photos, truth, scorer, config, session.context))

@@ -8,6 +8,7 @@ from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
 from dreambooth3d.config import InitNerfConfig
+from dreambooth3d.evaluation.clip import pinned
 from dreambooth3d.stages import distil_checkpoint
 from steps._sources import library
 from steps._support import step_session
@@ -25,5 +26,5 @@ def init_nerf(
 ) -> Annotated[RadianceField, "coarse_field"]:
     """Distil a checkpoint into a first radiance field, whose heading the selector corrects."""
     with step_session("init_nerf", device, checkpoint, photos, selector_digest, config, seed) as session:
-        prompt = photos.instance_prompt
-        return session.finish(distil_checkpoint(checkpoint, prompt, config, seed, session.context, photos, selector))
+        given = (checkpoint, photos.instance_prompt, config, seed, session.context, photos)
+        return session.finish(distil_checkpoint(*given, pinned(selector, selector_digest)))

@@ -8,8 +8,7 @@ from zenml import step
 
 from dreambooth3d.artifacts import CheckpointChoice, CheckpointSet, DreamBoothCheckpoint, SubjectPhotos
 from dreambooth3d.config import SelectConfig
-from dreambooth3d.diffusion.base_model import local_folder
-from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.clip import ClipScorer, pinned
 from dreambooth3d.evaluation.selection import select
 from steps._sources import library
 from steps._support import step_session
@@ -33,7 +32,7 @@ def select_checkpoints(
     inputs = (checkpoints, photos, selector_digest, config, seed)
     with step_session("select_checkpoints", device, *inputs) as session:
         session.context.log.params(selector=selector_digest)
-        scorer = ClipScorer.load(local_folder(selector) or selector, session.context.device)
+        scorer = ClipScorer.load(pinned(selector, selector_digest), session.context.device)
         choice = session.finish(select(checkpoints, photos, scorer, config, seed, session.context))
     pairs = checkpoints.checkpoints
     return pairs[choice.partial_step], pairs[choice.full_step], choice

@@ -8,8 +8,7 @@ from zenml import step
 
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config import PhotosConfig
-from dreambooth3d.diffusion.base_model import local_folder
-from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.clip import ClipScorer, pinned
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.check import check_photos
 from dreambooth3d.photos.silhouettes import locate_photos
@@ -27,7 +26,7 @@ def validate_photos(
     """
     with step_session("validate_photos", "cpu", config, data_md5, selector_digest) as session:
         photos = check_photos(config, data_md5, session.context)
-        named = name_photo_views(photos, ClipScorer.load(local_folder(selector) or selector))
+        named = name_photo_views(photos, ClipScorer.load(pinned(selector, selector_digest)))
         located = locate_photos(named)
         session.context.log.params(views=", ".join(named.views))
         return session.finish(located)

@@ -20,12 +20,12 @@ _SIZES = {
     "device": "cpu",
     "finetune_dreambooth": {
         "steps": 4, "checkpoint_every": 2, "batch_size": 1, "class_images": 2, "class_inference_steps": 2,
-        "sample_inference_steps": 2, "warmup_steps": 1,
+        "sample_inference_steps": 2, "warmup_steps": 1, "mixed_precision": "no",
     },
     "select_checkpoints": {"samples_per_view": 1, "inference_steps": 2},
     "init_nerf": _STAGE | {"field": _FIELD},
     "generate_pseudo_views": {"count": 3, "inference_steps": 8, "render": _RENDER},
-    "finetune_multiview": {"steps": 2, "batch_size": 2, "warmup_steps": 1},
+    "finetune_multiview": {"steps": 2, "batch_size": 2, "warmup_steps": 1, "mixed_precision": "no"},
     "refine_nerf": _STAGE | {"reconstruction_views": 1},
     "fit_true_views": _STAGE | {"reconstruction_views": 1, "field": _FIELD, "count": 4, "view_size": 16},
     "evaluate": {"size": 16, "samples_per_ray": 8},
@@ -42,7 +42,7 @@ def shrunk(config: Config, base_model: Path, selector: Path, judge: Path) -> Con
     sizes = {name: section for name, section in _SIZES.items() if name in values}
     models = {"scorers": {"selector": str(selector), "judge": str(judge)}}
     if "base_model" in values:
-        models["base_model"] = {"path": str(base_model)}
+        models["base_model"] = {"path": str(base_model), "revision": None, "variant": None}
         chosen = values["select_checkpoints"]
         forced = {name: step for name, step in _FORCED_STEPS.items() if chosen[name] is not None}
         sizes["select_checkpoints"] = sizes["select_checkpoints"] | forced

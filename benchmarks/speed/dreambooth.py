@@ -37,7 +37,7 @@ def settings(**changes: Any) -> FinetuneConfig:
 def measure(model: Path, config: FinetuneConfig, device: torch.device, steps: int, folder: Path) -> dict[str, Any]:
     """Times, memory and start-up of one configuration, and the losses of its first steps."""
     base = resolve(BaseModelConfig(path=str(model)))
-    components = load_components(base, device, trainable=True, dtype=trained_dtype(config))
+    components = load_components(base, device, trainable=True, dtype=trained_dtype(config, device))
     generator = torch.Generator().manual_seed(0)
     groups = [
         ImageGroup(name, torch.randn(8, *components.latent_shape, generator=generator).to(device), [prompt] * 8, 1, 1.0)

@@ -6,58 +6,58 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreambooth3d.cli import environment
+from dreambooth3d.cli.findings import Finding, attempt, shown
+from dreambooth3d.errors import ConfigError
+
+if TYPE_CHECKING:
+    from dreambooth3d.config import TrainingConfig
 
 LOCK = "requirements.lock"
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One checked thing.
+def run_doctor(as_json: bool, config: str | None = None, overrides: Sequence[str] = ()) -> bool:
+    """Print one line per check, then commands that bring what is missing; whether all are good.
 
-    Attributes:
-        name: what was checked.
-        good: whether it is as it must be.
-        text: what was found, and what to do.
+    Args:
+        config: a pipeline's YAML; what it needs is checked against this machine.
+        overrides: `key.sub=value`, as of `train`.
+
+    Raises:
+        ConfigError: the configuration is wrong.
     """
-
-    name: str
-    good: bool
-    text: str
-
-
-def run_doctor(as_json: bool) -> bool:
-    """Print one line per check; whether all are good."""
     logging.getLogger("zenml").setLevel(logging.ERROR)
-    findings = list(_findings())
+    findings = list(_findings(config, overrides))
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))
     else:
-        for finding in findings:
-            print(f"{'ok    ' if finding.good else 'BROKEN'} {finding.name:<12} {finding.text}")
+        print("\n".join(shown(findings)))
     return all(finding.good for finding in findings)
 
 
-def _findings() -> Iterator[Finding]:
-    checks: dict[str, Callable[[], str]] = {
-        "python": _python,
-        "packages": _packages,
-        "device": _device,
-        "activation": _activation,
-        "stack": _stack,
-        "models": _models,
-        "data": _data,
-        "configs": _configs,
-    }
-    for name, check in checks.items():
-        try:
-            yield Finding(name, True, check())
-        except Exception as error:  # whatever is broken, the other checks are still of use
-            gist = str(error).splitlines()[0] if str(error) else type(error).__name__
-            yield Finding(name, False, gist)
+def _findings(config: str | None, overrides: Sequence[str]) -> Iterator[Finding]:
+    from dreambooth3d.cli.fitness import check_fitness, check_installed_gpu
+
+    checked = None if config is None else _training_config(config, overrides)
+    yield from attempt({"python": _python, "packages": _packages})
+    yield from check_installed_gpu() if checked is None else check_fitness(checked, Path(str(config)).stem, str(config))
+    yield from attempt(
+        {"activation": _activation, "stack": _stack, "models": _models, "data": _data, "configs": _configs}
+    )
+
+
+def _training_config(config: str, overrides: Sequence[str]) -> TrainingConfig:
+    from dreambooth3d.cli.train import checked_parameters
+    from dreambooth3d.config import TrainingConfig
+
+    parameters = checked_parameters(config, overrides)
+    if not isinstance(parameters, TrainingConfig):
+        raise ConfigError(f"{config}: holds the parameters of another pipeline. Choose one that `train` takes.")
+    return parameters
 
 
 def _python() -> str:
@@ -93,16 +93,6 @@ def _pinned(lock: str) -> dict[str, str]:
     requirements = [Requirement(line) for line in lines if line]
     needed = [requirement for requirement in requirements if not requirement.marker or requirement.marker.evaluate()]
     return {requirement.name: str(requirement.specifier).removeprefix("==") for requirement in needed}
-
-
-def _device() -> str:
-    import torch
-
-    from dreambooth3d.context import pick_device
-
-    device = pick_device()
-    shown = torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} threads"
-    return f"{device.type} ({shown}), torch {torch.__version__}"
 
 
 def _activation() -> str:

@@ -32,10 +32,12 @@ app = typer.Typer(
 checkpoint_app = typer.Typer(no_args_is_help=True, help="Fine-tuned diffusion models of a run.")
 config_app = typer.Typer(no_args_is_help=True, help="Configuration files.")
 photos_app = typer.Typer(no_args_is_help=True, help="Photo sets.")
+models_app = typer.Typer(no_args_is_help=True, help="Models from the hub.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and running pipeline runs.")
 toybox_app = typer.Typer(no_args_is_help=True, help="The procedural world and its models.")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(config_app, name="config")
+app.add_typer(models_app, name="models")
 app.add_typer(photos_app, name="photos")
 app.add_typer(runs_app, name="runs")
 app.add_typer(toybox_app, name="toybox")
@@ -62,11 +64,15 @@ def setup() -> None:
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Check the installation; exit code 1 if something is broken."""
+def doctor(
+    config: Annotated[str | None, typer.Argument(help="A YAML file whose needs are checked as well.")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Check the installation, and whether this machine can run a configuration; exit code 1 if something is broken."""
     from dreambooth3d.cli.doctor import run_doctor
 
-    if not run_doctor(as_json):
+    if not run_doctor(as_json, config, overrides or []):
         raise typer.Exit(1)
 
 
@@ -115,6 +121,14 @@ def photos_fetch(
     from dreambooth3d.photos.fetch import fetch
 
     typer.echo(f"{fetch(name, target)}")
+
+
+@models_app.command("fetch")
+def models_fetch(config: Annotated[str, typer.Argument(help="A YAML file such as configs/sd15_dog.yaml.")]) -> None:
+    """Bring a configuration's base model and scorers into the hub's cache, and print the folders."""
+    from dreambooth3d.cli.train import fetch_models
+
+    typer.echo("\n".join(fetch_models(config)))
 
 
 @runs_app.command("list")

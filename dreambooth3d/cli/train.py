@@ -5,11 +5,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
+
+if TYPE_CHECKING:
+    from dreambooth3d.config import CeilingConfig, TrainingConfig
 
 
 def run_training(config: str, overrides: Sequence[str]) -> None:
@@ -33,6 +36,39 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
         from pipelines.training import dreambooth3d
 
         dreambooth3d.with_options(config_path=str(resolved))()
+
+
+def checked_parameters(config: str, overrides: Sequence[str] = ()) -> TrainingConfig | CeilingConfig:
+    """The validated parameters of a pipeline's YAML with overrides.
+
+    Raises:
+        ConfigError: names the first problem.
+    """
+    from pipelines.checking import list_problems, parse_parameters
+
+    values = resolve(config, overrides)
+    if problems := list_problems(values):
+        raise ConfigError(f"{_shown(config, overrides)}: {problems[0]}")
+    return parse_parameters(values["parameters"])
+
+
+def fetch_models(config: str) -> list[str]:
+    """Fetch what a configuration names of base model and scorers, unless it is here; one line each with its folder.
+
+    Raises:
+        DreamBooth3DError: the configuration is wrong, or a model is not to be had.
+    """
+    from dreambooth3d.config import TrainingConfig
+    from dreambooth3d.diffusion.base_model import model_folder
+    from dreambooth3d.diffusion.base_model import resolve as resolve_base_model
+    from dreambooth3d.evaluation.clip import scorer_folder
+
+    parameters, lines = checked_parameters(config), []
+    if isinstance(parameters, TrainingConfig):
+        lines.append(f"base model: {model_folder(resolve_base_model(parameters.base_model)).absolute()}")
+    for name in ("selector", "judge"):
+        lines.append(f"{name}: {scorer_folder(getattr(parameters.scorers, name), f'scorers.{name}').absolute()}")
+    return lines
 
 
 def _shown(config: str, overrides: Sequence[str]) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import re
 import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from transformers import CLIPTokenizer
 
+from dreambooth3d import hub
 from dreambooth3d.artifacts import BaseModelRef
 from dreambooth3d.config import BaseModelConfig
 from dreambooth3d.errors import BaseModelError
@@ -18,12 +22,19 @@ from dreambooth3d.weights import sha256_file
 REPOSITORY = Path(__file__).resolve().parents[2]
 NETWORKS = ("text_encoder", "unet", "vae")
 _CONFIGS = ("model_index.json", "scheduler/scheduler_config.json", *(f"{name}/config.json" for name in NETWORKS))
-_WHAT_TO_DO = "Set base_model.path to a complete folder in Stable Diffusion's layout"
+# One file, or shards, whose variant stands before or behind their number; what diffusers and transformers write.
+_WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(?P<first>\w+))?(?:-\d{5}-of-\d{5})?(?:\.(?P<second>\w+))?\.safetensors"
+)
 _RESTORE = "Restore the folder (for a bundled model: `git checkout` it), or set base_model.path to a complete one."
 
 
-def local_folder(path: str) -> Path | None:
-    """The folder that a base model's path means, seen from the working directory or the repository; None for a hub id.
+def local_folder(path: str, setting: str = "base_model.path") -> Path | None:
+    """The folder that a model's path means, seen from the working directory or the repository; None for a hub id.
+
+    Args:
+        path: the folder, or `owner/name`.
+        setting: the configuration's key that names the model, for the error.
 
     Raises:
         BaseModelError: the path can only be a folder, and there is none.
@@ -35,7 +46,8 @@ def local_folder(path: str) -> Path | None:
     looks_local = given.is_absolute() or path.startswith(".") or path.count("/") != 1
     if looks_local or given.parent.is_dir() or (REPOSITORY / given.parent).is_dir():
         raise BaseModelError(
-            f"base_model.path: {path} is not a folder. {_WHAT_TO_DO}, or to a hub id such as owner/name."
+            f"{setting}: {path} is not a folder. Set {setting} to a complete model folder, or to a hub id such as "
+            "owner/name."
         )
     return None
 
@@ -49,7 +61,6 @@ def resolve(config: BaseModelConfig) -> BaseModelRef:
     folder = local_folder(config.path)
     if folder is None:
         snapshot = fetch_from_hub(BaseModelRef(config.path, "", config.revision, config.variant))
-        check_folder(snapshot, config.variant)
         return BaseModelRef(config.path, "", snapshot.name, config.variant)
     check_folder(folder, config.variant)
     return BaseModelRef(_portable(folder), folder_digest(folder), None, config.variant)
@@ -67,30 +78,33 @@ def _portable(folder: Path) -> str:
 
 
 def fetch_from_hub(base: BaseModelRef) -> Path:
-    """The hub's snapshot folder of a model: its configs and safetensors only, from the local cache where possible.
+    """The hub's snapshot folder of a model: configs, tokenizer and the safetensors that are loaded, nothing else.
+
+    Its name is the commit. A commit that is cached needs no network.
 
     Raises:
-        BaseModelError: neither cached nor reachable.
+        BaseModelError: neither cached nor reachable, or not complete.
     """
-    from huggingface_hub import snapshot_download
+    return hub.snapshot(
+        "base_model.path",
+        base.path,
+        base.revision,
+        lambda files: _wanted_files(files, base.variant),
+        lambda folder: check_folder(folder, base.variant),
+    )
 
-    weights = f"*/*.{base.variant}.safetensors" if base.variant else "*/*.safetensors"
-    ignored = ["safety_checker/*"] + ([] if base.variant else ["*/*.fp16.safetensors", "*/*.non_ema.safetensors"])
-    try:
-        return Path(
-            snapshot_download(
-                base.path,
-                revision=base.revision,
-                allow_patterns=["*.json", "*/*.json", "*/*.txt", weights],
-                ignore_patterns=ignored,
-            )
-        )
-    except Exception as error:  # the hub's client raises many kinds: offline, unknown name, gated, timeout
-        raise BaseModelError(
-            f"base_model.path: {base.path} is no local folder and could not be fetched from the Hugging Face hub "
-            f"({type(error).__name__}). Check name and connection, or download the model elsewhere and set "
-            "base_model.path to its folder."
-        ) from error
+
+def _wanted_files(files: Sequence[str], variant: str | None) -> list[str]:
+    """Of a model repository's files, those that are loaded."""
+    wanted = ["model_index.json"]
+    for folder in ("scheduler", "tokenizer", *NETWORKS):
+        names = [file.partition("/")[2] for file in files if file.startswith(f"{folder}/")]
+        names = [name for name in names if "/" not in name]
+        kept = [name for name in names if name.endswith((".json", ".txt"))]
+        if folder in NETWORKS:
+            kept += _require_weights(folder, names, variant)
+        wanted += [f"{folder}/{name}" for name in kept]
+    return wanted
 
 
 def check_folder(folder: Path, variant: str | None = None) -> None:
@@ -108,24 +122,58 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     for network in NETWORKS:
         for file in weight_files(folder / network, variant):
             _check_weights(file)
+    if variant and all(loaded_variant(folder / network, variant) is None for network in NETWORKS):
+        raise BaseModelError(
+            f"{folder}: no network has {variant} weights. Set base_model.variant to null, or to one that is there."
+        )
 
 
 def weight_files(folder: Path, variant: str | None = None) -> list[Path]:
-    """The safetensors of one network.
+    """The safetensors of one network that are loaded: of the variant, or the plain ones where it has none of these.
 
     Raises:
         BaseModelError: there are none.
     """
-    files = sorted(folder.glob(f"*.{variant}*.safetensors" if variant else "*.safetensors"))
-    if files:
-        return files
-    kind = f"{variant} safetensors" if variant else "safetensors"
-    if any(folder.glob("*.bin")):
+    names = [path.name for path in folder.glob("*.*")]
+    return [folder / name for name in _require_weights(str(folder), names, variant)]
+
+
+def _require_weights(where: str, names: Sequence[str], variant: str | None) -> list[str]:
+    """`select_weights`, or an error that says what there is instead."""
+    if chosen := select_weights(names, variant):
+        return chosen
+    if others := sorted({found for found in map(_variant_of, names) if found}):
         raise BaseModelError(
-            f"{folder}: only .bin weights are there, which are not loaded for safety. Convert them to safetensors, "
+            f"{where}: its weights are there only as the variant {' and '.join(others)}. Set base_model.variant to "
+            f"{others[0]}."
+        )
+    if any(name.endswith(".bin") for name in names):
+        raise BaseModelError(
+            f"{where}: only .bin weights are there, which are not loaded for safety. Convert them to safetensors, "
             "or choose a model that has them."
         )
-    raise BaseModelError(f"{folder}: no {kind} file is there. {_RESTORE}")
+    raise BaseModelError(f"{where}: no safetensors file is there. {_RESTORE}")
+
+
+def select_weights(names: Iterable[str], variant: str | None = None) -> list[str]:
+    """Of one network's file names those of a variant, or the plain ones where it has no such variant; sorted."""
+    by_variant: dict[str, list[str]] = {}
+    for name in sorted(names):
+        found = _variant_of(name)
+        if found is not None:
+            by_variant.setdefault(found, []).append(name)
+    return by_variant.get(variant or "") or by_variant.get("", [])
+
+
+def loaded_variant(folder: Path, variant: str | None) -> str | None:
+    """The variant to ask diffusers for, of one network's folder: none where it has only plain weights."""
+    return (_variant_of(weight_files(folder, variant)[0].name) or None) if variant else None
+
+
+def _variant_of(name: str) -> str | None:
+    """The variant in the name of a safetensors file, empty for plain weights; None for any other file."""
+    match = _WEIGHTS.fullmatch(name)
+    return None if match is None else match["first"] or match["second"] or ""
 
 
 def _check_json(file: Path) -> None:
@@ -152,8 +200,15 @@ def folder_digest(path: Path | str) -> str:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
         if file.is_file() and not any(part.startswith(".") for part in name.parts):
-            digest.update(f"{name.as_posix()}\0{sha256_file(file)}\n".encode())
+            state = file.stat()
+            digest.update(f"{name.as_posix()}\0{_file_sum(file, state.st_size, state.st_mtime_ns)}\n".encode())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _file_sum(file: Path, size: int, modified_ns: int) -> str:
+    """SHA-256 of a file; one that has not changed is read once per process, since a model can have gigabytes."""
+    return sha256_file(file)
 
 
 def require_known_words(tokenizer: CLIPTokenizer, noun: str, identifier: str | None = None) -> None:

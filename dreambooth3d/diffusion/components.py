@@ -179,7 +179,7 @@ def load_components(
     base_model.check_folder(folder, base.variant)
     try:
         with _no_progress_bars():
-            parts = _load_parts(folder, base.variant)
+            parts = _load_parts(folder, base.variant, dtype)
     except BaseModelError:
         raise
     except Exception as error:  # diffusers and transformers raise many kinds for a folder that does not fit together
@@ -211,9 +211,9 @@ def _no_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _load_parts(folder: Path, variant: str | None) -> dict[str, object]:
-    """All parts, float32 on the CPU."""
-    options = {"variant": variant, "use_safetensors": True, "output_loading_info": True, "torch_dtype": torch.float32}
+def _load_parts(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[str, object]:
+    """All parts on the CPU, in the dtype that is wanted, whatever the files hold."""
+    options = {"use_safetensors": True, "output_loading_info": True, "torch_dtype": dtype}
     classes = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
     parts: dict[str, object] = {}
     for name, kind in classes.items():
@@ -222,6 +222,7 @@ def _load_parts(folder: Path, variant: str | None) -> dict[str, object]:
             del loading["torch_dtype"]
         else:
             loading = {**options, "low_cpu_mem_usage": False}
+        loading["variant"] = base_model.loaded_variant(folder / name, variant)
         parts[name], info = kind.from_pretrained(folder, subfolder=name, **loading)
         # Buffers such as position ids may be absent; a missing weight would be left random.
         missing = set(info["missing_keys"]) & {key for key, _ in parts[name].named_parameters()}

@@ -18,9 +18,18 @@ from dreambooth3d.diffusion.components import Components, load_components
 from dreambooth3d.diffusion.pretrained import import_checkpoints, pretrained_folders
 from dreambooth3d.diffusion.prompts import view_prompt, view_prompts
 from dreambooth3d.diffusion.sampling import BATCH_SIZE, sample
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingResult, TrainingSettings, require_optimizer
+from dreambooth3d.diffusion.training import (
+    ImageGroup,
+    OnCheckpoint,
+    Trainer,
+    TrainingResult,
+    TrainingSettings,
+    require_optimizer,
+)
 from dreambooth3d.images import sheet
 from dreambooth3d.nerf.cameras import VIEW_WORDS
+from dreambooth3d.parallel import Team, team
+from dreambooth3d.record import StepLog
 
 BACKGROUND_COPIES = 8
 SAMPLES_PER_VIEW = 2
@@ -66,10 +75,44 @@ def finetune(
             return None
         return sample_grid(components, photos, config.sample_guidance_scale, config.sample_inference_steps, seed)
 
-    result = Trainer(components, groups, settings, seed, context, draw_samples).run()
+    result = _train(components, groups, settings, seed, context, config.processes, draw_samples)
     _report(result, context)
     checkpoints = {checkpoint.step: checkpoint for checkpoint in result.checkpoints.values()}
     return CheckpointSet(checkpoints, base_model, context.log.record())
+
+
+def _train(
+    components: Components,
+    groups: list[ImageGroup],
+    settings: TrainingSettings,
+    seed: int,
+    context: StepContext,
+    processes: int,
+    draw_samples: OnCheckpoint = lambda step: None,
+) -> TrainingResult:
+    """Train, alone or with other processes that have models of their own."""
+    portable = [dataclasses.replace(group, latents=group.latents.cpu()) for group in groups if processes > 1]
+    same = (components.base, components.checkpoint, components.dtype, settings, seed)
+    with team(help_training, (*same, portable, context.log.name, context.folder), processes, context.device) as members:
+        return Trainer(components, groups, settings, seed, context, draw_samples, members).run()
+
+
+def help_training(
+    members: Team,
+    base: BaseModelRef,
+    checkpoint: DreamBoothCheckpoint | None,
+    dtype: torch.dtype,
+    settings: TrainingSettings,
+    seed: int,
+    groups: list[ImageGroup],
+    name: str,
+    folder: Path,
+) -> None:
+    """What the other processes of a training do."""
+    components = load_components(base, members.device, checkpoint, trainable=True, dtype=dtype)
+    groups = [dataclasses.replace(group, latents=group.latents.to(members.device)) for group in groups]
+    context = StepContext(StepLog(name), folder, members.device, progress=False)
+    Trainer(components, groups, settings, seed, context, team=members).run()
 
 
 def trained_dtype(config: TrainerConfig, device: torch.device) -> torch.dtype:
@@ -135,7 +178,7 @@ def finetune_multiview(
     if counts["photo"]:
         groups.append(_photo_group("photo", components, photos, config, counts["photo"], share["photo"], seed))
     settings = TrainingSettings.from_config(config, checkpoint.step)
-    result = Trainer(components, groups, settings, seed, context).run()
+    result = _train(components, groups, settings, seed, context, config.processes)
     _report(result, context)
     context.log.image("samples", sample_grid(components, photos, 4.0, 12, seed))
     last = result.checkpoints[max(result.checkpoints)]

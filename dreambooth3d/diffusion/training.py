@@ -19,14 +19,17 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
-from dreambooth3d.config import TrainerConfig
+from dreambooth3d.config import Acceleration, TrainerConfig
 from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, restore_optimizer
 from dreambooth3d.diffusion import denoising_loss, lora
 from dreambooth3d.diffusion.components import Components, half
+from dreambooth3d.diffusion.training_graph import TrainingGraph
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
+from dreambooth3d.parallel import Team
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
 LOG_EVERY = 5
+ALONE = Team()
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class TrainingSettings:
     gradient_clip: float
     train_text_encoder: bool
     mixed_precision: str
+    acceleration: Acceleration = "none"
     checkpoint_every: int | None = None
     first_step: int = 0
     checkpoints_kept: int | None = None
@@ -176,6 +180,7 @@ class Trainer:
         seed: of batches, timesteps and noise.
         context: device, log, work folder, stop signal.
         on_checkpoint: called at each checkpoint, may return a sample grid.
+        team: the processes that train together.
     """
 
     def __init__(
@@ -186,9 +191,10 @@ class Trainer:
         seed: int,
         context: StepContext,
         on_checkpoint: OnCheckpoint = lambda step: None,
+        team: Team = ALONE,
     ) -> None:
         self.components, self.groups, self.settings = components, list(groups), settings
-        self.seed, self.context, self.on_checkpoint = seed, context, on_checkpoint
+        self.seed, self.context, self.on_checkpoint, self.team = seed, context, on_checkpoint, team
         self.result = TrainingResult()
         self._dropped: list[DreamBoothCheckpoint] = []
         self._select_trained()
@@ -209,7 +215,13 @@ class Trainer:
         ).to(components.device)
         self._timestep_weights = self._weigh_timesteps()
         self._fixed_embeddings = None if settings.train_text_encoder else self._embed().detach()
+        self._graph = TrainingGraph(self._losses, self._scale_and_backward, self._trained_parameters, self._fastest())
         self._pending: list[dict[str, Tensor]] = []
+
+    def _fastest(self) -> Acceleration:
+        """How forward and backward pass run: a graph cannot add gradients up."""
+        alone = self.team.size == 1 and self.settings.gradient_accumulation_steps == 1
+        return self.settings.acceleration if alone else "none"
 
     def _select_trained(self) -> None:
         """Say which networks are trained, all their weights or a LoRA on them, and freeze the rest."""
@@ -270,16 +282,16 @@ class Trainer:
         )
         with bar:
             for step in range(start, self.settings.steps):
-                if self.context.should_stop() and step > 0:
+                if self.team.share(self.context.should_stop()) and step > 0:
                     self.result.interrupted = True
                     break
-                self._pending.append(self._step(step))
+                self._pending.append(self.train_step(step))
                 bar.update()
                 self._after_step(step + 1, resume, bar)
         self._finish(resume)
         return self.result
 
-    def _step(self, step: int) -> dict[str, Tensor]:
+    def train_step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step; its losses and gradient norm stay on the device."""
         warmed = min(1.0, (step + 1) / max(1, self.settings.warmup_steps))
         for group in self.optimizer.param_groups:
@@ -288,7 +300,8 @@ class Trainer:
         losses = [self._backward(step * batches + index, index == batches - 1) for index in range(batches)]
         norm = self.accelerator.clip_grad_norm_(self._trained_parameters, self.settings.gradient_clip)
         self._stepper.step()
-        self._stepper.zero_grad()
+        if not self._graph.keeps_gradients:
+            self._stepper.zero_grad()
         if self._average is not None:
             self._average.step(self._trained_parameters)
         means = {name: torch.stack([part[name] for part in losses]).mean() for name in losses[0]}
@@ -313,14 +326,22 @@ class Trainer:
             if not last:
                 stack.enter_context(self.accelerator.no_sync(self._unet))
                 stack.enter_context(self.accelerator.no_sync(self._text_encoder))
-            embeddings = self._embed() if self._fixed_embeddings is None else self._fixed_embeddings
-            output = self._unet(noisy, timesteps, encoder_hidden_states=embeddings[prompt_rows]).sample
-            errors = denoising_loss.squared_errors(output, target)
-            loss = (errors * weights).sum()
-            self.accelerator.backward(loss / self.settings.gradient_accumulation_steps)
-        parts = errors.detach().split([group.count for group in self.groups])
+            loss, errors = self._graph(noisy, timesteps, prompt_rows, target, weights)
+        parts = errors.split([group.count for group in self.groups])
         losses = {f"{group.name}_loss": part.mean() for group, part in zip(self.groups, parts, strict=True)}
-        return {"loss": loss.detach(), **losses}
+        return {"loss": loss.clone(), **losses}
+
+    def _losses(
+        self, noisy: Tensor, timesteps: Tensor, prompt_rows: Tensor, target: Tensor, weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The batch's loss, and the squared error of each image (n,)."""
+        embeddings = self._embed() if self._fixed_embeddings is None else self._fixed_embeddings
+        output = self._unet(noisy, timesteps, encoder_hidden_states=embeddings[prompt_rows]).sample
+        errors = denoising_loss.squared_errors(output, target)
+        return (errors * weights).sum(), errors
+
+    def _scale_and_backward(self, loss: Tensor) -> None:
+        self.accelerator.backward(loss / self.settings.gradient_accumulation_steps)
 
     def _draw(self, draw: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """A batch: latents (n, c, h, w), prompt rows (n,), timesteps (n,) and noise, from its own generator."""
@@ -454,6 +475,7 @@ class Trainer:
             self._delete_dropped()
         if self._average is not None:
             self._average.copy_to(self._trained_parameters)
+        self._graph.release()
         self.components.unet.eval()
         self.components.text_encoder.eval()
         self.components.forget_prompts()

@@ -19,8 +19,9 @@ logger = logging.getLogger(__name__)
 class TrainingGraph:
     """Computes a loss and its gradients, as one CUDA graph where that is wanted and possible.
 
-    After a call the gradients lie in the parameters' `.grad`, as after `backward(loss)` on parameters without any; the
-    graph overwrites them, so that they must neither be set to None nor accumulate between calls.
+    After a call the gradients lie in the parameters' `.grad`. The graph overwrites what is there, in memory of its own,
+    so that nobody may set them to None (`keeps_gradients` says whether that holds); without a graph they are added, as
+    `backward(loss)` does.
 
     Args:
         function: tensors to (loss, further outputs...); the same kernels at each call, and nothing in it waits for the
@@ -44,6 +45,11 @@ class TrainingGraph:
         self._inputs: tuple[Tensor, ...] = ()
         self._outputs: tuple[Tensor, ...] = ()
 
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether gradients lie in the graph's memory, and must stay there between calls."""
+        return self._graph is not None
+
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The function's outputs, detached; they are overwritten by the next call."""
         if not inputs[0].is_cuda:
@@ -51,12 +57,16 @@ class TrainingGraph:
         if self.acceleration != "none" and self._graph is None:
             self._capture(inputs)
         if self._graph is None:
-            self._forget_gradients()
             return self._run(self.function, inputs)
         for target, source in zip(self._inputs, inputs, strict=True):
             target.copy_(source)
         self._graph.replay()
         return self._outputs
+
+    def release(self) -> None:
+        """Give the graph's memory back, gradients included."""
+        self._graph, self._inputs, self._outputs = None, (), ()
+        self._forget_gradients()
 
     def _run(self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         outputs = function(*inputs)

@@ -9,15 +9,22 @@ from pathlib import Path
 
 import torch
 from PIL import Image
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
+from dreambooth3d import hub
+from dreambooth3d.diffusion.base_model import local_folder, weight_files
 from dreambooth3d.diffusion.prompts import view_prompt
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.nerf.cameras import VIEW_WORDS
 
 _BATCH = 64
 _BICUBIC = Image.Resampling.BICUBIC.value
+_WEIGHTS, _OLD_WEIGHTS = "model.safetensors", "pytorch_model.bin"
+_TOKENIZER = ("tokenizer.json", "vocab.json")
+_PREPROCESSING = ("preprocessor_config.json", "processor_config.json")
+_HUB_SUFFIXES = (".json", ".txt")
 
 
 @dataclass(frozen=True)
@@ -69,16 +76,18 @@ class ClipScorer:
         """Load a `CLIPModel` with its `CLIPProcessor` files.
 
         Args:
-            path: a local folder or a hub id.
+            path: a local folder, or a hub id with or without `@revision`.
             device: where the model will live.
 
         Raises:
             BaseModelError: the model is missing, damaged, or not a CLIP model.
         """
+        folder = scorer_folder(str(path))
         try:
-            model, loading = CLIPModel.from_pretrained(str(path), torch_dtype=torch.float32, output_loading_info=True)
-            tokenizer = CLIPTokenizer.from_pretrained(str(path))
-            preprocessing = _read_preprocessing(str(path), model.config.vision_config.image_size)
+            # Without safetensors transformers reads a .bin file as weights only: tensors, and no other objects.
+            model, loading = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+            tokenizer = CLIPTokenizer.from_pretrained(folder)
+            preprocessing = _read_preprocessing(folder, model.config.vision_config.image_size)
         except Exception as error:
             # transformers, safetensors and the hub client raise many unrelated types for a missing or damaged model.
             raise BaseModelError(
@@ -142,14 +151,66 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().split("\n")[0][:160] or type(error).__name__
 
 
-def _read_preprocessing(path: str, size: int) -> Preprocessing:
-    """Read the image processor's settings from its JSON: the processor class itself may need torchvision."""
-    from transformers.utils import cached_file
+def scorer_folder(path: str, setting: str = "scorers") -> Path:
+    """The local folder of a scorer; one on the hub comes from the hub's cache where that is enough, else it is fetched.
 
-    for name in ("preprocessor_config.json", "processor_config.json"):
-        file = cached_file(path, name, _raise_exceptions_for_missing_entries=False)
-        if file is not None:
-            settings = json.loads(Path(file).read_text())
+    Args:
+        path: a folder, `owner/name` or `owner/name@revision`.
+        setting: the configuration's key that names it, for errors.
+
+    Returns:
+        The folder; for a hub model its name is the commit.
+
+    Raises:
+        BaseModelError: no such folder, neither cached nor reachable, or not complete.
+    """
+    hub_id, revision = hub.split_revision(path)
+    folder = local_folder(path if revision is None else hub_id, setting)
+    if folder is None:
+        return hub.snapshot(setting, hub_id, revision, _wanted_files, check_scorer_folder)
+    if revision is not None:
+        raise BaseModelError(f"{setting}: {hub_id} is a local folder, which has no revision. Leave @{revision} out.")
+    return folder
+
+
+def pinned(path: str, identity: str) -> str:
+    """A scorer's path with the commit that its identity `commit:<revision>` names; a local one as it is."""
+    kind, _, commit = identity.partition(":")
+    return f"{hub.split_revision(path)[0]}@{commit}" if kind == "commit" else path
+
+
+def check_scorer_folder(folder: Path) -> None:
+    """Check that a scorer's folder is complete and its safetensors are whole, without loading weights.
+
+    Raises:
+        BaseModelError: names what is missing or damaged.
+    """
+    if not (folder / "config.json").is_file():
+        raise BaseModelError(f"{folder}: config.json is missing")
+    for names in (_TOKENIZER, _PREPROCESSING):
+        if not any((folder / name).is_file() for name in names):
+            raise BaseModelError(f"{folder}: neither {names[0]} nor {names[1]} is there")
+    if (folder / _OLD_WEIGHTS).is_file() and not (folder / _WEIGHTS).is_file():
+        return
+    for file in weight_files(folder):
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise BaseModelError(f"{file}: damaged or truncated ({error})") from error
+
+
+def _wanted_files(files: Sequence[str]) -> list[str]:
+    """Of a model repository's files, those that are loaded; some public CLIP models have no safetensors."""
+    texts = [file for file in files if "/" not in file and file.endswith(_HUB_SUFFIXES)]
+    return [*texts, _WEIGHTS if _WEIGHTS in files else _OLD_WEIGHTS]
+
+
+def _read_preprocessing(folder: Path, size: int) -> Preprocessing:
+    """Read the image processor's settings from its JSON: the processor class itself may need torchvision."""
+    for name in _PREPROCESSING:
+        if (folder / name).is_file():
+            settings = json.loads((folder / name).read_text())
             settings = settings.get("image_processor", settings)
             mode = "bicubic" if settings.get("resample", _BICUBIC) == _BICUBIC else "bilinear"
             return Preprocessing(size, tuple(settings["image_mean"]), tuple(settings["image_std"]), mode)

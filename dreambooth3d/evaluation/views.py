@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.diffusion.base_model import local_folder
 from dreambooth3d.evaluation.clip import ClipScorer, view_captions
 from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, orbit_cameras, turntable_cameras, wrap_degrees
 
@@ -98,12 +97,12 @@ class ViewScores:
     def load(
         path: str, class_noun: str, device: torch.device | str = "cpu", photos: tuple[Tensor, ...] = ()
     ) -> ViewScores:
-        """With the scorer at a hub id or in a local folder.
+        """With the scorer at a hub id, which may have an `@revision`, or in a local folder.
 
         Raises:
             BaseModelError: the scorer is missing or damaged.
         """
-        return ViewScores(ClipScorer.load(local_folder(path) or path, device), class_noun, photos)
+        return ViewScores(ClipScorer.load(path, device), class_noun, photos)
 
     @cached_property
     def _texts(self) -> Tensor:

@@ -97,10 +97,19 @@ def _missing(config: PhotosConfig, root: Path, folder: Path) -> PhotoSetError | 
     tracked = recorded_entries(root) or {}
     if sub_entries(tracked, folder.name):
         return DatasetError(f"{shown}: the photos are tracked by DVC but not here. Run `dvc pull`.")
+    if folder.name in fetchable_subjects():
+        return PhotoSetError(f"{shown}: the photos are not here yet. Run `dreambooth3d photos fetch {folder.name}`.")
     here = {path.name for path in folder.parent.glob("*/")}
     known = sorted(here | {path.split("/")[0] for path in tracked if "/" in path})
     names = ", ".join(known) if known else "none"
     return PhotoSetError(f"{shown}: there is no such subject. Choose photos.subject among {names}, or set photos.dir.")
+
+
+def fetchable_subjects() -> tuple[str, ...]:
+    """The public subjects that `dreambooth3d photos fetch` brings."""
+    from dreambooth3d.photos.fetch import SHA256
+
+    return tuple(SHA256)
 
 
 def read_mapping(path: Path) -> dict[str, object]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dreambooth3d.artifacts import BaseModelRef
 from dreambooth3d.config import BaseModelConfig
-from dreambooth3d.diffusion.base_model import folder_digest, resolve
+from dreambooth3d.diffusion.base_model import folder_digest, resolve, select_weights
 from dreambooth3d.diffusion.components import Components, load_components
 from dreambooth3d.errors import BaseModelError
 
@@ -46,7 +46,7 @@ def test_missing_folder(path: str) -> None:
 
 def test_hub_id_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(BaseModelError, match="could not be fetched.*set base_model.path to its folder"):
+    with pytest.raises(BaseModelError, match="could not be fetched.*bring FOLDER here, and set base_model.path to it"):
         resolve_path("nobody-here/no-such-model")
 
 
@@ -77,6 +77,49 @@ def test_pickled_weights_are_refused(copy: Path) -> None:
     (copy / "unet" / "diffusion_pytorch_model.safetensors").rename(copy / "unet" / "diffusion_pytorch_model.bin")
     with pytest.raises(BaseModelError, match="Convert them to safetensors"):
         resolve_path(copy)
+
+
+def test_a_variant_alone_is_named(copy: Path) -> None:
+    """Plain weights are never taken from a variant by surprise; the message says what to set, and that works."""
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    file.rename(file.with_name("diffusion_pytorch_model.fp16.safetensors"))
+    with pytest.raises(BaseModelError, match="only as the variant fp16. Set base_model.variant to fp16"):
+        resolve_path(copy)
+    base = resolve(BaseModelConfig(path=str(copy), variant="fp16"))
+    assert load_components(base, "cpu").unet.dtype == torch.float32
+
+
+def test_a_variant_that_no_network_has(copy: Path) -> None:
+    with pytest.raises(BaseModelError, match="no network has bf16 weights. Set base_model.variant to null"):
+        resolve(BaseModelConfig(path=str(copy), variant="bf16"))
+
+
+@pytest.mark.parametrize(
+    ("variant", "chosen"),
+    [
+        (None, ["model.safetensors"]),
+        ("fp16", ["model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors"]),
+        ("bf16", ["model-00001-of-00001.bf16.safetensors"]),
+        ("fp8", ["model.safetensors"]),
+    ],
+)
+def test_which_weights_are_loaded(variant: str | None, chosen: list[str]) -> None:
+    """Diffusers has written the variant before and behind the shard's number; other files are none of a network's."""
+    files = [
+        "model.safetensors", "model.fp16-00001-of-00002.safetensors", "model.fp16-00002-of-00002.safetensors",
+        "model-00001-of-00001.bf16.safetensors", "open_clip_model.safetensors", "model.fp8.bin", "model.fp16.json",
+    ]  # fmt: skip
+    assert select_weights(files, variant) == chosen
+
+
+def test_the_digest_sees_changes_within_a_process(copy: Path) -> None:
+    """Sums are remembered by name, size and time of change."""
+    first, file = folder_digest(copy), copy / "model_index.json"
+    content = file.read_text()
+    file.write_text(content.replace("Stable", "stable"))
+    assert folder_digest(copy) != first
+    file.write_text(content)
+    assert folder_digest(copy) == first
 
 
 @pytest.mark.parametrize("network", ["unet", "text_encoder", "vae"])

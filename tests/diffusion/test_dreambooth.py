@@ -115,18 +115,18 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 ) -> None:
     whole = run(photos, base, make_context(folder="whole"))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
-    step = training.Trainer._step
+    step = training.Trainer.train_step
 
     def step_until_nine(self: training.Trainer, index: int) -> dict[str, torch.Tensor]:
         if index == 9:
             raise Killed
         return step(self, index)
 
-    monkeypatch.setattr(training.Trainer, "_step", step_until_nine)
+    monkeypatch.setattr(training.Trainer, "train_step", step_until_nine)
     with pytest.raises(Killed):
         run(photos, base, make_context(folder="killed"))
     steps: list[int] = []
-    monkeypatch.setattr(training.Trainer, "_step", lambda self, index: (steps.append(index), step(self, index))[1])
+    monkeypatch.setattr(training.Trainer, "train_step", lambda self, index: (steps.append(index), step(self, index))[1])
     resumed = run(photos, base, make_context(folder="killed"))
     assert steps == [6, 7, 8, 9, 10, 11]
     assert sums(resumed) == sums(whole)

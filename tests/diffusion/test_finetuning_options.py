@@ -198,14 +198,14 @@ def test_average_is_the_hand_computed_one(
     base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history: list[dict[str, Tensor]] = []
-    step = Trainer._step
+    step = Trainer.train_step
 
     def record(self: Trainer, index: int) -> dict[str, Tensor]:
         losses = step(self, index)
         history.append({name: value.clone() for name, value in weights(self.components).items()})
         return losses
 
-    monkeypatch.setattr(Trainer, "_step", record)
+    monkeypatch.setattr(Trainer, "train_step", record)
     without = make_trainer(base, make_context(folder="a"), steps=6)
     without.run()
     unaveraged, history[:] = list(history), []
@@ -294,7 +294,7 @@ class Killed(BaseException):
 def kill_at(monkeypatch: pytest.MonkeyPatch, last: int, seen: list[Any], look: Callable[[], Any]) -> None:
     """Have training die in a step, with its state saved whenever it can be, and note what `look` sees in each."""
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
-    step = training.Trainer._step
+    step = training.Trainer.train_step
 
     def limited(self: Trainer, index: int) -> dict[str, Tensor]:
         seen.append(look())
@@ -302,7 +302,7 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, last: int, seen: list[Any], look: C
             raise Killed
         return step(self, index)
 
-    monkeypatch.setattr(training.Trainer, "_step", limited)
+    monkeypatch.setattr(training.Trainer, "train_step", limited)
 
 
 def test_old_checkpoints_are_deleted_as_training_goes_on(

@@ -259,7 +259,7 @@ def test_frozen_weights_are_in_half_precision(
     photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[bool, set[torch.dtype]]] = []
-    step = Trainer._step
+    step = Trainer.train_step
 
     def look(self: Trainer, index: int) -> dict[str, Tensor]:
         both = [*self.components.unet.parameters(), *self.components.text_encoder.parameters()]
@@ -268,7 +268,7 @@ def test_frozen_weights_are_in_half_precision(
         )
         return step(self, index)
 
-    monkeypatch.setattr(Trainer, "_step", look)
+    monkeypatch.setattr(Trainer, "train_step", look)
     options = {"gradient_checkpointing": True, "sample_every_checkpoint": False, "steps": 10, "checkpoint_every": 10}
     result = run(photos, base, make_context(), mixed_precision="bf16", **options)
     assert seen[0] == seen[-1] == {True: {torch.float32}, False: {torch.bfloat16}}

@@ -117,3 +117,34 @@ def test_steps_of_contexts_are_configured_by_their_number() -> None:
     (problem,) = checking.list_problems({"parameters": contexts, "steps": {"edit_nerf_1": own}})
     assert "steps.edit_nerf_1: unknown key, did you mean edit_nerf_0?" in problem
     assert checking.list_problems({"steps": {"edit_nerf": own}})
+
+
+STABLE_DIFFUSION = sorted((ROOT / "configs").glob("sd15_*.yaml"))
+
+
+def test_the_stable_diffusion_presets_differ_in_the_subject_alone() -> None:
+    """Each names a subject that `photos fetch` brings, and all of these have one."""
+    from dreambooth3d.photos.fetch import SHA256
+
+    configs = {path: checking.check_file(path) for path in STABLE_DIFFUSION}
+    assert {config.photos.subject for config in configs.values()} == set(SHA256)
+    assert all(path.stem == f"sd15_{config.photos.subject}" for path, config in configs.items())
+    rest = [config.model_dump(exclude={"photos": {"subject"}}) for config in configs.values()]
+    assert all(values == rest[0] for values in rest)
+    text = {path.read_text().replace(str(config.photos.subject), "SUBJECT") for path, config in configs.items()}
+    assert len({part.split("parameters:")[1] for part in text}) == 1
+
+
+def test_the_stable_diffusion_presets_keep_the_rules() -> None:
+    """Pinned models, two different scorers, checkpoints that exist, and steps in the seed's order of magnitude."""
+    from dreambooth3d.hub import split_revision
+    from pipelines.preflight import _check_steps
+
+    config = checking.check_file(STABLE_DIFFUSION[0])
+    _check_steps(config)
+    scorers = [split_revision(path) for path in (config.scorers.selector, config.scorers.judge)]
+    assert scorers[0][0] != scorers[1][0]
+    for revision in (config.base_model.revision, *(revision for _, revision in scorers)):
+        assert revision is not None and len(revision) == 40 and int(revision, 16)
+    assert config.refine_nerf.camera_poses == "random" and config.recipe.refine_with == "multiview"
+    assert config.finetune_dreambooth.steps == 800

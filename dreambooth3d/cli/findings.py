@@ -1,0 +1,41 @@
+"""What `dreambooth3d doctor` finds, and how it is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing.
+
+    Attributes:
+        name: what was checked.
+        good: whether a run can do with it.
+        text: what was found, and what to do.
+        commands: what brings that which is missing, to be copied into a shell.
+    """
+
+    name: str
+    good: bool
+    text: str
+    commands: tuple[str, ...] = ()
+
+
+def attempt(checks: Mapping[str, Callable[[], str | Finding]]) -> Iterator[Finding]:
+    """Run each check; one that returns a text is good, one that raises is not."""
+    for name, check in checks.items():
+        try:
+            result = check()
+        except Exception as error:  # whatever is broken, the other checks are still of use
+            gist = str(error).splitlines()[0] if str(error) else type(error).__name__
+            result = Finding(name, False, gist)
+        yield result if isinstance(result, Finding) else Finding(name, True, result)
+
+
+def shown(findings: list[Finding]) -> list[str]:
+    """One line per finding, then the commands, each once."""
+    lines = [f"{'ok    ' if finding.good else 'BROKEN'} {finding.name:<12} {finding.text}" for finding in findings]
+    commands = list(dict.fromkeys(command for finding in findings for command in finding.commands))
+    return lines + (["", "What brings what is missing:", *(f"  {command}" for command in commands)] if commands else [])

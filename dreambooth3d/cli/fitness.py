@@ -1,0 +1,288 @@
+"""Does a configuration fit this machine? Told by `dreambooth3d doctor CONFIG`, before hours are spent."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from dreambooth3d.cli.findings import Finding, attempt
+from dreambooth3d.cli.machine import GIB, Machine, check_compile, check_device, commands_for
+from dreambooth3d.config import BaseModelConfig, FieldConfig, RenderConfig, TrainingConfig
+from dreambooth3d.context import work_root
+from dreambooth3d.diffusion.base_model import check_folder, local_folder, weight_files
+from dreambooth3d.errors import DreamBooth3DError
+from dreambooth3d.evaluation.clip import check_scorer_folder
+from dreambooth3d.hub import cached_snapshot, split_revision
+
+# Parameters of UNet and text encoder, for models that are not on this machine yet.
+_PUBLIC_SIZES = {
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": (859_520_964, 123_060_480),
+    "CompVis/stable-diffusion-v1-4": (859_520_964, 123_060_480),
+    "stabilityai/stable-diffusion-2-1": (865_910_724, 340_387_840),
+    "stabilityai/stable-diffusion-2-1-base": (865_910_724, 340_387_840),
+}
+_HALF_BYTES, _STATE_BYTES = 2, 12
+"""Per parameter: of a checkpoint in float16, and of a resumable state: float32 weights and AdamW's two moments."""
+
+
+def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Iterator[Finding]:
+    """All that can be told of a configuration on this machine.
+
+    Args:
+        config: the validated parameters.
+        preset: the file's name without suffix, under which its measured needs are kept.
+        shown_config: the file as the user named it, for commands.
+    """
+    machine = Machine.read()
+    on_cuda = machine.gpu is not None and config.device != "cpu"
+    checks = {
+        "device": lambda: check_device(machine, config.device),
+        "gpu memory": lambda: check_memory(machine, config, preset, shown_config),
+        "precision": lambda: check_precision(machine, config, on_cuda),
+        "disk": lambda: check_disk(config),
+        "base model": lambda: check_base_model(config.base_model, shown_config),
+        "scorers": lambda: check_scorers(config, shown_config),
+        "photos": lambda: check_photos(config),
+        "encoder": lambda: check_encoder(machine, config.init_nerf.field, on_cuda),
+        "sampler": lambda: check_sampler(machine, config.init_nerf.render, on_cuda),
+        "compile": lambda: check_compile(machine),
+    }
+    yield from attempt(checks)
+
+
+def check_installed_gpu() -> Iterator[Finding]:
+    """The device's lines without a configuration."""
+    machine = Machine.read()
+    checks = {"device": lambda: check_device(machine), "compile": lambda: check_compile(machine)}
+    if machine.gpu is not None:
+        checks["gpu memory"] = lambda: _gpu_memory(machine)
+    yield from attempt(checks)
+
+
+@functools.cache
+def measured_needs() -> dict[str, dict[str, object]]:
+    """`needs.yaml`: by preset, `gpu_gib` and `measured_on`, both None where nothing was measured."""
+    return yaml.safe_load(resources.files("dreambooth3d.cli").joinpath("needs.yaml").read_text())
+
+
+def _gpu_memory(machine: Machine) -> str:
+    return f"{machine.free_bytes / GIB:.1f} of {machine.total_bytes / GIB:.1f} GiB free"
+
+
+def check_memory(machine: Machine, config: TrainingConfig, preset: str, shown_config: str) -> Finding:
+    """The GPU's free memory against what the preset was measured to need."""
+    if machine.gpu is None or config.device == "cpu":
+        return Finding("gpu memory", True, "no GPU is used")
+    entry = measured_needs().get(preset) or {}
+    need, where = entry.get("gpu_gib"), entry.get("measured_on")
+    free = _gpu_memory(machine)
+    if need is None:
+        return Finding("gpu memory", True, f"{free}; what {preset} needs was not measured")
+    text = f"{free}; {preset} needs {need:.1f} GiB (measured on {where})"
+    if machine.free_bytes >= need * GIB:
+        return Finding("gpu memory", True, text)
+    if machine.total_bytes >= need * GIB:
+        return Finding("gpu memory", False, f"{text}. Close what else uses the GPU", ("nvidia-smi",))
+    smaller = _smaller(config)
+    advice = f", or make it smaller: {' '.join(smaller)}" if smaller else ""
+    commands = (f"dreambooth3d train {shown_config} {' '.join(smaller)}",) if smaller else ()
+    return Finding("gpu memory", False, f"{text}. Use a GPU with more{advice}", commands)
+
+
+def _smaller(config: TrainingConfig) -> list[str]:
+    """Overrides that take less memory than the configuration does."""
+    least = {
+        "finetune_dreambooth.batch_size": (config.finetune_dreambooth.batch_size, 1),
+        "finetune_dreambooth.train_text_encoder": (config.finetune_dreambooth.train_text_encoder, False),
+        "finetune_multiview.batch_size": (config.finetune_multiview.batch_size, 2),
+        "finetune_multiview.train_text_encoder": (config.finetune_multiview.train_text_encoder, False),
+        "select_checkpoints.batch_size": (config.select_checkpoints.batch_size, 1),
+        "init_nerf.views_per_step": (config.init_nerf.views_per_step, 1),
+        "refine_nerf.views_per_step": (config.refine_nerf.views_per_step, 1),
+    }
+    return [f"{key}={str(low).lower()}" for key, (value, low) in least.items() if value > low]
+
+
+def check_precision(machine: Machine, config: TrainingConfig, on_cuda: bool) -> Finding:
+    """bfloat16 needs compute capability 8.0 (Ampere); older GPUs emulate it, many times slower."""
+    sections = ("finetune_dreambooth", "finetune_multiview")
+    chosen = {name: getattr(config, name).mixed_precision for name in sections}
+    text = ", ".join(f"{name} {value}" for name, value in chosen.items())
+    wrong = [f"{name}.mixed_precision=fp16" for name, value in chosen.items() if value == "bf16"]
+    if on_cuda and wrong and machine.capability < (8, 0):
+        return Finding("precision", False, f"{text}; this GPU has no bf16. Set {' '.join(wrong)}")
+    return Finding("precision", True, text)
+
+
+def check_disk(config: TrainingConfig) -> Finding:
+    """Free space for checkpoints and resumable states."""
+    place = next(path for path in (work_root().absolute(), *work_root().absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    sizes = network_sizes(config.base_model)
+    if sizes is None:
+        text = f"{free / GIB:.0f} GiB free; what is needed is not known before {config.base_model.path} is fetched"
+        return Finding("disk", True, text)
+    need = disk_need(config, *sizes)
+    pairs = checkpoint_count(config)
+    text = f"{free / GIB:.0f} GiB free at {place}; {need / GIB:.1f} GiB are needed at most, for {pairs} checkpoints"
+    if free >= need:
+        return Finding("disk", True, text)
+    every = 2 * config.finetune_dreambooth.checkpoint_every
+    return Finding(
+        "disk", False, f"{text}. Make room, set DREAMBOOTH3D_WORK to a folder on a larger disk, or keep fewer: "
+        f"finetune_dreambooth.checkpoint_every={every}", (f"df -h {place}",),
+    )  # fmt: skip
+
+
+def checkpoint_count(config: TrainingConfig) -> int:
+    """UNet and text-encoder pairs that a run keeps: at step 0, at each multiple, at the end, and the multiview one."""
+    finetune = config.finetune_dreambooth
+    last = finetune.steps % finetune.checkpoint_every != 0
+    return 1 + finetune.steps // finetune.checkpoint_every + last + config.recipe.multiview
+
+
+def disk_need(config: TrainingConfig, unet: int, text_encoder: int) -> int:
+    """Bytes of checkpoints and states at their peak.
+
+    Until a run ends, its checkpoints are in the work folder and in the artifact store; a resumable state exists twice
+    while the new one takes the place of the old.
+
+    Args:
+        unet, text_encoder: parameters of the two.
+    """
+    pairs = 2 * checkpoint_count(config)
+    trained = unet + text_encoder * config.finetune_dreambooth.train_text_encoder
+    encoders = pairs if config.finetune_dreambooth.train_text_encoder else 2
+    return _HALF_BYTES * (pairs * unet + encoders * text_encoder) + 2 * _STATE_BYTES * trained
+
+
+def network_sizes(config: BaseModelConfig) -> tuple[int, int] | None:
+    """Parameters of UNet and text encoder, from the files' headers where they are here; None where nobody knows."""
+    folder = local_folder(config.path) or cached_snapshot(config.path, config.revision)
+    try:
+        if folder is not None:
+            return _parameters(folder / "unet", config.variant), _parameters(folder / "text_encoder", config.variant)
+    except DreamBooth3DError:
+        pass
+    return _PUBLIC_SIZES.get(config.path)
+
+
+def _parameters(folder: Path, variant: str | None) -> int:
+    from safetensors import safe_open
+
+    total = 0
+    for file in weight_files(folder, variant):
+        with safe_open(file, framework="pt") as handle:
+            total += sum(math.prod(handle.get_slice(name).get_shape()) for name in handle.keys())
+    return total
+
+
+def _presence(name: str, wanted: dict[str, Path | None], shown_config: str) -> Finding:
+    """Whether models are here, by the path that the configuration gives."""
+    missing = [path for path, folder in wanted.items() if folder is None]
+    if not missing:
+        return Finding(name, True, ", ".join(f"{path} in {folder}" for path, folder in wanted.items()))
+    command = (f"dreambooth3d models fetch {shown_config}",)
+    text = f"not here yet: {', '.join(missing)}"
+    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+        offline = "HF_HUB_OFFLINE is set. Unset it, or copy the hub's cache from a machine that has them"
+        return Finding(name, False, f"{text}, and {offline}", command)
+    return Finding(name, True, f"{text}; a run begins with fetching from the hub, which needs a network", command)
+
+
+def _if_whole(folder: Path | None, check: Callable[[Path], None]) -> Path | None:
+    """The folder, or None where there is none or a download into it was cut off."""
+    try:
+        if folder is not None:
+            check(folder)
+    except DreamBooth3DError:
+        return None
+    return folder
+
+
+def check_base_model(config: BaseModelConfig, shown_config: str) -> Finding:
+    """Whether the base model is here; nothing is fetched."""
+    folder = local_folder(config.path)
+    if folder is not None:
+        check_folder(folder, config.variant)
+    else:
+        cached = cached_snapshot(config.path, config.revision)
+        folder = _if_whole(cached, lambda folder: check_folder(folder, config.variant))
+    return _presence("base model", {config.path: folder}, shown_config)
+
+
+def check_scorers(config: TrainingConfig, shown_config: str) -> Finding:
+    """Whether the scorers are here; nothing is fetched."""
+    wanted: dict[str, Path | None] = {}
+    for name in ("selector", "judge"):
+        path = getattr(config.scorers, name)
+        hub_id, revision = split_revision(path)
+        folder = local_folder(hub_id, f"scorers.{name}")
+        if folder is not None:
+            check_scorer_folder(folder)
+        else:
+            folder = _if_whole(cached_snapshot(hub_id, revision), check_scorer_folder)
+        wanted[path] = folder
+    return _presence("scorers", wanted, shown_config)
+
+
+def check_photos(config: TrainingConfig) -> Finding:
+    """Whether the photos are here."""
+    from dreambooth3d.photos.subject import fetchable_subjects, photo_files, resolve_folder, shown_path
+
+    try:
+        folder, info = resolve_folder(config.photos)
+    except DreamBooth3DError as error:
+        public = config.photos.dir is None and config.photos.subject in fetchable_subjects()
+        commands = (f"dreambooth3d photos fetch {config.photos.subject}",) if public else ()
+        return Finding("photos", False, str(error), commands)
+    return Finding("photos", True, f"{len(photo_files(folder))} of a {info.class_noun} in {shown_path(folder)}")
+
+
+def check_encoder(machine: Machine, config: FieldConfig, on_cuda: bool) -> Finding:
+    """Which implementation the field's encoding will have, and why."""
+    wanted = config.implementation
+    if config.encoding == "dense":
+        return Finding("encoder", True, "dense volume, as encoding: dense asks for")
+    if wanted == "torch":
+        return Finding("encoder", True, "hash grid in PyTorch, as implementation: torch asks for")
+    if not on_cuda:
+        text, good = "hash grid in PyTorch, since the device is the CPU", wanted == "auto"
+        advice = "" if good else f"; implementation: {wanted} needs CUDA. Set init_nerf.field.implementation=auto"
+        return Finding("encoder", good, text + advice)
+    needed = {"tcnn": ("cc", "c++", "nvcc", "ninja", "tinycudann"), "triton": ("cc", "python headers", "triton")}
+    lacking = {"tcnn": machine.lacking("tinycudann"), "triton": machine.lacking(*needed["triton"])}
+    names = {"tcnn": "tiny-cuda-nn", "triton": "Triton"}
+    if wanted != "auto":
+        if not lacking[wanted]:
+            return Finding("encoder", True, f"hash grid by {names[wanted]}, as implementation: {wanted} asks for")
+        text = f"implementation: {wanted} needs {' and '.join(lacking[wanted])}, missing here"
+        return Finding("encoder", False, text, commands_for(machine, *needed[wanted]))
+    if not lacking["tcnn"]:
+        return Finding("encoder", True, "hash grid by tiny-cuda-nn, which is installed (implementation: auto)")
+    if not lacking["triton"]:
+        return Finding("encoder", True, "hash grid by Triton, since tiny-cuda-nn is not installed; nothing is missing")
+    text = f"hash grid in PyTorch, since Triton needs {' and '.join(lacking['triton'])}; Triton is much faster"
+    return Finding("encoder", True, text, commands_for(machine, *needed["triton"]))
+
+
+def check_sampler(machine: Machine, config: RenderConfig, on_cuda: bool) -> Finding:
+    """Which sampler rays will have, and why."""
+    if config.sampler == "dense":
+        return Finding("sampler", True, "dense, as sampler: dense asks for")
+    if not on_cuda:
+        return Finding("sampler", True, "dense, since the device is the CPU")
+    if "nerfacc.csrc" in machine.packages:
+        return Finding("sampler", True, "nerfacc's occupancy grid, whose CUDA code is installed")
+    needed = ("nerfacc", "nvcc", "c++", "ninja")
+    if missing := machine.lacking(*needed):
+        text = f"dense, since nerfacc's CUDA code needs {' and '.join(missing)}; the occupancy grid is faster"
+        return Finding("sampler", True, text, commands_for(machine, *needed))
+    return Finding("sampler", True, "nerfacc's occupancy grid; its CUDA code is compiled once, about a minute")
