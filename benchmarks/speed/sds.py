@@ -35,7 +35,7 @@ PROMPT = "a photo of a sks dog"
 FIELD = {"encoding": "hash_grid", "levels": 16, "log2_table_size": 19, "base_resolution": 16, "level_scale": 1.447}
 """As in threestudio's dreamfusion-sd: 16 levels of 2^19 entries from 16 to 4096 cells per side."""
 SAME_STEPS = 30
-SETTLED = 200
+SETTLED = 120
 """Steps after which the field no longer counts as occupied everywhere, as in nearly all of a training."""
 
 
