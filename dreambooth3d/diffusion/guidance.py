@@ -130,12 +130,12 @@ class ScoreDistillation:
         mine = slice(first, first + len(latents))
         timesteps = torch.randint(low, high + 1, (total,), generator=self._generator)[mine]
         noise = torch.randn(total, *latents.shape[1:], generator=self._generator)[mine]
-        return timesteps, noise.to(latents.device, latents.dtype)
+        return timesteps, noise.to(latents.device, latents.dtype, non_blocking=True)
 
     @torch.no_grad()
     def _gradient(self, latents: Tensor, timesteps: Tensor, noise: Tensor, cameras: Cameras, progress: float) -> Tensor:
         """w(t) * direction for each image, clipped, (n, channels, h, w)."""
-        timesteps = timesteps.to(latents.device)
+        timesteps = timesteps.to(latents.device, non_blocking=True)
         alpha = self.components.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         scale = self._annealed(self.config.guidance_scale, progress)
         direction = self._direction(Noised(latents, timesteps, alpha, noise), cameras, scale)
@@ -187,13 +187,14 @@ class ScoreDistillation:
     ) -> Predictions:
         """`_predictions` with Perp-Neg: all four prompts of each image in one call of the UNet."""
         count, views = len(noisy), perp_neg_views(cameras)
-        positive = torch.einsum("nw,wtd->ntd", views.positive.to(self._views), self._views)
-        negative = self._views[views.negative.to(noisy.device)]  # (n, 2, tokens, dim)
+        shares = views.positive.to(self._views, non_blocking=True)
+        positive = torch.einsum("nw,wtd->ntd", shares, self._views)
+        negative = self._views[views.negative.to(noisy.device, non_blocking=True)]  # (n, 2, tokens, dim)
         embeddings = torch.cat([positive, self._unconditional.expand(count, -1, -1), negative[:, 0], negative[:, 1]])
         conditional, unconditional, first, second = self.components.predict_noise(
             noisy.repeat(4, 1, 1, 1), timesteps.repeat(4), embeddings
         ).chunk(4)
-        weights = self.config.perp_neg_weight * views.weight.to(noisy)
+        weights = self.config.perp_neg_weight * views.weight.to(noisy, non_blocking=True)
         guided = perp_neg(unconditional, conditional, torch.stack([first, second], 1), weights, scale)
         return Predictions(unconditional, conditional, rescaled(guided, conditional, rescale))
 
@@ -204,7 +205,7 @@ class ScoreDistillation:
     def _view_embeddings(self, cameras: Cameras) -> Tensor:
         """(n, tokens, dim) of the view prompt that each camera's word names."""
         words = [VIEW_WORDS.index(word) for word in cameras.view_words()]
-        return self._views[torch.tensor(words, device=self._views.device)]
+        return self._views[torch.tensor(words).to(self._views.device, non_blocking=True)]
 
     def _train(self, renders: RenderModel, latents: Tensor, cameras: Cameras) -> Tensor:
         """One step of the render model on the batch at timesteps of its own, from all of them; returns its loss."""

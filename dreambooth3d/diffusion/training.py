@@ -349,7 +349,7 @@ class Trainer:
         latents, rows = [], []
         for group, index in zip(self.groups, self._prompt_index, strict=True):
             chosen = torch.randint(len(group.latents), (group.count,), generator=generator)
-            latents.append(group.latents[chosen.to(group.latents.device)])
+            latents.append(group.latents[chosen.to(group.latents.device, non_blocking=True)])
             rows.append(index[chosen])
         batch, device = torch.cat(latents), self.components.device
         count = self.components.scheduler.config.num_train_timesteps
@@ -358,7 +358,8 @@ class Trainer:
         if self.settings.noise_offset:
             shift = torch.randn(*batch.shape[:2], 1, 1, generator=generator)
             noise = noise + self.settings.noise_offset * shift
-        return batch, torch.cat(rows).to(device), timesteps.to(device), noise.to(device)
+        rest = (each.to(device, non_blocking=True) for each in (torch.cat(rows), timesteps, noise))
+        return batch, *rest
 
     def _after_step(self, done: int, resume: ResumePoint, bar: tqdm) -> None:
         """Log, keep a checkpoint, save the resumable state, each when due."""

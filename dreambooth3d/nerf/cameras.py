@@ -49,8 +49,9 @@ class Cameras:
         return Cameras(self.azimuth_deg[index], self.elevation_deg[index], self.distance[index], self.fov_y_deg[index])
 
     def to(self, device: torch.device | str) -> Cameras:
-        """The same cameras on another device."""
-        return self.map(lambda values: values.to(device))
+        """The same cameras on another device; the host does not wait for a copy to a GPU."""
+        on_gpu = torch.device(device).type == "cuda"
+        return self.map(lambda values: values.to(device, non_blocking=on_gpu))
 
     def map(self, function: Callable[..., Tensor], *others: Cameras) -> Cameras:
         """Cameras with `function(own values, *values of the others)`, for one attribute at a time."""

@@ -21,6 +21,7 @@ from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, rest
 from dreambooth3d.errors import CollapseError, GateError
 from dreambooth3d.images import sheet
 from dreambooth3d.nerf import losses
+from dreambooth3d.nerf.aside import moment, sample_aside
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.gates import Collapse, Gates, Ledger, Likeness, Look
@@ -29,7 +30,7 @@ from dreambooth3d.nerf.photo_targets import PhotoTargets, Symmetry
 from dreambooth3d.nerf.rendering import Rendering, render_images, render_rays
 from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
 from dreambooth3d.nerf.shading import draw_shading
-from dreambooth3d.nerf.targets import TargetViews
+from dreambooth3d.nerf.targets import TargetPixels, TargetViews
 from dreambooth3d.nerf.view_loss import Guidance, ViewBatch, view_loss
 from dreambooth3d.parallel import Team
 
@@ -144,9 +145,8 @@ def follow(team: Team, guidance: Guidance, config: DistillConfig, init: Radiance
     while (batch := team.share()) is not None:
         team.copy_from_leader(field)
         field.zero_grad(set_to_none=True)
-        loss, _ = view_loss(
-            field, batch.map(lambda values: values.to(team.device)), guidance, config, sampler, jitter, team
-        )
+        field.occupancy.mark_changed()
+        loss, _ = view_loss(field, batch, guidance, config, sampler, jitter, team)
         loss.backward()
         team.sum_gradients(parameters)
 
@@ -157,6 +157,18 @@ def _check_arguments(config: DistillConfig, init: RadianceField | None, pseudo: 
         raise ValueError("distil: without init, config must be an InitNerfConfig, which says what field to build.")
     if pseudo is not None and not isinstance(config, RefineNerfConfig):
         raise ValueError("distil: reconstruction needs a RefineNerfConfig, which says how much it weighs.")
+
+
+@dataclass(frozen=True)
+class DrawnTarget:
+    """Pixels of target views: rays (rays, 3), what is to be seen along them, and what it weighs."""
+
+    prefix: str
+    origins: Tensor
+    directions: Tensor
+    target: TargetPixels
+    color_weight: float
+    silhouette_weight: float
 
 
 @dataclass
@@ -338,24 +350,15 @@ class Trainer:
         """The step's loss, and its parts for the log."""
         batch = self.team.share(self._views())
         self.team.copy_from_leader(self.field)
-        batch = batch.map(lambda values: values.to(self.context.device))
+        # Drawn before, and sampled after guidance is under way: the host waits for the samples only.
+        targets = self._drawn_targets()
+        ready = moment(self.context.device) if targets else None
         loss, figures = view_loss(self.field, batch, self.guidance, self.config, self.sampler, self.jitter, self.team)
         parts = {}
         if self.config.regularizers.smoothness > 0:
             parts["smoothness"] = (self.config.regularizers.smoothness, losses.smoothness(self.field, self.generator))
-        if self.targets is not None:
-            weights = self.config.reconstruction_weight, self.config.silhouette_weight
-            parts |= self._reconstruction("", self.targets, self.config.reconstruction_views, *weights)
-        found = None if self.photo_targets is None else self.photo_targets.found
-        if found is not None:
-            photos = self.config.photos
-            weights = (self.photo_targets.weight * weight for weight in (photos.weight, photos.silhouette_weight))
-            parts |= self._reconstruction("photo_", found, photos.views_per_step, *weights)
-        mirrored = None if self.photo_targets is None else self.photo_targets.mirrored
-        if mirrored is not None:
-            photos, (color, outline) = self.config.photos, self.photo_targets.mirror_weights
-            weights = color * photos.weight, outline * photos.silhouette_weight
-            parts |= self._reconstruction("mirror_", mirrored, photos.views_per_step, *weights)
+        for target in targets:
+            parts |= self._reconstruction(target, ready)
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()
             loss = loss + weight * part
@@ -389,20 +392,42 @@ class Trainer:
         drawn = torch.rand(self.config.views_per_step, 3, generator=self.generator)
         return low + (high - low) * drawn
 
-    def _reconstruction(
-        self, prefix: str, targets: TargetViews, views: int, color_weight: float, silhouette_weight: float
-    ) -> dict[str, tuple[float, Tensor]]:
-        """(weight, value) of the reconstruction losses on random pixels of random target views.
+    def _drawn_targets(self) -> list[DrawnTarget]:
+        """Random pixels of random target views of each kind: pseudo views, photos, mirrored photos.
 
         As many rays as `render.size` images would have, but at the targets' own resolution, so that their detail
         arrives also when few rays are rendered.
         """
-        origins, directions, target = targets.draw(views, self.config.render.size**2, self.generator)
-        rays = render_rays(self.field, origins, directions, sampler=self.sampler, generator=self.jitter)
-        shown = rays.color if target.gain is None else target.gain[:, None] * rays.color
-        color = losses.reconstruction(shown, rays.opacity, target.color, target.background)
-        shape = losses.silhouette(rays.opacity, target.mask, target.trusted)
-        return {f"{prefix}reconstruction": (color_weight, color), f"{prefix}silhouette": (silhouette_weight, shape)}
+        drawn, photos, found = [], self.config.photos, self.photo_targets
+
+        def draw(prefix: str, targets: TargetViews, views: int, color_weight: float, outline_weight: float) -> None:
+            rays = targets.draw(views, self.config.render.size**2, self.generator)
+            drawn.append(DrawnTarget(prefix, *rays, color_weight, outline_weight))
+
+        if self.targets is not None:
+            weights = self.config.reconstruction_weight, self.config.silhouette_weight
+            draw("", self.targets, self.config.reconstruction_views, *weights)
+        if found is not None and found.found is not None:
+            weights = (found.weight * weight for weight in (photos.weight, photos.silhouette_weight))
+            draw("photo_", found.found, photos.views_per_step, *weights)
+        if found is not None and found.mirrored is not None:
+            color, outline = found.mirror_weights
+            weights = color * photos.weight, outline * photos.silhouette_weight
+            draw("mirror_", found.mirrored, photos.views_per_step, *weights)
+        return drawn
+
+    def _reconstruction(self, drawn: DrawnTarget, ready: torch.cuda.Event | None) -> dict[str, tuple[float, Tensor]]:
+        """(weight, value) of the reconstruction losses of pixels whose rays were computed at the moment `ready`."""
+        rays, target = (drawn.origins, drawn.directions), drawn.target
+        samples = sample_aside(*rays, self.sampler, self.field.occupancy, self.jitter, ready)
+        shown = render_rays(self.field, *rays, sampler=self.sampler, generator=self.jitter, samples=samples)
+        color = shown.color if target.gain is None else target.gain[:, None] * shown.color
+        color = losses.reconstruction(color, shown.opacity, target.color, target.background)
+        shape = losses.silhouette(shown.opacity, target.mask, target.trusted)
+        return {
+            f"{drawn.prefix}reconstruction": (drawn.color_weight, color),
+            f"{drawn.prefix}silhouette": (drawn.silhouette_weight, shape),
+        }
 
     def _check(self) -> None:
         """Render previews, count checks without a change, and let the gates look."""
@@ -515,6 +540,7 @@ class Trainer:
         self.context.log.restore(state["log"])
         self.gates.restore(state["gates"])
         self.field.load_state_dict(state["field"])
+        self.field.occupancy.mark_changed()
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         restore_optimizer(self.optimizer, state["optimizer"])

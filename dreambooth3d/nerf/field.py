@@ -45,6 +45,7 @@ class Field(nn.Module):
         self.register_buffer("turn", torch.eye(3))
         self.occupancy = OccupancyGrid(occupancy_resolution)
         self.to(device)
+        self.occupancy.mark_changed()
 
     def _blob(self, points: Tensor) -> Tensor:
         """(n,) initial density logits: a soft ball around the origin, bounded below so that its outside stays alive.
@@ -133,6 +134,7 @@ class Field(nn.Module):
         except ConfigError:
             field = Field(settings.model_copy(update={"implementation": "auto"}), device, resolution)
         field.load_state_dict(dict(state))
+        field.occupancy.mark_changed()
         return field
 
 

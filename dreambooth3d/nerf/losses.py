@@ -85,7 +85,8 @@ def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
     device = field.occupancy.density.device
     corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
     moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.detail_size
-    here, *beside = field.logits((corner[None] + moves[:, None]).view(-1, 3).to(device)).chunk(4)
+    points = (corner[None] + moves[:, None]).view(-1, 3).to(device, non_blocking=True)
+    here, *beside = field.logits(points).chunk(4)
     return sum((there - here).square().mean() for there in beside)
 
 

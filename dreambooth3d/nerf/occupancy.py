@@ -20,11 +20,13 @@ class OccupancyGrid(nn.Module):
     Attributes:
         density: (x, y, z) decaying maximum of the densities seen in each cell, in inverse world units.
         occupied: (x, y, z) bool.
+        changed: moment of the last change on CUDA, for streams that only wait for it; None before the first.
     """
 
     def __init__(self, resolution: int) -> None:
         super().__init__()
         self.resolution = resolution
+        self.changed: torch.cuda.Event | None = None
         self.register_buffer("density", torch.zeros(resolution, resolution, resolution))
         self.register_buffer("occupied", torch.ones(resolution, resolution, resolution, dtype=torch.bool))
 
@@ -32,6 +34,12 @@ class OccupancyGrid(nn.Module):
         """Forget what was seen: every cell counts as occupied until the next update."""
         self.density.zero_()
         self.occupied.fill_(True)
+        self.mark_changed()
+
+    def mark_changed(self) -> None:
+        """Note that what the current stream has been given so far may change the buffers."""
+        if self.density.is_cuda:
+            self.changed = torch.cuda.current_stream(self.density.device).record_event()
 
     @torch.no_grad()
     def update(self, density_at: Callable[[Tensor], Tensor], threshold: float, generator: torch.Generator) -> None:
@@ -42,13 +50,14 @@ class OccupancyGrid(nn.Module):
             threshold: opacity across a cell below which it counts as empty.
             generator: source of randomness, on the CPU.
         """
-        jitter = torch.rand(self.resolution**3, 3, generator=generator).to(self.density.device)
+        jitter = torch.rand(self.resolution**3, 3, generator=generator).to(self.density.device, non_blocking=True)
         points = (self._cells() + jitter) * (2.0 / self.resolution) - 1.0
         seen = torch.cat([density_at(part) for part in points.split(CHUNK)]).view_as(self.density)
         torch.maximum(self.density * DECAY, seen, out=self.density)
         opacity = 1 - torch.exp(-self.density * (2.0 / self.resolution))
         dense = (opacity > threshold).float()[None, None]
         self.occupied.copy_(nn.functional.max_pool3d(dense, 3, stride=1, padding=1)[0, 0] > 0)
+        self.mark_changed()
 
     def _cells(self) -> Tensor:
         """(resolution^3, 3) lower corner of each cell in cells."""

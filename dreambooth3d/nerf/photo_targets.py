@@ -126,6 +126,8 @@ class PhotoTargets:
     def _use(self, chosen: Tensor) -> None:
         """Make the chosen (n,) bool of the photos targets."""
         self.used = chosen.to(self.photos.images.device)
+        # Rows rather than a mask: with a mask the host would wait for the device at each step.
+        self._rows = chosen.nonzero()[:, 0].to(self.photos.images.device)
         self._found = self.photos.where(self.used) if chosen.any() else None
 
     @property
@@ -133,11 +135,11 @@ class PhotoTargets:
         """The photos in use, with cameras and exposures, which a loss can improve by its gradient, or None."""
         if self._found is None:
             return None
-        return replace(self._found, cameras=self._moved()[self.used], gain=self._gains()[self.used])
+        return replace(self._found, cameras=self._moved()[self._rows], gain=self._gains()[self._rows])
 
     def _gains(self) -> Tensor:
         """(n,) exposure of each photo, 1 where it is not in use; their mean is 1 (of the logarithms: 0)."""
-        relative = torch.where(self.used, self._log_gains - self._log_gains[self.used].mean(), 0.0)
+        relative = torch.where(self.used, self._log_gains - self._log_gains[self._rows].mean(), 0.0)
         return relative.clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN).exp()
 
     def _moved(self) -> Cameras:
@@ -148,7 +150,7 @@ class PhotoTargets:
         """
         found, moves = self.cameras.to(self._moves.device), self._moves
         nearer, wider = (
-            torch.where(self.used, (move - move[self.used].mean()) * math.radians(1.0), 0.0).exp()
+            torch.where(self.used, (move - move[self._rows].mean()) * math.radians(1.0), 0.0).exp()
             for move in (moves[:, 2], moves[:, 3])
         )
         half = torch.tan(torch.deg2rad(found.fov_y_deg) / 2)
@@ -165,8 +167,8 @@ class PhotoTargets:
         """The photos in use as a mirror shows them; None where that is not wanted, or not known to help."""
         if self._found is None or self.symmetry is None or not any(self.mirror_weights):
             return None
-        cameras = self._moved()[self.used].map(torch.Tensor.detach)
-        return replace(self._found, cameras=cameras, gain=self._gains()[self.used].detach()).mirrored()
+        cameras = self._moved()[self._rows].map(torch.Tensor.detach)
+        return replace(self._found, cameras=cameras, gain=self._gains()[self._rows].detach()).mirrored()
 
     def _measure_symmetry(self, field: Field) -> Symmetry | None:
         """Compare the field with mirrored photos where photos have taught it how it looks; None where there are none.

@@ -81,6 +81,7 @@ def render_rays(
     shading: Shading = ALBEDO,
     views: Tensor | None = None,
     with_normals: bool = False,
+    samples: Samples | None = None,
 ) -> RayRendering:
     """Composite `field` along rays.
 
@@ -92,13 +93,15 @@ def render_rays(
         shading: how albedo becomes colour.
         views: (rays,) index of each ray's view, for the light; needed unless the shading is albedo.
         with_normals: return normals also if the shading does not need them.
+        samples: the sampler's, where they have been taken already.
 
     Returns:
         Colour without background: add `(1 - opacity) * background`.
 
     Source: NeRF (Mildenhall et al. 2020), eq. 3, by nerfacc.
     """
-    samples = sampler(origins, directions, field.occupancy, generator)
+    if samples is None:
+        samples = sampler(origins, directions, field.occupancy, generator)
     density, color = field.density_and_color(samples.points)
     normals = field.normals(samples.points) if with_normals or shading.needs_normals else None
     if shading.needs_normals:
@@ -120,6 +123,23 @@ class CameraRendering:
     rays: RayRendering
 
 
+@dataclass(frozen=True)
+class SampledRays:
+    """Rays (rays, 3) in world units, directions of unit length, and their samples."""
+
+    origins: Tensor
+    directions: Tensor
+    samples: Samples
+
+
+def sample_cameras(
+    field: Field, cameras: Cameras, size: int, sampler: Sampler, generator: torch.Generator | None
+) -> SampledRays:
+    """All rays of square images of n cameras, and the samples along them."""
+    origins, directions = (rays.reshape(-1, 3) for rays in cameras.rays(size, size))
+    return SampledRays(origins, directions, sampler(origins, directions, field.occupancy, generator))
+
+
 def render_cameras(
     field: Field,
     cameras: Cameras,
@@ -130,6 +150,7 @@ def render_cameras(
     generator: torch.Generator | None = None,
     shading: Shading = ALBEDO,
     with_normals: bool = False,
+    sampled: SampledRays | None = None,
 ) -> CameraRendering:
     """Render square training images, differentiably and all rays at once.
 
@@ -138,11 +159,14 @@ def render_cameras(
         size: pixels per side.
         background: (n, 3) plain colour of each view, or None for the field's own background.
         generator, shading, with_normals: see `render_rays`.
+        sampled: the cameras' rays and samples, where they have been taken already.
 
     Returns:
         images (n, 3, size, size) in [0, 1], and the n * size * size rays.
     """
-    origins, directions = (rays.reshape(-1, 3) for rays in cameras.rays(size, size))
+    if sampled is None:
+        sampled = sample_cameras(field, cameras, size, sampler, generator)
+    origins, directions = sampled.origins, sampled.directions
     views = torch.arange(len(cameras), device=origins.device).repeat_interleave(size * size)
     rays = render_rays(
         field,
@@ -153,6 +177,7 @@ def render_cameras(
         shading=shading,
         views=views,
         with_normals=with_normals,
+        samples=sampled.samples,
     )
     behind = field.background(directions) if background is None else background[views]
     color = rays.color + (1 - rays.opacity)[:, None] * behind

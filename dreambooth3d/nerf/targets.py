@@ -109,8 +109,8 @@ class TargetViews:
             ray origins (rays, 3), unit directions (rays, 3), and what is to be seen along them.
         """
         device, (height, width) = self.images.device, self.images.shape[-2:]
-        chosen = torch.randperm(len(self), generator=generator)[:views].to(device)
-        places = torch.randperm(height * width, generator=generator)[:pixels].to(device)
+        chosen = torch.randperm(len(self), generator=generator)[:views].to(device, non_blocking=True)
+        places = torch.randperm(height * width, generator=generator)[:pixels].to(device, non_blocking=True)
         origins, directions = (
             rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in self.cameras[chosen].rays(height, width)
         )

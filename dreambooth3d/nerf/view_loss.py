@@ -11,9 +11,10 @@ from torch import Tensor
 
 from dreambooth3d.config import DistillConfig, RegularizerConfig
 from dreambooth3d.nerf import losses
+from dreambooth3d.nerf.aside import aside
 from dreambooth3d.nerf.cameras import Cameras
 from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.rendering import CameraRendering, render_cameras
+from dreambooth3d.nerf.rendering import CameraRendering, render_cameras, sample_cameras
 from dreambooth3d.nerf.sampling import Sampler
 from dreambooth3d.nerf.shading import Shading
 from dreambooth3d.parallel import Team
@@ -28,6 +29,8 @@ class GuidanceLoss(Protocol):
 
 class Guidance(Protocol):
     """Judges renders: (n, 3, height, width) in [0, 1] from n cameras, at a position in the stage in [0, 1].
+
+    Cameras are on the CPU, so that nobody who asks them something waits for the device.
 
     A guidance that has an attribute `image_size` gets images of that many pixels per side. One that has methods
     `state()` and `restore(state)` has its state (tensors and JSON values) kept in the resumable state. One that draws
@@ -80,23 +83,28 @@ def view_loss(
     """The loss of this process' share of the views: guidance, and the regularisers of what was rendered.
 
     Args:
-        batch: all views of the step, on the team's device.
+        batch: all views of the step, on the CPU.
         jitter: of samples along rays, on that device; None samples at fixed places.
 
     Returns:
         Weighted by the share, so that the sum over the team is the loss of the whole batch; and its parts, unweighted.
     """
-    part = team.part(len(batch))
+    part, device = team.part(len(batch)), field.occupancy.density.device
     mine = batch if team.size == 1 else batch.map(lambda values: values[part])
+    with aside(device, field.occupancy.changed) as handover:
+        placed = mine.map(lambda values: values.to(device))
+        sampled = sample_cameras(field, placed.cameras, config.render.size, sampler, jitter)
+        handover.give(placed, sampled)
     rendering = render_cameras(
         field,
-        mine.cameras,
+        placed.cameras,
         config.render.size,
         sampler=sampler,
-        background=mine.background,
+        background=placed.background,
         generator=jitter,
-        shading=mine.shading,
+        shading=placed.shading,
         with_normals=config.regularizers.orientation > 0,
+        sampled=sampled,
     )
     if team.size > 1 and hasattr(guidance, "part"):
         guidance.part = (part.start, len(batch))
@@ -106,7 +114,7 @@ def view_loss(
     figures["opacity"] = rendering.rays.opacity.detach().mean()
     figures["evaluated_samples"] = len(rendering.rays.weights)
     loss = guided.loss
-    for name, (weight, value) in _regularizers(config.regularizers, batch.ramp, rendering, mine.cameras).items():
+    for name, (weight, value) in _regularizers(config.regularizers, batch.ramp, rendering, placed.cameras).items():
         figures[name] = value.detach()
         loss = loss + weight * value
     return loss * (len(mine) / len(batch)), figures
