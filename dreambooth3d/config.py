@@ -177,6 +177,8 @@ class FinetuneConfig(TrainerConfig):
     """Also generate class images under view prompts (front, side, back, overhead), so that these keep their meaning."""
     sample_every_checkpoint: bool = True
     """Draw a sample grid per checkpoint under fixed prompts and seeds."""
+    sample_batch_size: Positive = 16
+    """Images drawn at once, for class images and sample grids."""
     sample_guidance_scale: float = 4.0
     """Classifier-free guidance scale of the sample grids."""
     sample_inference_steps: Positive = 12
@@ -556,6 +558,8 @@ class PseudoViewsConfig(Section):
     """Classifier-free guidance scale."""
     inference_steps: Positive = 30
     """Denoising steps of the full schedule."""
+    batch_size: Positive = 16
+    """Views at once."""
     background: tuple[Share, Share, Share] = (0.7, 0.75, 0.8)
     """Colour behind the renders; not white, on which img2img loses the pale parts of a subject."""
     render: RenderConfig = RenderConfig()

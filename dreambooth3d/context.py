@@ -19,6 +19,7 @@ from torch import Tensor
 from dreambooth3d.record import StepLog
 
 WORK_ROOT_VARIABLE = "DREAMBOOTH3D_WORK"
+SAVING_SHARE = 20
 
 
 def work_root() -> Path:
@@ -67,20 +68,23 @@ def _unflatten(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
 class ResumePoint:
     """A resumable state in a folder, written atomically at an interval.
 
-    The state is a nested dict with string keys whose leaves are tensors or JSON values.
+    The state is a nested dict with string keys whose leaves are tensors or JSON values. A state that takes long to
+    write, as that of a large model does, is written less often, so that it costs a twentieth of the time at most.
     """
 
     def __init__(self, folder: Path, interval_s: float = 30.0) -> None:
         self.folder = folder
         self.interval_s = interval_s
         self._last = time.monotonic()
+        self._took = 0.0
 
     def due(self) -> bool:
-        """Whether the interval has passed since the last save."""
-        return time.monotonic() - self._last >= self.interval_s
+        """Whether the interval has passed since the last save, and twenty times what that took."""
+        return time.monotonic() - self._last >= max(self.interval_s, SAVING_SHARE * self._took)
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the stored state; a kill at any moment leaves the old or the new one."""
+        started = time.monotonic()
         tensors: dict[str, Tensor] = {}
         plain = _flatten(state, "", tensors)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,6 +94,7 @@ class ResumePoint:
             os.fsync(handle.fileno())
         os.replace(partial, self.folder / "state.safetensors")
         self._last = time.monotonic()
+        self._took = self._last - started
 
     def load(self) -> dict[str, Any] | None:
         """The stored state with tensors on the CPU, or None."""

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dreambooth3d.context import (
     ResumePoint,
@@ -101,6 +102,26 @@ def test_due_after_the_interval_since_the_last_save(tmp_path: Path, monkeypatch:
     assert point.due()
     point.save({"step": 1})
     assert not point.due()
+
+
+def test_a_state_that_takes_long_to_write_is_written_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def slow(*given: object, **options: object) -> None:
+        nonlocal now
+        now += 9.0
+        save_file(*given, **options)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr("dreambooth3d.context.save_file", slow)
+    point = ResumePoint(tmp_path, interval_s=30)
+    point.save({"step": 1})
+    now += 179.0
+    assert not point.due()
+    now += 1.0
+    assert point.due()
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adam, torch.optim.RMSprop])

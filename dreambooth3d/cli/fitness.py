@@ -107,7 +107,14 @@ def _smaller(config: TrainingConfig) -> list[str]:
         "init_nerf.views_per_step": (config.init_nerf.views_per_step, 1),
         "refine_nerf.views_per_step": (config.refine_nerf.views_per_step, 1),
     }
-    return [f"{key}={str(low).lower()}" for key, (value, low) in least.items() if value > low]
+    overrides = [f"{key}={str(low).lower()}" for key, (value, low) in least.items() if value > low]
+    for name in ("finetune_dreambooth", "finetune_multiview"):
+        section = getattr(config, name)
+        if not section.lora_rank:
+            overrides.append(f"{name}.lora_rank=4")
+        if not section.gradient_checkpointing:
+            overrides.append(f"{name}.gradient_checkpointing=true")
+    return overrides
 
 
 def check_precision(machine: Machine, config: TrainingConfig, on_cuda: bool) -> Finding:

@@ -33,6 +33,7 @@ def class_images(
     guidance_scale: float,
     steps: int,
     seed: int,
+    batch_size: int = BATCH_SIZE,
     progress: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Tensor:
@@ -43,6 +44,7 @@ def class_images(
     Args:
         components: the base model, before any fine-tuning.
         prompts: n prompts.
+        batch_size: images drawn at once; no image depends on it.
         should_stop: ends generation early, after at least one batch.
 
     Returns:
@@ -54,10 +56,10 @@ def class_images(
     missing = [index for index, file in enumerate(files) if not _readable(file)]
     noise = initial_noise(components, len(prompts), seed)
     with tqdm(total=len(missing), desc="class images", disable=not progress or not missing) as bar:
-        for start in range(0, len(missing), BATCH_SIZE):
+        for start in range(0, len(missing), batch_size):
             if should_stop() and any(file.exists() for file in files):
                 break
-            chosen = missing[start : start + BATCH_SIZE]
+            chosen = missing[start : start + batch_size]
             texts = [prompts[index] for index in chosen]
             images = sample(
                 components, texts, guidance_scale=guidance_scale, steps=steps, seed=seed, noise=noise[chosen]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,27 @@ from dreambooth3d.config import Acceleration
 from dreambooth3d.diffusion import base_model, lora
 from dreambooth3d.diffusion.graphs import DifferentiableGraph, GraphedFunction
 from dreambooth3d.errors import BaseModelError
+
+VAE_PIXELS = 512**2
+
+
+def unet_call(unet: UNet2DConditionModel, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """A function of noisy latents, timesteps and embeddings: the UNet's output, float32."""
+
+    def call(noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+        return unet(noisy.to(dtype), timesteps, encoder_hidden_states=embeddings.to(dtype)).sample.float()
+
+    return call
+
+
+def encoder_call(vae: AutoencoderKL, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function of images in [0, 1] of the model's size: the posterior's mean, scaled, float32."""
+
+    def call(images: Tensor) -> Tensor:
+        posterior = vae.encode((images * 2 - 1).to(dtype)).latent_dist
+        return posterior.mean.float() * vae.config.scaling_factor
+
+    return call
 
 
 @dataclass
@@ -44,14 +65,16 @@ class Components:
     _graphed_encoder: DifferentiableGraph | None = field(default=None, repr=False)
 
     def accelerate(self, acceleration: Acceleration) -> None:
-        """Call UNet and VAE encoder faster where nothing in them is trained; on CUDA only.
+        """Call UNet and VAE encoder faster where nothing in them is trained; it has an effect on CUDA only.
 
         Args:
             acceleration: `graphs` launches each by one CUDA graph, `compile` fuses its kernels before, `none` neither.
         """
-        use, compiles = acceleration != "none" and self.device.type == "cuda", acceleration == "compile"
-        self._graphed_unet = GraphedFunction(self._call_unet, "the UNet", compiles) if use else None
-        self._graphed_encoder = DifferentiableGraph(self._call_encoder, "the VAE's encoder", compiles) if use else None
+        use, compiles = acceleration != "none", acceleration == "compile"
+        # Of functions that do not know these components: what a graph holds goes when the components go.
+        call_unet, call_encoder = unet_call(self.unet, self.dtype), encoder_call(self.vae, self.dtype)
+        self._graphed_unet = GraphedFunction(call_unet, "the UNet", compiles) if use else None
+        self._graphed_encoder = DifferentiableGraph(call_encoder, "the VAE's encoder", compiles) if use else None
 
     @property
     def image_size(self) -> int:
@@ -114,16 +137,23 @@ class Components:
             images = nn.functional.interpolate(
                 images, size=(size, size), mode="bilinear", antialias=smaller, align_corners=False
             )
-        return (self._graphed_encoder or self._call_encoder)(images)
+        return (self._graphed_encoder or encoder_call(self.vae, self.dtype))(images)
 
-    def _call_encoder(self, images: Tensor) -> Tensor:
-        posterior = self.vae.encode((images * 2 - 1).to(self.dtype)).latent_dist
-        return posterior.mean.float() * self.vae.config.scaling_factor
+    def encode_all(self, images: Tensor) -> Tensor:
+        """Latents (n, channels, h, w) of any number of images (n, 3, height, width) in [0, 1], without gradient."""
+        with torch.no_grad():
+            return torch.cat([self.encode_images(part.to(self.device)) for part in images.split(self._at_once)])
+
+    @property
+    def _at_once(self) -> int:
+        """Images that the VAE sees at once: its activations are a hundred times as large as an image."""
+        return max(1, VAE_PIXELS // self.image_size**2)
 
     def decode_latents(self, latents: Tensor) -> Tensor:
         """(n, 3, height, width) float32 images in [0, 1] of latents."""
-        images = self.vae.decode((latents / self.vae.config.scaling_factor).to(self.dtype)).sample
-        return (images.float() * 0.5 + 0.5).clamp(0, 1)
+        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
+        images = torch.cat([self.vae.decode(part).sample.float() for part in scaled.split(self._at_once)])
+        return (images * 0.5 + 0.5).clamp(0, 1)
 
     def predict(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
         """The UNet's raw output, float32: noise or velocity, as `scheduler.config.prediction_type` says.
@@ -134,12 +164,8 @@ class Components:
             embeddings: (n, tokens, dim).
         """
         if self._graphed_unet is None or torch.is_grad_enabled():
-            return self._call_unet(noisy, timesteps, embeddings)
+            return unet_call(self.unet, self.dtype)(noisy, timesteps, embeddings)
         return self._graphed_unet(noisy, timesteps.to(noisy.device).expand(len(noisy)), embeddings)
-
-    def _call_unet(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
-        output = self.unet(noisy.to(self.dtype), timesteps, encoder_hidden_states=embeddings.to(self.dtype))
-        return output.sample.float()
 
     def predict_noise(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
         """Like `predict`, but always the noise, also for a model that predicts velocity (Salimans and Ho 2022)."""

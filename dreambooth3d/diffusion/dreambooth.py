@@ -61,24 +61,38 @@ def finetune(
     if config.pretrained is not None:
         return _take_pretrained(photos, base_model, config, seed, context)
     require_optimizer(config.optimizer, context.log.name)
+    groups = _finetuning_groups(photos, base_model, config, seed, context)
     components = load_components(
         base_model, context.device, trainable=True, dtype=trained_dtype(config, context.device)
     )
-    components.require_known_words(photos.class_noun, photos.identifier)
-    groups = [_photo_group("instance", components, photos, config, config.batch_size, 1.0, seed)]
-    if config.prior_weight > 0:
-        groups.append(_class_group(components, photos, config, seed, context))
     settings = TrainingSettings.from_config(config)
 
     def draw_samples(step: int) -> Tensor | None:
         if not config.sample_every_checkpoint:
             return None
-        return sample_grid(components, photos, config.sample_guidance_scale, config.sample_inference_steps, seed)
+        return _sample_grid(components, photos, config, seed)
 
     result = _train(components, groups, settings, seed, context, config.processes, draw_samples)
     _report(result, context)
     checkpoints = {checkpoint.step: checkpoint for checkpoint in result.checkpoints.values()}
     return CheckpointSet(checkpoints, base_model, context.log.record())
+
+
+def _finetuning_groups(
+    photos: SubjectPhotos, base_model: BaseModelRef, config: FinetuneConfig, seed: int, context: StepContext
+) -> list[ImageGroup]:
+    """Photos and class images as latents, by a frozen model: on a GPU in half precision, and gone before training."""
+    frozen = load_components(base_model, context.device)
+    frozen.require_known_words(photos.class_noun, photos.identifier)
+    groups = [_photo_group("instance", frozen, photos, config, config.batch_size, 1.0, seed)]
+    if config.prior_weight > 0:
+        groups.append(_class_group(frozen, photos, config, seed, context))
+    return groups
+
+
+def _sample_grid(components: Components, photos: SubjectPhotos, config: FinetuneConfig, seed: int) -> Tensor:
+    scale, steps = config.sample_guidance_scale, config.sample_inference_steps
+    return sample_grid(components, photos, scale, steps, seed, config.sample_batch_size)
 
 
 def _train(
@@ -132,8 +146,7 @@ def _take_pretrained(
     for step, checkpoint in found.items():
         if config.sample_every_checkpoint:
             parts = load_components(base_model, context.device, checkpoint)
-            grid = sample_grid(parts, photos, config.sample_guidance_scale, config.sample_inference_steps, seed)
-            context.log.image(f"samples/{step:06d}", grid)
+            context.log.image(f"samples/{step:06d}", _sample_grid(parts, photos, config, seed))
     context.log.metrics(steps=0, checkpoints=len(found))
     return CheckpointSet(found, base_model, context.log.record())
 
@@ -172,7 +185,7 @@ def finetune_multiview(
     share = {name: count / config.batch_size for name, count in counts.items()}
     groups = []
     if counts["pseudo"]:
-        latents = _latents(components, pseudo.images)
+        latents = components.encode_all(pseudo.images)
         prompts = view_prompts(photos.instance_prompt, pseudo.cameras)
         groups.append(ImageGroup("pseudo", latents, prompts, counts["pseudo"], share["pseudo"]))
     if counts["photo"]:
@@ -203,7 +216,7 @@ def _photo_group(
     if config.background_augmentation:
         images = with_random_backgrounds(images, BACKGROUND_COPIES, torch.Generator().manual_seed(seed))
         copies += BACKGROUND_COPIES
-    latents, prompts = _latents(components, images), prompts * copies
+    latents, prompts = components.encode_all(images), prompts * copies
     if config.photo_view_prompts and photos.views:
         latents = latents.repeat(2, 1, 1, 1)
         prompts = prompts + [view_prompt(photos.instance_prompt, word) for word in photos.views] * copies
@@ -224,26 +237,27 @@ def _class_group(
         guidance_scale=config.class_guidance_scale,
         steps=config.class_inference_steps,
         seed=seed,
+        batch_size=config.sample_batch_size,
         progress=context.progress,
     )
     context.log.image("class_images", sheet(images[:16], 8))
-    return ImageGroup("prior", _latents(components, images), prompts, config.batch_size, config.prior_weight)
+    return ImageGroup("prior", components.encode_all(images), prompts, config.batch_size, config.prior_weight)
 
 
-@torch.no_grad()
-def _latents(components: Components, images: Tensor) -> Tensor:
-    """Latents (n, channels, h, w) of images, encoded once for all steps."""
-    batches = images.split(BATCH_SIZE)
-    return torch.cat([components.encode_images(batch.to(components.device)) for batch in batches])
-
-
-def sample_grid(components: Components, photos: SubjectPhotos, guidance_scale: float, steps: int, seed: int) -> Tensor:
+def sample_grid(
+    components: Components,
+    photos: SubjectPhotos,
+    guidance_scale: float,
+    steps: int,
+    seed: int,
+    batch_size: int = BATCH_SIZE,
+) -> Tensor:
     """uint8 (height, width, 3) sheet of the subject under each view prompt, one column per view word, fixed seed."""
     words = [word for _ in range(SAMPLES_PER_VIEW) for word in VIEW_WORDS]
     prompts = [view_prompt(photos.instance_prompt, word) for word in words]
     training = components.unet.training, components.text_encoder.training
     components.unet.eval(), components.text_encoder.eval()
-    images = sample(components, prompts, guidance_scale=guidance_scale, steps=steps, seed=seed)
+    images = sample(components, prompts, guidance_scale=guidance_scale, steps=steps, seed=seed, batch_size=batch_size)
     components.unet.train(training[0]), components.text_encoder.train(training[1])
     components.forget_prompts()
     grid = sheet(images, len(VIEW_WORDS))

@@ -100,6 +100,7 @@ def pseudo_views(
         guidance_scale=config.guidance_scale,
         steps=config.inference_steps,
         seed=seed,
+        batch_size=config.batch_size,
     ).cpu()
     context.log.params(strength=config.strength, count=len(cameras), checkpoint_step=checkpoint.step)
     _report(renders, images, opacity, context)

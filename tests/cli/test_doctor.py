@@ -132,6 +132,7 @@ def test_memory_against_the_measured_need(config: TrainingConfig, monkeypatch: p
     (command,) = small.commands
     assert command.startswith("dreambooth3d train configs/sd15_dog.yaml ")
     assert "finetune_dreambooth.train_text_encoder=false" in command and "batch_size=1" in command
+    assert "finetune_dreambooth.lora_rank=4 finetune_dreambooth.gradient_checkpointing=true" in command
     # The preset's is 1 already.
     assert "finetune_dreambooth.batch_size" not in command
 

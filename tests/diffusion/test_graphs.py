@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from dreambooth3d.diffusion.components import Components
+from dreambooth3d.artifacts import BaseModelRef
+from dreambooth3d.diffusion.components import Components, load_components
 from dreambooth3d.diffusion.graphs import DifferentiableGraph, GraphedFunction
 
 CPU_AND_GPU = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -126,3 +129,16 @@ def test_components_compute_the_same_with_acceleration(components: Components) -
         components.accelerate("none")
     for expected, found in zip(plain, graphed, strict=True):
         assert torch.equal(found, expected)
+
+
+def test_components_are_freed_at_once(base: BaseModelRef) -> None:
+    """Without a garbage collection: the next stage's model needs the memory."""
+    components = load_components(base, "cpu", acceleration="compile")
+    components.encode_images(images(1, 64, "cpu"))
+    unet = weakref.ref(components.unet)
+    gc.disable()
+    try:
+        del components
+        assert unet() is None
+    finally:
+        gc.enable()
