@@ -53,7 +53,8 @@ def test_figures_follow_from_the_times() -> None:
     results = {
         "sds_compile": timing(30.0),
         "threestudio": timing(120.0),
-        "dreambooth_compile": timing(50.0),
+        "dreambooth_graphs": timing(60.0),
+        "dreambooth_compile": timing(50.0) | {"first_step_s": 100.0},
         "diffusers": timing(150.0),
         "encodings": ABOUT
         | {"samples_ms": {"triton fp32": [3.0], "triton fp16": [1.5], "tcnn fp16": [1.0], "torch fp32": [20.0]}},
@@ -65,8 +66,8 @@ def test_figures_follow_from_the_times() -> None:
     assert found["dreambooth_speedup"] == pytest.approx(3.0)
     assert found["triton_over_tcnn"] == pytest.approx(1.5)
     assert found["two_gpu_speedup"] == pytest.approx(2 * 40 / 44)
-    # 15,000 steps of 30 ms, 800 of 50 ms, and a second each to begin.
-    assert found["sd15_run_minutes"] == pytest.approx((450 + 40 + 2) / 60)
+    # 15,000 steps of 30 ms, 800 of 60 ms, and a second each to begin: compiling the latter would take longer.
+    assert found["sd15_run_minutes"] == pytest.approx((450 + 48 + 2) / 60)
     assert found["toybox_gpu_minutes"] == 3.5 and found["machine"] == "one GPU" and found["commit"] == "abc"
 
 
