@@ -123,8 +123,8 @@ class TrainerConfig(Section):
     """Passed to accelerate."""
     acceleration: Acceleration = "none"
     """How forward and backward pass run on CUDA: graphs launches both as one CUDA graph; compile fuses their kernels
-    before, which takes minutes the first time; none calls them as they are. Only compile with several processes or
-    batches per step is not used."""
+    before, which takes minutes the first time; none calls them as they are, as happens also with several processes,
+    gradient_accumulation_steps or gradient_checkpointing."""
     processes: Positive = 1
     """Processes that train together, each on a GPU and on batch_size images of its own."""
     snr_gamma: Annotated[float, Field(gt=0)] | None = None
@@ -135,6 +135,12 @@ class TrainerConfig(Section):
     ema_decay: Decay = 0.0
     """Decay per step of the exponential moving average of the trained weights, which the checkpoints then hold; it
     warms up as (1 + step) / (10 + step). 0 turns it off."""
+    sample_batch_size: Positive = 16
+    """Images drawn at once, for class images and sample grids."""
+    sample_guidance_scale: float = 4.0
+    """Classifier-free guidance scale of the sample grids."""
+    sample_inference_steps: Positive = 12
+    """Denoising steps of the sample grids."""
     photo_view_prompts: bool = True
     """Train on each photo also under the prompt of its view, as the selector sees it, so that prompts of views that
     the photos show bring the subject."""
@@ -177,12 +183,6 @@ class FinetuneConfig(TrainerConfig):
     """Also generate class images under view prompts (front, side, back, overhead), so that these keep their meaning."""
     sample_every_checkpoint: bool = True
     """Draw a sample grid per checkpoint under fixed prompts and seeds."""
-    sample_batch_size: Positive = 16
-    """Images drawn at once, for class images and sample grids."""
-    sample_guidance_scale: float = 4.0
-    """Classifier-free guidance scale of the sample grids."""
-    sample_inference_steps: Positive = 12
-    """Denoising steps of the sample grids."""
 
 
 class SelectConfig(Section):

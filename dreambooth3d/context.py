@@ -79,8 +79,9 @@ class ResumePoint:
         self._took = 0.0
 
     def due(self) -> bool:
-        """Whether the interval has passed since the last save, and twenty times what that took."""
-        return time.monotonic() - self._last >= max(self.interval_s, SAVING_SHARE * self._took)
+        """Whether the interval has passed since the last save, and twenty times what that took; always if it is 0."""
+        wait = max(self.interval_s, SAVING_SHARE * self._took) if self.interval_s > 0 else 0.0
+        return time.monotonic() - self._last >= wait
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the stored state; a kill at any moment leaves the old or the new one."""

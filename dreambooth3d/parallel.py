@@ -22,6 +22,7 @@ from dreambooth3d.errors import ConfigError, DreamBooth3DError
 
 TIMEOUT = timedelta(minutes=30)
 """Longest wait for the others: rank 0 may be drawing samples or searching cameras meanwhile."""
+START_TIMEOUT = timedelta(minutes=5)
 JOIN_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 logger = logging.getLogger(__name__)
@@ -116,6 +117,10 @@ def team(work: Work, arguments: Sequence[Any], processes: int, device: torch.dev
     if processes == 1:
         yield Team(device=device)
         return
+    if device.index not in (None, 0):
+        raise ConfigError(
+            f"processes={processes} on {device}: several processes take GPUs from the first on. Set device to cuda."
+        )
     if device.type == "cuda" and processes > torch.cuda.device_count():
         raise ConfigError(
             f"processes={processes}: this machine shows {torch.cuda.device_count()} GPU(s). Set processes to at most "
@@ -133,11 +138,14 @@ def team(work: Work, arguments: Sequence[Any], processes: int, device: torch.dev
     with _as_rank(0, processes, address):
         try:
             yield _join(0, processes, device)
+            # All leave the group together.
+            dist.destroy_process_group()
             for each in others:
                 each.join(JOIN_SECONDS)
-        except RuntimeError as error:
-            # In a call of the group an error may be the first sign that another process is about to end.
-            failure = watch.wait_for_failure()
+        except (RuntimeError, ValueError) as error:
+            # In a call of the group an error may be the first sign that another process is about to end. Of a group
+            # that was given up because of that, PyTorch says it with a ValueError.
+            failure = watch.wait_for_failure() if isinstance(error, RuntimeError) else watch.failure()
             if failure is None:
                 raise
             raise DreamBooth3DError(f"{failure}; its own message stands above.") from error
@@ -145,7 +153,7 @@ def team(work: Work, arguments: Sequence[Any], processes: int, device: torch.dev
             watch.stop()
             for each in others:
                 if each.is_alive():
-                    each.terminate()
+                    each.kill()
                 each.join(JOIN_SECONDS)
             if dist.is_initialized():
                 dist.destroy_process_group()
@@ -189,8 +197,9 @@ class _Watch:
 
 def _follow(rank: int, size: int, address: dict[str, str], kind: str, work: Work, arguments: Sequence[Any]) -> None:
     """The life of one of the others."""
-    # The leader decides when to stop, also where a Ctrl+C reaches the whole group.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # The leader decides when to stop, also where a signal reaches the whole group.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     device = torch.device(kind, rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
         torch.cuda.set_device(device)
@@ -201,7 +210,9 @@ def _follow(rank: int, size: int, address: dict[str, str], kind: str, work: Work
 
 def _join(rank: int, size: int, device: torch.device) -> Team:
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, rank=rank, world_size=size, timeout=TIMEOUT)
+    port = int(os.environ["MASTER_PORT"])
+    store = dist.TCPStore(os.environ["MASTER_ADDR"], port, size, is_master=rank == 0, timeout=START_TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if backend == "nccl" else dist.group.WORLD
     return Team(rank, size, device, control)
 

@@ -13,7 +13,19 @@ from zenml.config.cache_policy import CachePolicy
 
 ROOT = Path(__file__).resolve().parents[1]
 # Shared by all folders. Not config.py: its values are step parameters, which the cache key holds already.
-SHARED = ("artifacts", "context", "hub", "images", "masks", "nerf/cameras", "parallel", "record", "stages", "weights")
+SHARED = (
+    "artifacts",
+    "context",
+    "hub",
+    "images",
+    "masks",
+    "nerf/cameras",
+    "parallel",
+    "record",
+    "stages",
+    "transfer",
+    "weights",
+)
 
 
 def library_files(*folders: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import shutil
 import signal
 import threading
@@ -49,7 +50,7 @@ class StepSession:
         log = self.context.log
         log.metrics(seconds=time.monotonic() - self._start)
         if self.context.device.type == "cuda":
-            log.metrics(peak_memory_mib=torch.cuda.max_memory_allocated() / 2**20)
+            log.metrics(peak_memory_mib=torch.cuda.max_memory_reserved() / 2**20)
         if self.context.should_stop():
             log.params(interrupted=True)
             _never_cache_this_step()
@@ -82,6 +83,9 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
     with stop_signal() as should_stop:
         context = StepContext(StepLog(name, live), folder, pick_device(device), should_stop)
         if context.device.type == "cuda":
+            # What the step before has left in cycles would count as this one's, and take its memory.
+            gc.collect()
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         yield StepSession(context, live)
 

@@ -45,6 +45,8 @@ def measure(model: Path, config: FinetuneConfig, device: torch.device, steps: in
     ]
     context = StepContext(StepLog("finetune_dreambooth"), folder, device, progress=False)
     trainer = Trainer(components, groups, TrainingSettings.from_config(config), 0, context)
+    for network in (components.unet, components.text_encoder):
+        network.train()
     done = 0
 
     def step() -> dict[str, torch.Tensor]:

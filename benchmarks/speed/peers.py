@@ -11,7 +11,6 @@ import os
 import runpy
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -87,13 +86,14 @@ class Ticks:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        self._moments: list[float] = []
+        self._moments: list[torch.cuda.Event] = []
 
     def tick(self) -> None:
-        """A step is about to end."""
-        torch.cuda.synchronize()
-        self._moments.append(time.perf_counter())
+        """A step is about to end; the host does not wait for it."""
+        self._moments.append(torch.cuda.Event(enable_timing=True))
+        self._moments[-1].record()
         if len(self._moments) == WARM_UP:
+            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         if len(self._moments) > WARM_UP + self.steps:
             raise _Enough
@@ -101,8 +101,9 @@ class Ticks:
     def timing(self) -> Timing:
         """Milliseconds between ticks after the warm-up."""
         moments = self._moments[WARM_UP:]
-        samples = [1e3 * (end - start) for start, end in zip(moments, moments[1:], strict=False)]
-        return Timing(samples, torch.cuda.max_memory_allocated() / 2**30)
+        torch.cuda.synchronize()
+        samples = [start.elapsed_time(end) for start, end in zip(moments, moments[1:], strict=False)]
+        return Timing(samples, torch.cuda.max_memory_reserved() / 2**30)
 
 
 def _watch_diffusers(tick: Callable[[], None]) -> None:

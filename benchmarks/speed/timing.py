@@ -18,7 +18,7 @@ class Timing:
 
     Attributes:
         samples: milliseconds of each step.
-        peak_gib: peak memory of the process' tensors on the GPU, None on a CPU.
+        peak_gib: peak memory that PyTorch held of the GPU, None on a CPU.
     """
 
     samples: list[float]
@@ -35,6 +35,7 @@ class Timing:
         tenth = len(ordered) // 10
         return {
             "median": self.median,
+            "mean": statistics.mean(self.samples),
             "p10": ordered[tenth],
             "p90": ordered[-1 - tenth],
             "steps": len(ordered),
@@ -46,7 +47,8 @@ def time_steps(step: Callable[[], object], steps: int, device: torch.device, war
     """Time `steps` calls after `warm_up` others.
 
     On CUDA each time is from the end of one step's kernels to the end of the next one's, so that work which the host
-    prepares ahead counts as it does in training. Peak memory is counted from here on, with what is allocated already.
+    prepares ahead counts as it does in training. Peak memory is what PyTorch holds of the GPU: what a CUDA graph keeps
+    for its intermediate values counts, which nobody frees between its runs.
     """
     for _ in range(warm_up):
         step()
@@ -57,6 +59,7 @@ def time_steps(step: Callable[[], object], steps: int, device: torch.device, war
             marks.append(time.perf_counter())
         return Timing([1e3 * (end - start) for start, end in zip(marks, marks[1:], strict=False)], None)
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     events = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
     events[0].record()
@@ -65,7 +68,7 @@ def time_steps(step: Callable[[], object], steps: int, device: torch.device, war
         event.record()
     torch.cuda.synchronize()
     samples = [start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)]
-    return Timing(samples, torch.cuda.max_memory_allocated() / 2**30)
+    return Timing(samples, torch.cuda.max_memory_reserved() / 2**30)
 
 
 class Stopwatch:

@@ -44,7 +44,8 @@ def _findings(config: str | None, overrides: Sequence[str]) -> Iterator[Finding]
 
     checked = None if config is None else _training_config(config, overrides)
     yield from attempt({"python": _python, "packages": _packages})
-    yield from check_installed_gpu() if checked is None else check_fitness(checked, Path(str(config)).stem, str(config))
+    shown = " ".join([str(config), *overrides])
+    yield from check_installed_gpu() if checked is None else check_fitness(checked, Path(str(config)).stem, shown)
     yield from attempt(
         {"activation": _activation, "stack": _stack, "models": _models, "data": _data, "configs": _configs}
     )

@@ -14,7 +14,7 @@ import yaml
 
 from dreambooth3d.cli.findings import Finding, attempt
 from dreambooth3d.cli.machine import GIB, Machine, check_compile, check_device, commands_for
-from dreambooth3d.config import BaseModelConfig, FieldConfig, RenderConfig, TrainingConfig
+from dreambooth3d.config import BaseModelConfig, FieldConfig, RenderConfig, TrainerConfig, TrainingConfig
 from dreambooth3d.context import work_root
 from dreambooth3d.diffusion.base_model import check_folder, local_folder, weight_files
 from dreambooth3d.errors import DreamBooth3DError
@@ -28,8 +28,9 @@ _PUBLIC_SIZES = {
     "stabilityai/stable-diffusion-2-1": (865_910_724, 340_387_840),
     "stabilityai/stable-diffusion-2-1-base": (865_910_724, 340_387_840),
 }
-_HALF_BYTES, _STATE_BYTES = 2, 12
-"""Per parameter: of a checkpoint in float16, and of a resumable state: float32 weights and AdamW's two moments."""
+_HALF_BYTES = 2
+_LORA_SHARE = 2.5e-4
+"""Trained parameters of a LoRA per rank and parameter of the network, about."""
 
 
 def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Iterator[Finding]:
@@ -84,7 +85,7 @@ def check_memory(machine: Machine, config: TrainingConfig, preset: str, shown_co
     need, where = entry.get("gpu_gib"), entry.get("measured_on")
     free = _gpu_memory(machine)
     if need is None:
-        return Finding("gpu memory", True, f"{free}; what {preset} needs was not measured")
+        return _check_unmeasured_memory(machine, config, free, preset, shown_config)
     text = f"{free}; {preset} needs {need:.1f} GiB (measured on {where})"
     if machine.free_bytes >= need * GIB:
         return Finding("gpu memory", True, text)
@@ -94,6 +95,40 @@ def check_memory(machine: Machine, config: TrainingConfig, preset: str, shown_co
     advice = f", or make it smaller: {' '.join(smaller)}" if smaller else ""
     commands = (f"dreambooth3d train {shown_config} {' '.join(smaller)}",) if smaller else ()
     return Finding("gpu memory", False, f"{text}. Use a GPU with more{advice}", commands)
+
+
+def _check_unmeasured_memory(
+    machine: Machine, config: TrainingConfig, free: str, preset: str, shown_config: str
+) -> Finding:
+    """What can be said without a measurement: what training keeps of each parameter."""
+    sizes = network_sizes(config.base_model)
+    least = 0 if sizes is None else least_gpu_memory(config, *sizes)
+    if machine.free_bytes >= least:
+        return Finding("gpu memory", True, f"{free}; what {preset} needs was not measured")
+    smaller = _smaller(config)
+    command = f"dreambooth3d train {shown_config} {' '.join(smaller)}"
+    text = f"{free}; weights, gradients and optimiser of the fine-tuning alone take {least / GIB:.1f} GiB. Use a GPU"
+    return Finding("gpu memory", False, f"{text} with more, or make it smaller: {' '.join(smaller)}", (command,))
+
+
+def least_gpu_memory(config: TrainingConfig, unet: int, text_encoder: int) -> float:
+    """Bytes that fine-tuning keeps on the GPU: weights, and gradients and optimiser state of what is trained."""
+    finetune = config.finetune_dreambooth
+    trained = _trained(finetune, unet, text_encoder)
+    frozen = 0.0 if not finetune.lora_rank else _HALF_BYTES * (unet + text_encoder)
+    return frozen + (4 + _state_bytes(finetune)) * trained if finetune.pretrained is None else _HALF_BYTES * unet
+
+
+def _trained(section: TrainerConfig, unet: int, text_encoder: int) -> float:
+    """Trained parameters."""
+    share = _LORA_SHARE * section.lora_rank or 1.0
+    return share * (unet + text_encoder * section.train_text_encoder)
+
+
+def _state_bytes(section: TrainerConfig) -> int:
+    """Bytes of a resumable state per trained parameter: float32 weights, two moments, a running average."""
+    moments = 2 if section.optimizer == "adamw_8bit" else 8
+    return 4 + moments + 4 * (section.ema_decay > 0)
 
 
 def _smaller(config: TrainingConfig) -> list[str]:
@@ -111,7 +146,8 @@ def _smaller(config: TrainingConfig) -> list[str]:
     for name in ("finetune_dreambooth", "finetune_multiview"):
         section = getattr(config, name)
         if not section.lora_rank:
-            overrides.append(f"{name}.lora_rank=4")
+            # A LoRA learns nothing at the rate of full fine-tuning.
+            overrides += [f"{name}.lora_rank=4", f"{name}.learning_rate=1.0e-4"]
         if not section.gradient_checkpointing:
             overrides.append(f"{name}.gradient_checkpointing=true")
     return overrides
@@ -152,7 +188,8 @@ def checkpoint_count(config: TrainingConfig) -> int:
     """UNet and text-encoder pairs that a run keeps: at step 0, at each multiple, at the end, and the multiview one."""
     finetune = config.finetune_dreambooth
     last = finetune.steps % finetune.checkpoint_every != 0
-    return 1 + finetune.steps // finetune.checkpoint_every + last + config.recipe.multiview
+    trained = finetune.steps // finetune.checkpoint_every + last
+    return 1 + min(trained, finetune.checkpoints_kept or trained) + config.recipe.multiview
 
 
 def disk_need(config: TrainingConfig, unet: int, text_encoder: int) -> int:
@@ -164,10 +201,17 @@ def disk_need(config: TrainingConfig, unet: int, text_encoder: int) -> int:
     Args:
         unet, text_encoder: parameters of the two.
     """
-    pairs = 2 * checkpoint_count(config)
-    trained = unet + text_encoder * config.finetune_dreambooth.train_text_encoder
-    encoders = pairs if config.finetune_dreambooth.train_text_encoder else 2
-    return _HALF_BYTES * (pairs * unet + encoders * text_encoder) + 2 * _STATE_BYTES * trained
+    finetune, multiview = config.finetune_dreambooth, config.finetune_multiview
+    last = config.recipe.multiview
+    pairs = checkpoint_count(config) - last
+    kept = pairs * _trained(finetune, unet, text_encoder)
+    if last:
+        # A LoRA on top of full weights is merged into them.
+        kept += _trained(multiview if finetune.lora_rank else finetune, unet, text_encoder)
+    if not finetune.train_text_encoder:
+        kept += text_encoder
+    state = 0.0 if finetune.pretrained else _state_bytes(finetune) * _trained(finetune, unet, text_encoder)
+    return int(2 * _HALF_BYTES * kept + 2 * state)
 
 
 def network_sizes(config: BaseModelConfig) -> tuple[int, int] | None:

@@ -124,11 +124,14 @@ def photos_fetch(
 
 
 @models_app.command("fetch")
-def models_fetch(config: Annotated[str, typer.Argument(help="A YAML file such as configs/sd15_dog.yaml.")]) -> None:
+def models_fetch(
+    config: Annotated[str, typer.Argument(help="A YAML file such as configs/sd15_dog.yaml.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+) -> None:
     """Bring a configuration's base model and scorers into the hub's cache, and print the folders."""
     from dreambooth3d.cli.train import fetch_models
 
-    typer.echo("\n".join(fetch_models(config)))
+    typer.echo("\n".join(fetch_models(config, overrides or [])))
 
 
 @runs_app.command("list")

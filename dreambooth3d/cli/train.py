@@ -52,7 +52,7 @@ def checked_parameters(config: str, overrides: Sequence[str] = ()) -> TrainingCo
     return parse_parameters(values["parameters"])
 
 
-def fetch_models(config: str) -> list[str]:
+def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     """Fetch what a configuration names of base model and scorers, unless it is here; one line each with its folder.
 
     Raises:
@@ -63,7 +63,7 @@ def fetch_models(config: str) -> list[str]:
     from dreambooth3d.diffusion.base_model import resolve as resolve_base_model
     from dreambooth3d.evaluation.clip import scorer_folder
 
-    parameters, lines = checked_parameters(config), []
+    parameters, lines = checked_parameters(config, overrides), []
     if isinstance(parameters, TrainingConfig):
         lines.append(f"base model: {model_folder(resolve_base_model(parameters.base_model)).absolute()}")
     for name in ("selector", "judge"):

@@ -90,7 +90,7 @@ def _finetuning_groups(
     return groups
 
 
-def _sample_grid(components: Components, photos: SubjectPhotos, config: FinetuneConfig, seed: int) -> Tensor:
+def _sample_grid(components: Components, photos: SubjectPhotos, config: TrainerConfig, seed: int) -> Tensor:
     scale, steps = config.sample_guidance_scale, config.sample_inference_steps
     return sample_grid(components, photos, scale, steps, seed, config.sample_batch_size)
 
@@ -193,7 +193,7 @@ def finetune_multiview(
     settings = TrainingSettings.from_config(config, checkpoint.step)
     result = _train(components, groups, settings, seed, context, config.processes)
     _report(result, context)
-    context.log.image("samples", sample_grid(components, photos, 4.0, 12, seed))
+    context.log.image("samples", _sample_grid(components, photos, config, seed))
     last = result.checkpoints[max(result.checkpoints)]
     return dataclasses.replace(last, record=context.log.record())
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,23 @@ from torch import Tensor
 WARM_UP_CALLS = 3
 COMPILATIONS = 256
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def whole_capture(pool: tuple[int, int]) -> Iterator[None]:
+    """Leave things as they were if a capture into the pool breaks off.
+
+    PyTorch then stays on the capture's stream, and its allocator believes in a capture that never ends, for which it
+    keeps all memory that several streams have used.
+    """
+    before = torch.cuda.current_stream()
+    try:
+        yield
+    except Exception:
+        torch.cuda.set_stream(before)
+        with suppress(RuntimeError, AttributeError):
+            torch._C._cuda_endAllocateToPool(before.device_index, pool)
+        raise
 
 
 @dataclass
@@ -100,8 +118,8 @@ class GraphedFunction(_Graphed):
             for _ in range(WARM_UP_CALLS):
                 function(*static)
         torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        with whole_capture(pool), torch.cuda.graph(graph, pool=pool):
             output = function(*static)
         return _Captured(graph, static, output)
 
@@ -121,8 +139,10 @@ class DifferentiableGraph(_Graphed):
 
     def _capture(self, function: Callable[[Tensor], Tensor], inputs: tuple[Tensor, ...]) -> Callable[[Tensor], Tensor]:
         sample = inputs[0].detach().clone().requires_grad_()
-        # Through a lambda: of a module PyTorch would replace the forward pass itself.
-        return torch.cuda.make_graphed_callables(lambda images: function(images), (sample,))
+        pool = torch.cuda.graph_pool_handle()
+        with whole_capture(pool):
+            # Through a lambda: of a module PyTorch would replace the forward pass itself.
+            return torch.cuda.make_graphed_callables(lambda images: function(images), (sample,), pool=pool)
 
 
 def gist(error: Exception) -> str:

@@ -19,6 +19,7 @@ from dreambooth3d.diffusion.prompts import perp_neg_views, view_prompt
 from dreambooth3d.diffusion.render_model import RenderModel
 from dreambooth3d.diffusion.scores import classifier_free, perp_neg, rescaled
 from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras
+from dreambooth3d.transfer import send
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class ScoreDistillation:
         mine = slice(first, first + len(latents))
         timesteps = torch.randint(low, high + 1, (total,), generator=self._generator)[mine]
         noise = torch.randn(total, *latents.shape[1:], generator=self._generator)[mine]
-        return timesteps, noise.to(latents.device, latents.dtype, non_blocking=True)
+        return timesteps, send(noise.to(latents.dtype), latents.device)
 
     @torch.no_grad()
     def _gradient(self, latents: Tensor, timesteps: Tensor, noise: Tensor, cameras: Cameras, progress: float) -> Tensor:
@@ -212,7 +213,8 @@ class ScoreDistillation:
         timesteps = torch.randint(self._timestep_count, (len(latents),), generator=self._generator)
         noise = torch.randn(latents.shape, generator=self._generator)
         views = self._view_embeddings(cameras)
-        return renders.learn(latents, timesteps.to(latents.device), noise.to(latents.device, latents.dtype), views)
+        drawn = send(timesteps, latents.device), send(noise.to(latents.dtype), latents.device)
+        return renders.learn(latents, *drawn, views)
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to go on alike: the generator, and what the render model has learned."""

@@ -48,7 +48,7 @@ def img2img(
     results = []
     for start in range(0, len(images), batch_size):
         chosen = slice(start, start + batch_size)
-        latents = components.encode_images(images[chosen].to(components.device))
+        latents = components.encode_all(images[chosen])
         if len(timesteps):
             latents = scheduler.add_noise(latents, noise[chosen].to(components.device), timesteps[:1])
             latents = denoise(

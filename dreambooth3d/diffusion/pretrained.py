@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
-from dreambooth3d.diffusion.base_model import REPOSITORY, weight_files
+from dreambooth3d.diffusion.base_model import REPOSITORY, select_weights, weight_files
 from dreambooth3d.diffusion.components import Components, half, load_weights
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.weights import save_weights, sha256_file
@@ -29,9 +29,10 @@ def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
     """Model folders by their step, ascending.
 
     Args:
-        path: of one model, or of a folder with several in sub-folders such as checkpoint-150, step_150 or 150; then a
-            model in the folder itself does not count. Seen from the working directory or the repository.
-        default_step: of one model whose folder names no step.
+        path: of one model, or of a folder with several in sub-folders such as checkpoint-150, step_150 or 150, beside
+            which a model in the folder itself counts if its step is a later one. Seen from the working directory or the
+            repository.
+        default_step: of a model whose folder names no step.
 
     Raises:
         BaseModelError: there is no such folder, no model in it, only .bin weights, or one step twice.
@@ -50,11 +51,13 @@ def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
                 f"{_WHERE}: {found[int(step[1])]} and {folder} are both of step {int(step[1])}. Rename or remove one."
             )
         found[int(step[1])] = folder
-    if not found and (root / "unet").is_dir():
+    if (root / "unet").is_dir():
         step = _STEP.search(root.resolve().name)
-        found = {int(step[1]) if step else default_step: root}
+        last = int(step[1]) if step else default_step
+        if not found or last > max(found):
+            found[last] = root
     if not found:
-        raise BaseModelError(f"{_WHERE}: {path} holds no model. {_WHAT_TO_DO}")
+        raise BaseModelError(f"{_WHERE}: {path} holds no model (a LoRA alone is none). {_WHAT_TO_DO}")
     for folder in found.values():
         for network in _networks(folder):
             _weight_files(network)
@@ -102,11 +105,10 @@ def _networks(folder: Path) -> list[Path]:
 
 
 def _weight_files(network: Path) -> list[Path]:
-    """A network's safetensors: those without a variant where there are any, else of the first one."""
-    files = weight_files(network)
-    plain = [file for file in files if "." not in file.stem]
-    variant = files[0].name.split(".")[1].split("-")[0]
-    return plain or [file for file in files if file.name.split(".")[1].split("-")[0] == variant]
+    """A network's safetensors: those without a variant where there are any, else those in half precision."""
+    names = [path.name for path in network.glob("*.*")]
+    chosen = select_weights(names) or select_weights(names, "fp16")
+    return [network / name for name in chosen] or weight_files(network)
 
 
 def _load(network: nn.Module, folder: Path) -> None:

@@ -20,15 +20,17 @@ from tqdm import tqdm
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
 from dreambooth3d.config import Acceleration, TrainerConfig
-from dreambooth3d.context import ResumePoint, StepContext, optimizer_state, restore_optimizer
+from dreambooth3d.context import SAVING_SHARE, ResumePoint, StepContext, optimizer_state, restore_optimizer
 from dreambooth3d.diffusion import denoising_loss, lora
 from dreambooth3d.diffusion.components import Components, half
 from dreambooth3d.diffusion.training_graph import TrainingGraph
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.parallel import Team
+from dreambooth3d.transfer import send
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
 LOG_EVERY = 5
+DISK_BYTES_PER_SECOND = 0.5e9
 ALONE = Team()
 
 
@@ -219,9 +221,10 @@ class Trainer:
         self._pending: list[dict[str, Tensor]] = []
 
     def _fastest(self) -> Acceleration:
-        """How forward and backward pass run: a graph cannot add gradients up."""
-        alone = self.team.size == 1 and self.settings.gradient_accumulation_steps == 1
-        return self.settings.acceleration if alone else "none"
+        """How forward and backward pass run: a graph cannot add gradients up, nor keep the state of random numbers."""
+        settings = self.settings
+        alone = self.team.size == 1 and settings.gradient_accumulation_steps == 1
+        return settings.acceleration if alone and not settings.gradient_checkpointing else "none"
 
     def _select_trained(self) -> None:
         """Say which networks are trained, all their weights or a LoRA on them, and freeze the rest."""
@@ -267,7 +270,7 @@ class Trainer:
 
     def run(self) -> TrainingResult:
         """Train from the stored state or from the start until done or told to stop."""
-        resume = self.context.resume_point()
+        resume = self.context.resume_point(interval_s=self._saving_interval())
         start = self._resume(resume)
         if start == 0 and self._is_scheduled(0):
             self._checkpoint(0)
@@ -290,6 +293,11 @@ class Trainer:
                 self._after_step(step + 1, resume, bar)
         self._finish(resume)
         return self.result
+
+    def _saving_interval(self) -> float:
+        """Seconds between resumable states, which hold weights and two moments: a twentieth of the time at most."""
+        size = 3 * sum(parameter.numel() * 4 for parameter in self._trained_parameters)
+        return max(30.0, SAVING_SHARE * size / DISK_BYTES_PER_SECOND)
 
     def train_step(self, step: int) -> dict[str, Tensor]:
         """One optimiser step; its losses and gradient norm stay on the device."""
@@ -358,8 +366,7 @@ class Trainer:
         if self.settings.noise_offset:
             shift = torch.randn(*batch.shape[:2], 1, 1, generator=generator)
             noise = noise + self.settings.noise_offset * shift
-        rest = (each.to(device, non_blocking=True) for each in (torch.cat(rows), timesteps, noise))
-        return batch, *rest
+        return batch, *(send(each, device) for each in (torch.cat(rows), timesteps, noise))
 
     def _after_step(self, done: int, resume: ResumePoint, bar: tqdm) -> None:
         """Log, keep a checkpoint, save the resumable state, each when due."""

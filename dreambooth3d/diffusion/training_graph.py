@@ -11,7 +11,7 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from dreambooth3d.config import Acceleration
-from dreambooth3d.diffusion.graphs import COMPILATIONS, WARM_UP_CALLS, gist
+from dreambooth3d.diffusion.graphs import COMPILATIONS, WARM_UP_CALLS, gist, whole_capture
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class TrainingGraph:
         """Give the graph's memory back, gradients included."""
         self._graph, self._inputs, self._outputs = None, (), ()
         self._forget_gradients()
+        # Both know the trainer that holds this: its weights should go when it goes, not at some garbage collection.
+        del self.function, self.backward
 
     def _run(self, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         outputs = function(*inputs)
@@ -91,6 +93,8 @@ class TrainingGraph:
             except Exception as error:  # a compiler's failure can be of any type
                 what = "compiler" if compiles else "CUDA graph"
                 logger.warning("training runs without the %s (%s: %s)", what, type(error).__name__, gist(error))
+                # Those of the warm-up, or of a capture that never ran: what comes now would be added to them.
+                self._forget_gradients()
                 self.acceleration = "graphs" if compiles else "none"
             else:
                 logger.info("the training step was captured in %.0f s", time.monotonic() - started)
@@ -108,7 +112,7 @@ class TrainingGraph:
         # The graph keeps gradients in memory of its own: what the warm-up took must go first.
         self._forget_gradients()
         torch.cuda.empty_cache()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        with whole_capture(pool), torch.cuda.graph(graph, pool=pool):
             outputs = self._run(function, static)
         self._graph, self._inputs, self._outputs = graph, static, outputs

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
@@ -22,6 +21,7 @@ from dreambooth3d.errors import CollapseError, GateError
 from dreambooth3d.images import sheet
 from dreambooth3d.nerf import losses
 from dreambooth3d.nerf.aside import moment, sample_aside
+from dreambooth3d.nerf.average import RunningAverage
 from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.gates import Collapse, Gates, Ledger, Likeness, Look
@@ -236,10 +236,10 @@ class Trainer:
         symmetry = None if self.init is None else Symmetry.of(self.init.record)
         return PhotoTargets(views, config, self.config.cameras, self.view_logits, symmetry, fresh=self.init is None)
 
-    def _running_average(self) -> AveragedModel | None:
-        """The running average of the field, where that is wanted; buffers are those of the last step."""
+    def _running_average(self) -> RunningAverage | None:
+        """The running average of the field, where that is wanted."""
         decay = self.config.average_decay
-        return AveragedModel(self.field, multi_avg_fn=get_ema_multi_avg_fn(decay)) if decay > 0 else None
+        return RunningAverage(self.field, decay) if decay > 0 else None
 
     @property
     def shown(self) -> Field:
@@ -294,7 +294,7 @@ class Trainer:
         self.team.sum_gradients(self.field.parameters())
         self.optimizer.step()
         if self.average is not None:
-            self.average.update_parameters(self.field)
+            self.average.update(self.field)
         if self.photo_targets is not None:
             self.photo_targets.improve()
         self.step += 1
@@ -524,7 +524,7 @@ class Trainer:
         if self.context.device.type == "cuda":
             state["random"]["cuda"] = torch.cuda.get_rng_state(self.context.device)
         if self.average is not None:
-            state["average"] = dict(self.average.state_dict())
+            state["average"] = self.average.state()
         if self.previews is not None:
             state["previews"] = {name: getattr(self.previews, name) for name in ("color", "opacity", "depth")}
         if self.photo_targets is not None:
@@ -542,7 +542,7 @@ class Trainer:
         self.field.load_state_dict(state["field"])
         self.field.occupancy.mark_changed()
         if self.average is not None:
-            self.average.load_state_dict(state["average"])
+            self.average.restore(state["average"])
         restore_optimizer(self.optimizer, state["optimizer"])
         random = state["random"]
         self.generator.set_state(random["generator"])

@@ -43,6 +43,7 @@ class Field(nn.Module):
             )
         self.background = Background(config.background)
         self.register_buffer("turn", torch.eye(3))
+        self.register_buffer("tetrahedron", torch.tensor(TETRAHEDRON), persistent=False)
         self.occupancy = OccupancyGrid(occupancy_resolution)
         self.to(device)
         self.occupancy.mark_changed()
@@ -99,7 +100,7 @@ class Field(nn.Module):
         second derivatives that a loss on autograd normals needs. The logit is used since its gradient has the density's
         direction and does not vanish inside a solid.
         """
-        corners = points.new_tensor(TETRAHEDRON)
+        corners = self.tetrahedron
         shifted = points[None] + self.normal_step * corners[:, None]
         logits = self._density_logits(shifted.view(-1, 3)).view(4, -1)
         return nn.functional.normalize(-(logits.t() @ corners), dim=-1, eps=1e-6)

@@ -9,6 +9,7 @@ from dreambooth3d.nerf.encodings import DenseVolume
 from dreambooth3d.nerf.field import Field
 from dreambooth3d.nerf.rendering import RayRendering
 from dreambooth3d.nerf.sampling import BALL_RADIUS, Samples
+from dreambooth3d.transfer import send
 
 HUBER_DELTA = 0.1
 SMOOTHNESS_POINTS = 16384
@@ -59,16 +60,17 @@ def distortion(samples: Samples, weights: Tensor) -> Tensor:
     width = (samples.ends - samples.starts) / (2 * BALL_RADIUS)
     # float64, since sums on a ray are differences of sums over all rays.
     precise, place = weights.double(), middle.double()
-    before, moment = _sums_before(precise, samples), _sums_before(precise * place, samples)
+    counts = torch.zeros(samples.ray_count, dtype=torch.long, device=weights.device)
+    counts.index_add_(0, samples.rays.long(), torch.ones_like(samples.rays, dtype=torch.long))
+    first = (torch.cumsum(counts, 0) - counts)[samples.rays]
+    before, moment = _sums_before(precise, first), _sums_before(precise * place, first)
     pairs = 2 * precise * (place * before - moment)
     return (pairs + precise.square() * width / 3).sum().to(weights.dtype) / samples.ray_count
 
 
-def _sums_before(values: Tensor, samples: Samples) -> Tensor:
-    """(samples,) sum of the values before each sample on its own ray."""
+def _sums_before(values: Tensor, first: Tensor) -> Tensor:
+    """(samples,) sum of the values before each sample on its own ray, whose first sample is `first` (samples,)."""
     total = torch.cumsum(values, 0) - values
-    counts = torch.bincount(samples.rays, minlength=samples.ray_count)
-    first = (torch.cumsum(counts, 0) - counts)[samples.rays]
     return total - total[first]
 
 
@@ -85,7 +87,7 @@ def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
     device = field.occupancy.density.device
     corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
     moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.detail_size
-    points = (corner[None] + moves[:, None]).view(-1, 3).to(device, non_blocking=True)
+    points = send((corner[None] + moves[:, None]).view(-1, 3), device)
     here, *beside = field.logits(points).chunk(4)
     return sum((there - here).square().mean() for there in beside)
 

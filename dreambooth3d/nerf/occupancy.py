@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dreambooth3d.transfer import send
+
 DECAY = 0.8
 CHUNK = 1 << 18
 
@@ -36,6 +38,10 @@ class OccupancyGrid(nn.Module):
         self.occupied.fill_(True)
         self.mark_changed()
 
+    def __getstate__(self) -> dict[str, object]:
+        """An event of a device cannot be copied; a copy of the grid has none until it changes."""
+        return self.__dict__ | {"changed": None}
+
     def mark_changed(self) -> None:
         """Note that what the current stream has been given so far may change the buffers."""
         if self.density.is_cuda:
@@ -50,7 +56,7 @@ class OccupancyGrid(nn.Module):
             threshold: opacity across a cell below which it counts as empty.
             generator: source of randomness, on the CPU.
         """
-        jitter = torch.rand(self.resolution**3, 3, generator=generator).to(self.density.device, non_blocking=True)
+        jitter = send(torch.rand(self.resolution**3, 3, generator=generator), self.density.device)
         points = (self._cells() + jitter) * (2.0 / self.resolution) - 1.0
         seen = torch.cat([density_at(part) for part in points.split(CHUNK)]).view_as(self.density)
         torch.maximum(self.density * DECAY, seen, out=self.density)

@@ -112,13 +112,15 @@ class OccupancySampler:
         estimator = _estimator(occupancy.resolution, origins.device)
         estimator.binaries = occupancy.occupied[None]
         near, far = ball_bounds(origins.detach(), directions.detach())
+        step = 2 * BALL_RADIUS / self.samples_per_ray
+        if generator is not None:
+            near = near + step * torch.rand(near.shape, generator=generator, device=near.device)
         rays, starts, ends = estimator.sampling(
             origins.contiguous(),
             directions.contiguous(),
             t_min=near,
             t_max=far,
-            render_step_size=2 * BALL_RADIUS / self.samples_per_ray,
-            stratified=generator is not None,
+            render_step_size=step,
         )
         points = origins[rays] + directions[rays] * ((starts + ends) / 2)[:, None]
         return Samples(points, rays, starts, ends, len(origins), self.samples_per_ray)

@@ -10,6 +10,9 @@ from torch import Tensor
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.masks import FINE_SIZE, smooth_background, soft_masks, subject_masks
 from dreambooth3d.nerf.cameras import Cameras
+from dreambooth3d.transfer import send
+
+MANY = 16
 
 
 @dataclass(frozen=True)
@@ -98,7 +101,7 @@ class TargetViews:
         return len(self.images)
 
     def draw(self, views: int, pixels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, TargetPixels]:
-        """Random pixels of random views, without repetition.
+        """Random pixels of random views, without repetition (with, where only few of very many are drawn).
 
         Args:
             views: how many views; at most all of them are drawn.
@@ -110,7 +113,7 @@ class TargetViews:
         """
         device, (height, width) = self.images.device, self.images.shape[-2:]
         chosen = torch.randperm(len(self), generator=generator)[:views].to(device, non_blocking=True)
-        places = torch.randperm(height * width, generator=generator)[:pixels].to(device, non_blocking=True)
+        places = send(_draw_places(height * width, pixels, generator), device)
         origins, directions = (
             rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in self.cameras[chosen].rays(height, width)
         )
@@ -123,3 +126,10 @@ class TargetViews:
         gain = None if self.gain is None else self.gain[chosen].repeat_interleave(len(places))
         target = TargetPixels(color_at(self.images), color_at(self.background), mask, trusted, gain)
         return origins, directions, target
+
+
+def _draw_places(count: int, wanted: int, generator: torch.Generator) -> Tensor:
+    """(wanted,) places out of `count`; to shuffle a quarter of a million for a few thousand would take milliseconds."""
+    if wanted * MANY < count:
+        return torch.randint(count, (wanted,), generator=generator)
+    return torch.randperm(count, generator=generator)[:wanted]

@@ -122,6 +122,9 @@ def test_memory_against_the_measured_need(config: TrainingConfig, monkeypatch: p
     monkeypatch.setattr(fitness, "measured_needs", lambda: unknown)
     finding = check(H100)
     assert finding.good and finding.text == "70.0 of 80.0 GiB free; what sd15_dog needs was not measured"
+    # 16 bytes for each of 983 million parameters: float32 weights, gradients, and AdamW's two moments.
+    small = check(dataclasses.replace(H100, free_bytes=10 * GIB, total_bytes=12 * GIB))
+    assert not small.good and "take 14.6 GiB" in small.text and "lora_rank=4" in small.commands[0]
     known = {"sd15_dog": {"gpu_gib": 18.5, "measured_on": "H100, torch 2.11"}}
     monkeypatch.setattr(fitness, "measured_needs", lambda: known)
     assert check(H100).good and "needs 18.5 GiB (measured on H100, torch 2.11)" in check(H100).text
@@ -132,7 +135,8 @@ def test_memory_against_the_measured_need(config: TrainingConfig, monkeypatch: p
     (command,) = small.commands
     assert command.startswith("dreambooth3d train configs/sd15_dog.yaml ")
     assert "finetune_dreambooth.train_text_encoder=false" in command and "batch_size=1" in command
-    assert "finetune_dreambooth.lora_rank=4 finetune_dreambooth.gradient_checkpointing=true" in command
+    lora = "finetune_dreambooth.lora_rank=4 finetune_dreambooth.learning_rate=1.0e-4"
+    assert f"{lora} finetune_dreambooth.gradient_checkpointing=true" in command
     # The preset's is 1 already.
     assert "finetune_dreambooth.batch_size" not in command
 
@@ -170,6 +174,29 @@ def test_sizes_come_from_the_files_where_they_are_here(tmp_path: Path) -> None:
     )
     # Three pairs, each in two places, and twice a state of 12 bytes per parameter.
     assert fitness.disk_need(once, *sizes) == (3 * 2 * 2 + 2 * 12) * sum(sizes)
+
+
+def test_disk_of_a_lora_and_of_fewer_checkpoints(config: TrainingConfig) -> None:
+    sizes = (859_520_964, 123_060_480)
+    full = fitness.disk_need(config, *sizes)
+
+    def changed(**values: object) -> int:
+        sections = {
+            name: getattr(config, name).model_copy(update={key: value for key, value in values.items() if key in known})
+            for name, known in (
+                ("finetune_dreambooth", values),
+                ("finetune_multiview", {"lora_rank"}),
+            )
+        }
+        return fitness.disk_need(config.model_copy(update=sections), *sizes)
+
+    # Ten adapters of about a thousandth, twice, and two states of them.
+    assert 0 < changed(lora_rank=4) < 0.002 * full
+    pair = 2 * sum(sizes)
+    # Of steps 0, 100, ..., 800 only 0, 700 and 800.
+    assert full - changed(checkpoints_kept=2) == 2 * 6 * pair
+    assert changed(ema_decay=0.9) - full == 2 * 4 * sum(sizes)
+    assert full - changed(pretrained="some/folder") == 2 * 12 * sum(sizes)
 
 
 def test_disk(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,27 @@ def test_one_model_is_one_checkpoint(
     assert choose(pd.DataFrame(scores), SelectConfig())[:2] == (400, 400)
 
 
+def test_the_last_model_of_a_training_lies_beside_its_checkpoints(model: Path, tmp_path: Path) -> None:
+    """As diffusers' script leaves them: checkpoint-500 in the folder whose own model is that of step 800."""
+    root = tmp_path / "output"
+    shutil.copytree(model, root)
+    shutil.copytree(model, root / "checkpoint-500")
+    assert pretrained_folders(str(root), 800) == {500: root / "checkpoint-500", 800: root}
+    assert pretrained_folders(str(root), 500) == {500: root / "checkpoint-500"}
+
+
+def test_half_precision_alone_will_do(
+    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, model: Path
+) -> None:
+    for file in (model / "unet").glob("*.safetensors"):
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    result = take(photos, base, model, make_context())
+    weights = load_components(base, "cpu", result.checkpoints[400]).unet.state_dict()
+    stored = load_file(model / "unet" / "diffusion_pytorch_model.fp16.safetensors")
+    for name, weight in stored.items():
+        torch.testing.assert_close(weights[name], weight.half().float())
+
+
 def test_a_series_gives_a_checkpoint_per_step(
     photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, series: Path
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
@@ -80,6 +80,20 @@ def test_gradients_add_up_without_a_graph() -> None:
     graph(*batch("cpu", 0))
     for once, parameter in zip(first, layers.parameters(), strict=True):
         torch.testing.assert_close(parameter.grad, 2 * once)
+
+
+def test_a_failed_capture_leaves_no_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The plain call after it adds to what is there."""
+    layers = network("cpu")
+    graph = TrainingGraph(loss_of(layers), Tensor.backward, list(layers.parameters()), "graphs")
+
+    def breaks_off(self: TrainingGraph, function: Callable[..., tuple[Tensor, ...]], inputs: Sequence[Tensor]) -> None:
+        self._run(function, inputs)
+        raise RuntimeError("capture failed")
+
+    monkeypatch.setattr(TrainingGraph, "_capture_form", breaks_off)
+    graph._capture(batch("cpu", 0))
+    assert graph.acceleration == "none" and all(parameter.grad is None for parameter in layers.parameters())
 
 
 @pytest.mark.gpu

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
 import pytest
@@ -30,6 +31,15 @@ def test_a_handover_finds_all_tensors() -> None:
     samples = Samples(*(torch.zeros(1) for _ in range(4)), 1, 1, slots=torch.zeros(1), bounds=(torch.ones(1),) * 2)
     handover.give(torch.zeros(2), (torch.zeros(3), 5), SampledRays(torch.zeros(1), torch.zeros(1), samples), None)
     assert len(handover.tensors) == 2 + 2 + 4 + 1 + 2
+
+
+def test_a_field_with_a_moment_can_be_copied() -> None:
+    """Running averages are copies; an event of a device cannot be one."""
+    field = Field(FieldConfig(encoding="dense", volume_resolution=8), "cpu", 8)
+    field.occupancy.changed = torch.Event()
+    twin = copy.deepcopy(field)
+    assert twin.occupancy.changed is None and field.occupancy.changed is not None
+    assert torch.equal(twin.occupancy.occupied, field.occupancy.occupied)
 
 
 @pytest.mark.parametrize("device", CPU_AND_GPU)

@@ -314,3 +314,14 @@ def test_a_run_by_lora(product: Product, second: Outcome, tmp_path: Path) -> Non
         pipeline.load_lora_weights(tmp_path / which)
         ranks = {min(weight.shape) for key, weight in pipeline.unet.state_dict().items() if "lora_" in key}
         assert ranks == {2 if which == "partial" else 4}
+
+
+@pytest.mark.slow
+def test_a_run_by_two_processes(product: Product, second: Outcome) -> None:
+    """Fine-tuning by data parallelism, distillation with shared views; everything after them as usual."""
+    sections = {name: TINY[name] | {"processes": 2} for name in ("finetune_dreambooth", "finetune_multiview")}
+    for name in ("init_nerf", "refine_nerf"):
+        sections[name] = TINY[name] | {"processes": 2, "views_per_step": 2}
+    outcome = train(product, product.write_config("two_processes", **sections))
+    assert set(outcome.row.data.metrics) == set(second.row.data.metrics)
+    assert outcome.row.data.params["init_nerf.processes"] == "2"
