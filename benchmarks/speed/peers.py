@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from benchmarks.speed.timing import Timing
+from benchmarks.speed.timing import Stopwatch, Timing
 
 WARM_UP = 10
 LIMIT_S = 420
@@ -86,24 +86,26 @@ class Ticks:
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
-        self._moments: list[torch.cuda.Event] = []
+        self._watch = Stopwatch(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self._count = 0
 
     def tick(self) -> None:
         """A step is about to end; the host does not wait for it."""
-        self._moments.append(torch.cuda.Event(enable_timing=True))
-        self._moments[-1].record()
-        if len(self._moments) == WARM_UP:
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-        if len(self._moments) > WARM_UP + self.steps:
+        self._count += 1
+        if self._count == WARM_UP:
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+                torch.cuda.reset_peak_memory_stats()
+            self._watch.begin()
+        elif self._count > WARM_UP:
+            self._watch.mark("step")
+        if self._count == WARM_UP + self.steps:
             raise _Enough
 
     def timing(self) -> Timing:
         """Milliseconds between ticks after the warm-up."""
-        moments = self._moments[WARM_UP:]
-        torch.cuda.synchronize()
-        samples = [start.elapsed_time(end) for start, end in zip(moments, moments[1:], strict=False)]
-        return Timing(samples, torch.cuda.max_memory_reserved() / 2**30)
+        peak = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else None
+        return Timing(self._watch.spans("step"), peak)
 
 
 def _watch_diffusers(tick: Callable[[], None]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -92,16 +92,23 @@ class Stopwatch:
             moment = time.perf_counter()
         self._steps[-1].append((name, moment))
 
+    def spans(self, name: str) -> list[float]:
+        """Milliseconds of each piece of work of that name."""
+        return [spent for step in self._steps for known, spent in self._spans(step) if known == name]
+
     def means(self) -> dict[str, float]:
         """Mean milliseconds per step by name, in order of first appearance."""
-        if self._cuda:
-            torch.cuda.synchronize()
         totals: dict[str, float] = {}
-        for marks in self._steps:
-            for (_, start), (name, end) in zip(marks, marks[1:], strict=False):
-                spent = start.elapsed_time(end) if self._cuda else 1e3 * (end - start)
+        for step in self._steps:
+            for name, spent in self._spans(step):
                 totals[name] = totals.get(name, 0.0) + spent
         return {name: total / len(self._steps) for name, total in totals.items()}
+
+    def _spans(self, marks: list[tuple[str, object]]) -> Iterator[tuple[str, float]]:
+        if self._cuda:
+            torch.cuda.synchronize()
+        for (_, start), (name, end) in zip(marks, marks[1:], strict=False):
+            yield name, start.elapsed_time(end) if self._cuda else 1e3 * (end - start)
 
 
 def ratio(slow: Sequence[float], fast: Sequence[float]) -> float:

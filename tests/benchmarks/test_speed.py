@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import jobs, report
+from benchmarks.speed import jobs, peers, report
 from benchmarks.speed.random_model import write_model
 from benchmarks.speed.timing import Stopwatch, Timing, time_steps
 
@@ -117,3 +117,26 @@ def test_jobs_run(name: str, tiny_sd15: Path, tmp_path: Path) -> None:
 def test_a_failing_job_says_why(tmp_path: Path) -> None:
     result = jobs.run("sds_graphs", tmp_path / "x.json", tmp_path / "nowhere", "cpu", 1, tmp_path / "cache")
     assert result["missing"].startswith("it failed: ") and "nowhere" in result["missing"]
+
+
+def test_a_peer_is_watched_and_ended(tmp_path: Path) -> None:
+    """A script that trains by accelerate, as diffusers' does, with steps of known length and far too many of them."""
+    script = tmp_path / "train.py"
+    script.write_text(
+        "import sys, time, torch\n"
+        "from accelerate import Accelerator\n"
+        "if __name__ == '__main__':\n"
+        "    assert sys.argv[1:] == ['--flag', 'value']\n"
+        "    accelerator, weight = Accelerator(cpu=True), torch.nn.Parameter(torch.ones(1))\n"
+        "    for step in range(100_000):\n"
+        "        time.sleep(0.02)\n"
+        "        accelerator.backward((weight ** 2).sum())\n"
+    )
+    result = peers._run("diffusers", tmp_path / "out.json", 5, [str(script), "--flag", "value"])
+    assert len(result["samples_ms"]) == 5 and 19 < result["median"] < 200
+
+
+def test_a_peer_that_fails_is_named_with_its_last_words(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text("raise SystemExit('no such model')")
+    assert peers._run("diffusers", tmp_path / "out.json", 5, [str(script)]) == {"missing": "it failed: no such model"}
