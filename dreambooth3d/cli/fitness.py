@@ -29,6 +29,9 @@ _PUBLIC_SIZES = {
     "stabilityai/stable-diffusion-2-1-base": (865_910_724, 340_387_840),
 }
 _HALF_BYTES = 2
+_PROGRAM_BYTES = 2 * GIB
+"""Of the host's memory for Python, PyTorch and its libraries."""
+_MEMINFO = Path("/proc/meminfo")
 _LORA_SHARE = 2.5e-4
 """Trained parameters of a LoRA per rank and parameter of the network, about."""
 
@@ -46,6 +49,7 @@ def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Ite
     checks = {
         "device": lambda: check_device(machine, config.device),
         "gpu memory": lambda: check_memory(machine, config, preset, shown_config),
+        "host memory": lambda: check_host_memory(config),
         "precision": lambda: check_precision(machine, config, on_cuda),
         "disk": lambda: check_disk(config),
         "base model": lambda: check_base_model(config.base_model, shown_config),
@@ -151,6 +155,31 @@ def _smaller(config: TrainingConfig) -> list[str]:
         if not section.gradient_checkpointing:
             overrides.append(f"{name}.gradient_checkpointing=true")
     return overrides
+
+
+def available_memory() -> int | None:
+    """Bytes of the host's memory that are free for programs, None where the system does not tell."""
+    try:
+        lines = _MEMINFO.read_text().splitlines()
+    except OSError:
+        return None
+    found = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * found[0] if found else None
+
+
+def check_host_memory(config: TrainingConfig) -> Finding:
+    """The host's memory against a resumable state of the fine-tuning, which passes through it as a whole."""
+    free, sizes = available_memory(), network_sizes(config.base_model)
+    if free is None or sizes is None:
+        return Finding("host memory", True, "not known" if free is None else f"{free / GIB:.1f} GiB free")
+    finetune = config.finetune_dreambooth
+    state = 0.0 if finetune.pretrained else _state_bytes(finetune) * _trained(finetune, *sizes)
+    need = state + _PROGRAM_BYTES
+    text = f"{free / GIB:.1f} GiB free; about {need / GIB:.1f} GiB are needed"
+    if free >= need:
+        return Finding("host memory", True, text)
+    advice = "Close other programs, or fine-tune a LoRA: finetune_dreambooth.lora_rank=4"
+    return Finding("host memory", False, f"{text}, as a resumable state passes through it. {advice}")
 
 
 def check_precision(machine: Machine, config: TrainingConfig, on_cuda: bool) -> Finding:

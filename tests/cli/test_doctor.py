@@ -141,6 +141,19 @@ def test_memory_against_the_measured_need(config: TrainingConfig, monkeypatch: p
     assert "finetune_dreambooth.batch_size" not in command
 
 
+def test_host_memory(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """12 bytes for each of 983 million parameters, and 2 GiB: 13.0 GiB."""
+    monkeypatch.setattr(fitness, "_MEMINFO", tmp_path / "meminfo")
+    assert fitness.check_host_memory(config) == Finding("host memory", True, "not known")
+    for free, good in ((12, False), (14, True)):
+        (tmp_path / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable:   {free * 1024**2} kB\n")
+        finding = fitness.check_host_memory(config)
+        assert finding.good is good and f"{free}.0 GiB free; about 13.0 GiB are needed" in finding.text
+    lora = config.finetune_dreambooth.model_copy(update={"lora_rank": 4})
+    (tmp_path / "meminfo").write_text(f"MemAvailable: {3 * 1024**2} kB\n")
+    assert fitness.check_host_memory(config.model_copy(update={"finetune_dreambooth": lora})).good
+
+
 def test_bf16_needs_ampere(config: TrainingConfig) -> None:
     turing = dataclasses.replace(H100, capability=(7, 5))
     assert fitness.check_precision(H100, config, True).good
@@ -275,7 +288,18 @@ def test_doctor_with_a_configuration(invoke: Invoke, product: Product, monkeypat
     findings = {
         finding["name"]: finding for finding in json.loads(invoke("doctor", "configs/tiny.yaml", "--json").stdout)
     }
-    for name in ("device", "gpu memory", "precision", "disk", "base model", "scorers", "photos", "encoder", "sampler"):
+    for name in (
+        "device",
+        "gpu memory",
+        "host memory",
+        "precision",
+        "disk",
+        "base model",
+        "scorers",
+        "photos",
+        "encoder",
+        "sampler",
+    ):
         assert findings[name]["good"], findings[name]
     assert "models/tiny" in findings["base model"]["text"] and "corgi" in findings["photos"]["text"]
 
