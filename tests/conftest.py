@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.tiny_models import write_tiny_base_model
 
@@ -19,3 +21,11 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep resumable states and caches of a test out of the repository."""
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture(autouse=True)
+def _skip_without_gpu(request: pytest.FixtureRequest) -> None:
+    """Tests marked `gpu` need CUDA; Triton's interpreter, where it stands in for one, says so by itself."""
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available() and not interpreted:
+        pytest.skip("needs CUDA")

@@ -19,12 +19,6 @@ CPU_AND_GPU = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 FORGIVING = {"cpu": {"atol": 0.0, "rtol": 0.0}, "cuda": {"atol": 1e-5, "rtol": 1e-4}}
 
 
-@pytest.fixture(autouse=True)
-def _needs_cuda(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-
-
 def network(device: str) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -21,12 +21,6 @@ ON_GPU = [pytest.param(kind, marks=pytest.mark.gpu) for kind in ("graphs", "comp
 MakeContext = Callable[..., StepContext]
 
 
-@pytest.fixture(autouse=True)
-def _needs_cuda(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-
-
 def network(device: str) -> nn.Sequential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

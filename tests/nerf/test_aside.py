@@ -20,12 +20,6 @@ LONG_CYCLES = 2_000_000_000
 """About a second of a GPU's time."""
 
 
-@pytest.fixture(autouse=True)
-def _needs_cuda(request: pytest.FixtureRequest) -> None:
-    if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
-        pytest.skip("needs CUDA")
-
-
 def test_a_handover_finds_all_tensors() -> None:
     handover = Handover()
     samples = Samples(*(torch.zeros(1) for _ in range(4)), 1, 1, slots=torch.zeros(1), bounds=(torch.ones(1),) * 2)
