@@ -35,3 +35,9 @@ class EmptyFieldError(DreamBooth3DError):
 
 class RunNotFoundError(DreamBooth3DError):
     """No run answers to the given name."""
+
+
+def gist(error: Exception) -> str:
+    """The first line of what any error says, or its type where it says nothing; for a log line or a finding."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

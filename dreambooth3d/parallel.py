@@ -82,6 +82,10 @@ class Team:
                 _unflatten(flat, gradients)
 
 
+ALONE = Team()
+"""One process, which needs no other."""
+
+
 def _by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
     """The tensors in groups of one data type each, in the same order in every process."""
     groups: dict[torch.dtype, list[Tensor]] = {}

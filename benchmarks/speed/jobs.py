@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed import dreambooth, encodings, parallel, sds
+from benchmarks.speed.timing import time_steps
 from dreambooth3d.config import Acceleration
 from dreambooth3d.diffusion.guidance import ScoreDistillation
 
@@ -41,9 +43,8 @@ def _small(device: torch.device) -> dict[str, int]:
 
 def _dreambooth(**changes: Any) -> Job:
     def job(model: Path, device: torch.device, steps: int, folder: Path) -> dict[str, Any]:
-        if device.type != "cuda":
-            changes["mixed_precision"] = "no"
-        return dreambooth.measure(model, dreambooth.settings(**changes), device, steps, folder)
+        precision = {} if device.type == "cuda" else {"mixed_precision": "no"}
+        return dreambooth.measure(model, dreambooth.settings(**changes | precision), device, steps, folder)
 
     return job
 
@@ -62,7 +63,7 @@ def _scaling(model: Path, device: torch.device, steps: int, folder: Path) -> dic
         trainer = sds.make_trainer(guidance, config, device, folder / f"{kind}-{given}")
         for _ in range(48 if device.type == "cuda" else 1):
             trainer.train_step()
-        timing = sds.time_steps(trainer.train_step, steps, device)
+        timing = time_steps(trainer.train_step, steps, device)
         rows.append({"acceleration": kind, "views": 1} | given | timing.summary())
 
     compiled = sds.load_guidance(model, sds.stage(), device)
@@ -136,7 +137,7 @@ def run(name: str, output: Path, model: Path, device: str, steps: int, cache: Pa
     """Run a job in a process of its own; its result, which `output` holds as well."""
     if name == "sds_compile":
         # From cold: what was compiled before does not count.
-        subprocess.run(["rm", "-rf", str(cache)], check=True)
+        shutil.rmtree(cache, ignore_errors=True)
     environment = os.environ | {"TORCHINDUCTOR_CACHE_DIR": str(cache), "TRITON_CACHE_DIR": str(cache / "triton")}
     command = [sys.executable, "-m", "benchmarks.speed.jobs", name, str(output), str(model), device, str(steps)]
     log = output.with_suffix(".log")

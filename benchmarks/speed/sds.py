@@ -15,7 +15,6 @@ from dreambooth3d.config import (
     Acceleration,
     BaseModelConfig,
     FieldConfig,
-    GatesConfig,
     GuidanceConfig,
     InitNerfConfig,
     InitPhotoTargetsConfig,
@@ -42,7 +41,7 @@ SETTLED = 120
 def stage(
     *, size: int = 64, views: int = 1, samples: int = 512, acceleration: Acceleration = "compile", processes: int = 1
 ) -> InitNerfConfig:
-    """Distillation alone, without photos and gates."""
+    """Distillation alone, without photos; gates look between steps only."""
     return InitNerfConfig(
         steps=10_000,
         views_per_step=views,
@@ -51,7 +50,6 @@ def stage(
         render=RenderConfig(size=size, samples_per_ray=samples, occupancy_resolution=64),
         guidance=GuidanceConfig(guidance_scale=(100.0, 100.0), acceleration=acceleration),
         photos=InitPhotoTargetsConfig(weight=0),
-        gates=GatesConfig(),
     )
 
 

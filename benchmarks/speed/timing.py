@@ -52,23 +52,16 @@ def time_steps(step: Callable[[], object], steps: int, device: torch.device, war
     """
     for _ in range(warm_up):
         step()
-    if device.type != "cuda":
-        marks = [time.perf_counter()]
-        for _ in range(steps):
-            step()
-            marks.append(time.perf_counter())
-        return Timing([1e3 * (end - start) for start, end in zip(marks, marks[1:], strict=False)], None)
-    torch.cuda.synchronize()
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    events = [torch.cuda.Event(enable_timing=True) for _ in range(steps + 1)]
-    events[0].record()
-    for event in events[1:]:
+    on_gpu, watch = device.type == "cuda", Stopwatch(device)
+    if on_gpu:
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    watch.begin()
+    for _ in range(steps):
         step()
-        event.record()
-    torch.cuda.synchronize()
-    samples = [start.elapsed_time(end) for start, end in zip(events, events[1:], strict=False)]
-    return Timing(samples, torch.cuda.max_memory_reserved() / 2**30)
+        watch.mark("step")
+    return Timing(watch.spans("step"), torch.cuda.max_memory_reserved() / 2**30 if on_gpu else None)
 
 
 class Stopwatch:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from dreambooth3d.errors import gist
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -29,8 +31,7 @@ def attempt(checks: Mapping[str, Callable[[], str | Finding]]) -> Iterator[Findi
         try:
             result = check()
         except Exception as error:  # whatever is broken, the other checks are still of use
-            gist = str(error).splitlines()[0] if str(error) else type(error).__name__
-            result = Finding(name, False, gist)
+            result = Finding(name, False, gist(error))
         yield result if isinstance(result, Finding) else Finding(name, True, result)
 
 

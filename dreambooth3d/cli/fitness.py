@@ -95,10 +95,7 @@ def check_memory(machine: Machine, config: TrainingConfig, preset: str, shown_co
         return Finding("gpu memory", True, text)
     if machine.total_bytes >= need * GIB:
         return Finding("gpu memory", False, f"{text}. Close what else uses the GPU", ("nvidia-smi",))
-    smaller = _smaller(config)
-    advice = f", or make it smaller: {' '.join(smaller)}" if smaller else ""
-    commands = (f"dreambooth3d train {shown_config} {' '.join(smaller)}",) if smaller else ()
-    return Finding("gpu memory", False, f"{text}. Use a GPU with more{advice}", commands)
+    return _too_little_memory(text, config, shown_config)
 
 
 def _check_unmeasured_memory(
@@ -109,10 +106,16 @@ def _check_unmeasured_memory(
     least = 0 if sizes is None else least_gpu_memory(config, *sizes)
     if machine.free_bytes >= least:
         return Finding("gpu memory", True, f"{free}; what {preset} needs was not measured")
-    smaller = _smaller(config)
-    command = f"dreambooth3d train {shown_config} {' '.join(smaller)}"
-    text = f"{free}; weights, gradients and optimiser of the fine-tuning alone take {least / GIB:.1f} GiB. Use a GPU"
-    return Finding("gpu memory", False, f"{text} with more, or make it smaller: {' '.join(smaller)}", (command,))
+    text = f"{free}; weights, gradients and optimiser of the fine-tuning alone take {least / GIB:.1f} GiB"
+    return _too_little_memory(text, config, shown_config)
+
+
+def _too_little_memory(text: str, config: TrainingConfig, shown_config: str) -> Finding:
+    """No GPU like this one will do; what would."""
+    smaller = " ".join(_smaller(config))
+    advice = f", or make it smaller: {smaller}" if smaller else ""
+    commands = (f"dreambooth3d train {shown_config} {smaller}",) if smaller else ()
+    return Finding("gpu memory", False, f"{text}. Use a GPU with more{advice}", commands)
 
 
 def least_gpu_memory(config: TrainingConfig, unet: int, text_encoder: int) -> float:

@@ -146,7 +146,7 @@ class Components:
 
     @property
     def _at_once(self) -> int:
-        """Images that the VAE sees at once: its activations are a hundred times as large as an image."""
+        """Images that the VAE sees at once: its activations are many times as large as an image."""
         return max(1, VAE_PIXELS // self.image_size**2)
 
     def decode_latents(self, latents: Tensor) -> Tensor:

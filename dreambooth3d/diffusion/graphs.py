@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 import torch
 import torch._dynamo
 from torch import Tensor
+
+from dreambooth3d.errors import gist
 
 WARM_UP_CALLS = 3
 COMPILATIONS = 256
@@ -34,6 +37,16 @@ def whole_capture(pool: tuple[int, int]) -> Iterator[None]:
         raise
 
 
+def warm_up(call: Callable[[], object]) -> None:
+    """Call on a stream of its own, as PyTorch asks for before a capture: first set-up must not be captured."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UP_CALLS):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
 @dataclass
 class _Captured:
     """A captured call: replaying `graph` computes `output` from what lies in `inputs`."""
@@ -43,7 +56,7 @@ class _Captured:
     output: Tensor
 
 
-class _Graphed:
+class _Graphed(ABC):
     """What the two kinds of graphs share: one capture per combination of input shapes, and the plain function."""
 
     def __init__(self, function: Callable[..., Tensor], name: str, compiles: bool = False) -> None:
@@ -81,8 +94,9 @@ class _Graphed:
         self._fails = True
         return None
 
+    @abstractmethod
     def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> object:
-        raise NotImplementedError
+        """The capture of one form of the function."""
 
 
 class GraphedFunction(_Graphed):
@@ -112,12 +126,7 @@ class GraphedFunction(_Graphed):
 
     def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> _Captured:
         static = tuple(each.detach().clone() for each in inputs)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_CALLS):
-                function(*static)
-        torch.cuda.current_stream().wait_stream(stream)
+        warm_up(lambda: function(*static))
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         with whole_capture(pool), torch.cuda.graph(graph, pool=pool):
             output = function(*static)
@@ -143,9 +152,3 @@ class DifferentiableGraph(_Graphed):
         with whole_capture(pool):
             # Through a lambda: of a module PyTorch would replace the forward pass itself.
             return torch.cuda.make_graphed_callables(lambda images: function(images), (sample,), pool=pool)
-
-
-def gist(error: Exception) -> str:
-    """The first line of what an error says."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else "no message"

@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from dreambooth3d.context import optimizer_state, restore_optimizer
 from dreambooth3d.diffusion.components import Components
-
-# The attention's projections, as in diffusers' text-to-image LoRA training.
-_ADAPTED = ("to_q", "to_k", "to_v", "to_out.0")
+from dreambooth3d.diffusion.lora import ADAPTED
 
 
 class RenderModel:
@@ -104,7 +102,7 @@ def _add_lora(unet: UNet2DConditionModel, rank: int, device: torch.device, gener
     """Put a float32 LoRA on the attention; it is all of `unet` that takes gradients, and changes nothing yet."""
     # peft draws first weights from the global generators, which others use as well.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(_ADAPTED)))
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED["unet"])))
     for name, weight in unet.named_parameters():
         if weight.requires_grad and "lora_A" in name:
             weight.data = _first_weights(weight.shape, generator).to(device)

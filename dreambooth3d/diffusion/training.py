@@ -25,13 +25,12 @@ from dreambooth3d.diffusion import denoising_loss, lora
 from dreambooth3d.diffusion.components import Components, half
 from dreambooth3d.diffusion.training_graph import TrainingGraph
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
-from dreambooth3d.parallel import Team
+from dreambooth3d.parallel import ALONE, Team
 from dreambooth3d.transfer import send
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
 LOG_EVERY = 5
 DISK_BYTES_PER_SECOND = 0.5e9
-ALONE = Team()
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ import torch._dynamo
 from torch import Tensor, nn
 
 from dreambooth3d.config import Acceleration
-from dreambooth3d.diffusion.graphs import COMPILATIONS, WARM_UP_CALLS, gist, whole_capture
+from dreambooth3d.diffusion.graphs import COMPILATIONS, warm_up, whole_capture
+from dreambooth3d.errors import gist
 
 logger = logging.getLogger(__name__)
 
@@ -102,13 +103,12 @@ class TrainingGraph:
 
     def _capture_form(self, function: Callable[..., tuple[Tensor, ...]], inputs: tuple[Tensor, ...]) -> None:
         static = tuple(each.detach().clone() for each in inputs)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(WARM_UP_CALLS):
-                self._forget_gradients()
-                self._run(function, static)
-        torch.cuda.current_stream().wait_stream(stream)
+
+        def call() -> None:
+            self._forget_gradients()
+            self._run(function, static)
+
+        warm_up(call)
         # The graph keeps gradients in memory of its own: what the warm-up took must go first.
         self._forget_gradients()
         torch.cuda.empty_cache()

@@ -32,7 +32,7 @@ from dreambooth3d.nerf.sampling import DenseSampler, make_sampler
 from dreambooth3d.nerf.shading import draw_shading
 from dreambooth3d.nerf.targets import TargetPixels, TargetViews
 from dreambooth3d.nerf.view_loss import Guidance, ViewBatch, view_loss
-from dreambooth3d.parallel import Team
+from dreambooth3d.parallel import ALONE, Team
 
 PREVIEW_VIEWS = 8
 PREVIEW_SIZE = 64
@@ -44,7 +44,6 @@ OCCUPANCY_WARMUP = 32
 RETRY_SEED_STRIDE = 100_003
 ADAM_BETAS = (0.9, 0.99)
 ADAM_EPSILON = 1e-15
-ALONE = Team()
 logger = logging.getLogger(__name__)
 
 

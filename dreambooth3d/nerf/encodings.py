@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dreambooth3d.config import FieldConfig
-from dreambooth3d.errors import ConfigError
+from dreambooth3d.errors import ConfigError, gist
 
 if TYPE_CHECKING:
     from dreambooth3d.nerf.triton_grid import TritonGrid
@@ -194,7 +194,7 @@ def make_encoding(config: FieldConfig, device: torch.device | str = "cpu") -> En
         raise
     except Exception as error:  # a library built for another card can raise anything
         raise ConfigError(
-            f"field.implementation={config.implementation} cannot be used here: {_gist(error)}. "
+            f"field.implementation={config.implementation} cannot be used here: {gist(error).rstrip('.')}. "
             f"{REMEDIES[config.implementation]}, or set field.implementation=auto."
         ) from error
 
@@ -212,7 +212,7 @@ def _first_that_works(config: FieldConfig, device: torch.device) -> Encoder:
     else:
         name, grid = "torch", HashGrid(config).to(device)
     expected = name != "torch" and all(isinstance(error, ModuleNotFoundError) for error in errors.values())
-    reasons = "; ".join(f"{passed_over}: {_gist(error)}" for passed_over, error in errors.items())
+    reasons = "; ".join(f"{passed_over}: {gist(error).rstrip('.')}" for passed_over, error in errors.items())
     level = logging.INFO if expected else logging.WARNING
     logger.log(level, "hash grid by %s (%s)", name, reasons or "the first choice on CUDA")
     return grid
@@ -236,9 +236,3 @@ def _on_gpu(name: str, config: FieldConfig, device: torch.device) -> TcnnGrid | 
     with torch.enable_grad():
         torch.autograd.grad(grid(torch.zeros(1, 3, device=table.device)).sum(), table)
     return grid
-
-
-def _gist(error: Exception) -> str:
-    """The first line of an error, without a full stop."""
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
