@@ -20,6 +20,7 @@ from dreambooth3d.record import StepLog
 
 WORK_ROOT_VARIABLE = "DREAMBOOTH3D_WORK"
 SAVING_SHARE = 20
+ALLOCATOR_SETTINGS = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
 
 
 def work_root() -> Path:
@@ -34,7 +35,13 @@ def work_folder(step: str, *inputs: object) -> Path:
 
 
 def pick_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA where available, else the CPU."""
+    """`auto` is CUDA where available, else the CPU.
+
+    PyTorch is told to let pieces of the GPU's memory grow, unless the caller has told it otherwise: a training whose
+    tensors are of another size at each step otherwise ends up holding several times of what it needs.
+    """
+    if not ALLOCATOR_SETTINGS & os.environ.keys():
+        os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)
@@ -123,6 +130,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]
     full = optimizer.state_dict()
     full["state"] = {int(key): dict(value) for key, value in state.items()}
     optimizer.load_state_dict(full)
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            # Stored row by row; a fused optimizer takes parameter and moments as they lie in memory.
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def never_stop() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -151,6 +152,46 @@ def test_restored_optimizer_goes_on_as_the_first(tmp_path: Path, kind: type[torc
         step(again, restored)
     for old, new in zip(parameters, again, strict=True):
         assert torch.equal(old, new)
+
+
+def test_restored_moments_lie_in_memory_like_their_parameters(tmp_path: Path) -> None:
+    """A fused optimizer walks over memory, so that another layout would mix up moments."""
+
+    def fresh() -> tuple[torch.nn.Conv2d, torch.optim.Optimizer]:
+        layer = torch.nn.Conv2d(3, 2, 3).to(memory_format=torch.channels_last)
+        torch.nn.init.constant_(layer.weight, 0.5)
+        torch.nn.init.zeros_(layer.bias)
+        return layer, torch.optim.AdamW(layer.parameters(), fused=True)
+
+    def step(layer: torch.nn.Conv2d, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        layer(torch.randn(1, 3, 5, 5, generator=torch.Generator().manual_seed(0))).square().sum().backward()
+        optimizer.step()
+
+    layer, optimizer = fresh()
+    step(layer, optimizer)
+    ResumePoint(tmp_path).save({"weights": layer.state_dict(), "optimizer": optimizer_state(optimizer)})
+    again, restored = fresh()
+    state = ResumePoint(tmp_path).load()
+    again.load_state_dict(state["weights"])
+    restore_optimizer(restored, state["optimizer"])
+    for one, moments in ((layer, optimizer), (again, restored)):
+        step(one, moments)
+        assert all(
+            moments.state[one.weight][name].stride() == one.weight.stride() for name in ("exp_avg", "exp_avg_sq")
+        )
+    torch.testing.assert_close(again.weight, layer.weight, rtol=0, atol=0)
+
+
+def test_memory_of_the_gpu_grows_in_place_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTORCH_ALLOC_CONF", "")
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF")
+    monkeypatch.setenv("PYTORCH_CUDA_ALLOC_CONF", "max_split_size_mb:512")
+    pick_device("cpu")
+    assert "PYTORCH_ALLOC_CONF" not in os.environ
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF")
+    pick_device("cpu")
+    assert os.environ["PYTORCH_ALLOC_CONF"] == "expandable_segments:True"
 
 
 def test_work_folder_depends_on_every_input_and_their_order(tmp_path: Path) -> None:

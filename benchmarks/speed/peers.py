@@ -18,7 +18,8 @@ from typing import Any
 import torch
 from PIL import Image
 
-from benchmarks.speed.timing import Stopwatch, Timing
+from benchmarks.speed.timing import Stopwatch, Timing, reset_peaks
+from dreambooth3d.context import ALLOCATOR_SETTINGS
 
 WARM_UP = 10
 LIMIT_S = 420
@@ -64,7 +65,8 @@ def _run(kind: str, output: Path, steps: int, command: list[str], directory: Pat
     here = Path(__file__).resolve().parents[2]
     given = [sys.executable, "-m", "benchmarks.speed.peers", kind, str(output.resolve()), str(steps), *command]
     paths = [str(here), *([str(directory)] if directory else []), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    environment = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_SETTINGS}
+    environment["PYTHONPATH"] = os.pathsep.join(paths)
     log = output.with_suffix(".log")
     with log.open("w") as handle:
         try:
@@ -93,9 +95,7 @@ class Ticks:
         """A step is about to end; the host does not wait for it."""
         self._count += 1
         if self._count == WARM_UP:
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-                torch.cuda.reset_peak_memory_stats()
+            reset_peaks()
             self._watch.begin()
         elif self._count > WARM_UP:
             self._watch.mark("step")
@@ -104,8 +104,7 @@ class Ticks:
 
     def timing(self) -> Timing:
         """Milliseconds between ticks after the warm-up."""
-        peak = torch.cuda.max_memory_reserved() / 2**30 if torch.cuda.is_available() else None
-        return Timing(self._watch.spans("step"), peak)
+        return Timing.of(self._watch.spans("step"))
 
 
 def _watch_diffusers(tick: Callable[[], None]) -> None:

@@ -20,6 +20,7 @@ DREAMBOOTH = {
     "dreambooth_low_memory": "LoRA of rank 4, gradient checkpointing, fp16",
     "diffusers": "diffusers' train_dreambooth.py",
 }
+PEAKS = ("peak memory held (GiB)", "of it in tensors (GiB)")
 Results = dict[str, dict[str, Any]]
 
 
@@ -114,16 +115,21 @@ def _good(results: Results, name: str) -> dict[str, Any] | None:
     return None if result is None or "missing" in result else result
 
 
+def _peaks(result: dict[str, Any]) -> list[str]:
+    """Cells for `PEAKS`."""
+    return [_number(result["peak_gib"], 2), _number(result["allocated_gib"], 2)]
+
+
 def _step_table(title: str, what: str, names: dict[str, str], results: Results) -> Iterable[str]:
     rows = []
     for name, shown in names.items():
         result = _good(results, name)
         if result is not None:
             first = result.get("first_step_s")
-            rows.append([shown, _spread(result), _number(result["peak_gib"], 2), _number(first, 1)])
+            rows.append([shown, _spread(result), *_peaks(result), _number(first, 1)])
     if rows:
         yield from ("", f"## {title}", "", f"{what[0].upper()}{what[1:]}.", "")
-        yield from markdown(["form", "ms per step", "peak memory (GiB)", "first step (s)"], rows)
+        yield from markdown(["form", "ms per step", *PEAKS, "first step (s)"], rows)
 
 
 def _same_losses(plain: str, others: Sequence[str], results: Results) -> Iterable[str]:
@@ -175,9 +181,9 @@ def _scaling(results: Results) -> Iterable[str]:
     result = _good(results, "scaling")
     if result is not None:
         keys = ("acceleration", "size", "samples", "views")
-        rows = [[*(str(row[key]) for key in keys), _spread(row), _number(row["peak_gib"], 2)] for row in result["rows"]]
+        rows = [[*(str(row[key]) for key in keys), _spread(row), *_peaks(row)] for row in result["rows"]]
         yield from ("", "## How a step grows", "")
-        yield from markdown(["form", "rays per side", "samples per ray", "views", "ms per step", "peak (GiB)"], rows)
+        yield from markdown(["form", "rays per side", "samples per ray", "views", "ms per step", *PEAKS], rows)
 
 
 def _two_gpus(results: Results) -> Iterable[str]:

@@ -67,7 +67,9 @@ def load_guidance(model: Path, config: InitNerfConfig, device: torch.device) -> 
     """Guidance by the model as it is."""
     base = resolve(BaseModelConfig(path=str(model)))
     components = load_components(base, device, acceleration=config.guidance.acceleration)
-    return ScoreDistillation(components, PROMPT, config.guidance, 0)
+    guidance = ScoreDistillation(components, PROMPT, config.guidance, 0)
+    components.set_aside()
+    return guidance
 
 
 def measure(model: Path, config: InitNerfConfig, device: torch.device, steps: int, folder: Path) -> dict[str, Any]:

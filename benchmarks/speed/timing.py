@@ -18,11 +18,13 @@ class Timing:
 
     Attributes:
         samples: milliseconds of each step.
-        peak_gib: peak memory that PyTorch held of the GPU, None on a CPU.
+        peak_gib: peak memory of the GPU that PyTorch held, None on a CPU.
+        allocated_gib: peak memory of it that tensors lay in; without what CUDA graphs keep for their next run.
     """
 
     samples: list[float]
     peak_gib: float | None
+    allocated_gib: float | None
 
     @property
     def median(self) -> float:
@@ -40,7 +42,24 @@ class Timing:
             "p90": ordered[-1 - tenth],
             "steps": len(ordered),
             "peak_gib": self.peak_gib,
+            "allocated_gib": self.allocated_gib,
         }
+
+    @classmethod
+    def of(cls, samples: list[float]) -> Timing:
+        """Those samples, with the peaks since `reset_peaks`."""
+        if not torch.cuda.is_available():
+            return cls(samples, None, None)
+        held, allocated = torch.cuda.max_memory_reserved(), torch.cuda.max_memory_allocated()
+        return cls(samples, held / 2**30, allocated / 2**30)
+
+
+def reset_peaks() -> None:
+    """Begin to look for peaks of memory; what earlier work left in PyTorch's cache is given back."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def time_steps(step: Callable[[], object], steps: int, device: torch.device, warm_up: int = WARM_UP) -> Timing:
@@ -52,16 +71,13 @@ def time_steps(step: Callable[[], object], steps: int, device: torch.device, war
     """
     for _ in range(warm_up):
         step()
-    on_gpu, watch = device.type == "cuda", Stopwatch(device)
-    if on_gpu:
-        torch.cuda.synchronize()
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+    watch = Stopwatch(device)
+    reset_peaks()
     watch.begin()
     for _ in range(steps):
         step()
         watch.mark("step")
-    return Timing(watch.spans("step"), torch.cuda.max_memory_reserved() / 2**30 if on_gpu else None)
+    return Timing.of(watch.spans("step"))
 
 
 class Stopwatch:

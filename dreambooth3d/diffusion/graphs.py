@@ -38,13 +38,17 @@ def whole_capture(pool: tuple[int, int]) -> Iterator[None]:
 
 
 def warm_up(call: Callable[[], object]) -> None:
-    """Call on a stream of its own, as PyTorch asks for before a capture: first set-up must not be captured."""
+    """Call on a stream of its own, as PyTorch asks for before a capture: first set-up must not be captured.
+
+    The memory that it took is given back, since the capture takes its own.
+    """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UP_CALLS):
             call()
     torch.cuda.current_stream().wait_stream(stream)
+    torch.cuda.empty_cache()
 
 
 @dataclass

@@ -65,6 +65,8 @@ class ScoreDistillation:
         # One row per view word, so that a batch's embeddings are one gather.
         self._views = components.encode_prompts([view_prompt(instance_prompt, word) for word in VIEW_WORDS])
         self._unconditional = components.encode_prompts([config.negative_prompt])
+        if config.loss == "nfsd":
+            components.encode_prompts([config.nfsd_negative_prompt])
         self._renders: RenderModel | None = None
         if config.loss == "vsd":
             self._renders = RenderModel(components, config.lora_rank, config.lora_learning_rate, self._generator)
@@ -82,7 +84,9 @@ class ScoreDistillation:
         """Guidance by a fine-tuned checkpoint towards a prompt."""
         base, acceleration = checkpoint.base_model, config.acceleration
         components = load_components(base, device, checkpoint, dtype=dtype, acceleration=acceleration)
-        return cls(components, prompt, config, seed)
+        guidance = cls(components, prompt, config, seed)
+        components.set_aside()
+        return guidance
 
     @property
     def image_size(self) -> int:

@@ -198,6 +198,9 @@ class Trainer:
         self.seed, self.context, self.on_checkpoint, self.team = seed, context, on_checkpoint, team
         self.result = TrainingResult()
         self._dropped: list[DreamBoothCheckpoint] = []
+        # As in `Components.accelerate`. The optimizer in 8 bits wants its parameters row by row.
+        if context.device.type == "cuda" and settings.optimizer == "adamw":
+            nn.Module.to(components.unet, memory_format=torch.channels_last)
         self._select_trained()
         rates = (settings.learning_rate, settings.text_encoder_learning_rate or settings.learning_rate)
         trained = list(zip(self._trained.values(), rates, strict=False))

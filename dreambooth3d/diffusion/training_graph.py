@@ -109,7 +109,7 @@ class TrainingGraph:
             self._run(function, static)
 
         warm_up(call)
-        # The graph keeps gradients in memory of its own: what the warm-up took must go first.
+        # The graph keeps gradients in memory of its own: those of the warm-up must go first.
         self._forget_gradients()
         torch.cuda.empty_cache()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()

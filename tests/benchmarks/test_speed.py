@@ -20,12 +20,12 @@ ABOUT = {"machine": "one GPU", "commit": "abc", "date": "2026-01-01"}
 
 def timing(median: float, **more: object) -> dict[str, object]:
     samples = [median - 1, median, median + 1]
-    return ABOUT | Timing(samples, 2.0).summary() | {"samples_ms": samples, "first_step_s": 1.0} | more
+    return ABOUT | Timing(samples, 2.0, 1.5).summary() | {"samples_ms": samples, "first_step_s": 1.0} | more
 
 
 def test_summary_is_that_of_numpy() -> None:
     samples = np.random.default_rng(0).gamma(2.0, size=1001).tolist()
-    summary = Timing(samples, None).summary()
+    summary = Timing(samples, None, None).summary()
     assert summary["median"] == pytest.approx(np.median(samples))
     assert summary["p10"] == pytest.approx(np.quantile(samples, 0.1), rel=0.01)
     assert summary["p90"] == pytest.approx(np.quantile(samples, 0.9), rel=0.01)
@@ -78,7 +78,7 @@ def test_what_is_missing_is_null_and_named(tmp_path: Path) -> None:
     text = report.write(tmp_path, tmp_path / "report")
     found = json.loads((tmp_path / "report" / "speed.json").read_text())
     assert [name for name, value in found.items() if value is not None] == ["machine", "commit"]
-    assert "| plain calls | 90.00 [89.00, 91.00] | 2.00 | 1.0 |" in text
+    assert "| plain calls | 90.00 [89.00, 91.00] | 2.00 | 1.50 | 1.0 |" in text
     assert "- `two_gpus`: this machine shows one GPU" in text and "nan" not in text
 
 
