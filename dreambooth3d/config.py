@@ -210,7 +210,7 @@ class FieldConfig(Section):
     encoding: Encoding = "hash_grid"
     """Where features come from: a multi-resolution hash grid, or a dense volume."""
     implementation: Implementation = "auto"
-    """What computes the hash grid; auto is on CUDA the first of tcnn, triton and torch that works, on a CPU torch."""
+    """What computes the hash grid; auto is on CUDA the first of triton, tcnn and torch that works, on a CPU torch."""
     levels: Positive = 10
     """Levels of the hash grid."""
     features_per_level: Positive = 2

@@ -348,11 +348,12 @@ def check_encoder(machine: Machine, config: FieldConfig, on_cuda: bool) -> Findi
             return Finding("encoder", True, f"hash grid by {names[wanted]}, as implementation: {wanted} asks for")
         text = f"implementation: {wanted} needs {' and '.join(lacking[wanted])}, missing here"
         return Finding("encoder", False, text, commands_for(machine, *needed[wanted]))
-    if not lacking["tcnn"]:
-        return Finding("encoder", True, "hash grid by tiny-cuda-nn, which is installed (implementation: auto)")
     if not lacking["triton"]:
-        return Finding("encoder", True, "hash grid by Triton, since tiny-cuda-nn is not installed; nothing is missing")
-    text = f"hash grid in PyTorch, since Triton needs {' and '.join(lacking['triton'])}; Triton is much faster"
+        return Finding("encoder", True, "hash grid by Triton, the fastest (implementation: auto)")
+    reason = f"since Triton needs {' and '.join(lacking['triton'])}"
+    if not lacking["tcnn"]:
+        return Finding("encoder", True, f"hash grid by tiny-cuda-nn, which is installed, {reason}")
+    text = f"hash grid in PyTorch, {reason}; Triton is much faster"
     return Finding("encoder", True, text, commands_for(machine, *needed["triton"]))
 
 

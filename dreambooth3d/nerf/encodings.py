@@ -175,7 +175,7 @@ Encoder: TypeAlias = "HashGrid | TcnnGrid | TritonGrid | DenseVolume"
 def make_encoding(config: FieldConfig, device: torch.device | str = "cpu") -> Encoder:
     """The encoding that `config` asks for, on `device`.
 
-    A hash grid with `implementation: auto` is on CUDA the first of tcnn, triton and torch that works there, with one
+    A hash grid with `implementation: auto` is on CUDA the first of triton, tcnn and torch that works there, with one
     log line that names it and says why the ones before it were passed over; on a CPU it is torch. It never fails.
 
     Raises:
@@ -202,7 +202,7 @@ def make_encoding(config: FieldConfig, device: torch.device | str = "cpu") -> En
 def _first_that_works(config: FieldConfig, device: torch.device) -> Encoder:
     """A hash grid for a CUDA device by the fastest implementation that works, and a log line that says which."""
     errors: dict[str, Exception] = {}
-    for name in ("tcnn", "triton"):
+    for name in ("triton", "tcnn"):
         try:
             grid = _on_gpu(name, config, device)
         except Exception as error:  # a library built for another card can raise anything

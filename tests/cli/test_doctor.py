@@ -230,10 +230,17 @@ def test_disk(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("found", "implementation", "on_cuda", "good", "part", "command"),
     [
-        (H100, "auto", True, True, "by tiny-cuda-nn, which is installed", None),
+        (H100, "auto", True, True, "by Triton, the fastest", None),
         (H100, "torch", True, True, "in PyTorch, as implementation: torch asks for", None),
         (H100, "triton", True, True, "by Triton, as implementation: triton asks for", None),
-        (without(H100, "tinycudann"), "auto", True, True, "by Triton, since tiny-cuda-nn is not installed", None),
+        (
+            without(H100, "triton"),
+            "auto",
+            True,
+            True,
+            "by tiny-cuda-nn, which is installed, since Triton needs triton",
+            None,
+        ),
         (BARE, "auto", True, True, "in PyTorch, since Triton needs cc and python headers and triton", "install triton"),
         (BARE, "tcnn", True, False, "implementation: tcnn needs tinycudann", "TCNN_CUDA_ARCHITECTURES=90"),
         (BARE, "triton", True, False, "implementation: triton needs cc and", "install triton"),

@@ -189,7 +189,7 @@ def test_score_distillation_follows_its_formula(case: Case, monkeypatch: pytest.
             output = unet(noisy.to(unet.dtype), timesteps, encoder_hidden_states=embedding).sample.float()
         # Diffusers' own step turns either kind of prediction into clean latents, which tell the noise.
         schedule.set_timesteps(1000)
-        clean = schedule.step(output.cpu(), 400, noisy.cpu()).pred_original_sample.to(case.device)
+        clean = schedule.step(output, 400, noisy).pred_original_sample
         alpha = schedule.alphas_cumprod[400].to(case.device)
         predictions.append((noisy - alpha.sqrt() * clean) / (1 - alpha).sqrt())
     conditional, unconditional = predictions

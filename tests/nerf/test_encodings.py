@@ -138,14 +138,14 @@ def test_auto_takes_the_first_that_works_and_says_why(
     assert grid(torch.zeros(2, 3)).shape == (2, 10)
     (record,) = caplog.records
     text = record.getMessage()
-    if tcnn == "works":
-        assert isinstance(grid, TcnnGrid) and text == "hash grid by tcnn (the first choice on CUDA)"
+    if triton == "works":
+        assert type(grid).__name__ == "triton" and text == "hash grid by triton (the first choice on CUDA)"
         return
-    assert type(grid).__name__ == ("triton" if triton == "works" else "HashGrid")
-    assert text.startswith(f"hash grid by {'triton' if triton == 'works' else 'torch'} (tcnn: ")
-    assert CAUSES[tcnn] in text and "And more" not in text
-    assert triton == "works" or f"triton: {CAUSES[triton]}" in text or triton == "absent" and "; triton: " in text
-    assert record.levelno == (logging.INFO if (tcnn, triton) == ("absent", "works") else logging.WARNING)
+    assert isinstance(grid, TcnnGrid) is (tcnn == "works")
+    assert text.startswith(f"hash grid by {'tcnn' if tcnn == 'works' else 'torch'} (triton: ")
+    assert CAUSES[triton] in text and "And more" not in text
+    assert tcnn == "works" or f"tcnn: {CAUSES[tcnn]}" in text or tcnn == "absent" and "; tcnn: " in text
+    assert record.levelno == (logging.INFO if (tcnn, triton) == ("works", "absent") else logging.WARNING)
 
 
 @pytest.mark.parametrize("state", CAUSES)
