@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -80,6 +80,16 @@ class Team:
             dist.reduce(flat, dst=0)
             if self.rank == 0:
                 _unflatten(flat, gradients)
+
+    @torch.no_grad()
+    def sum_figures(self, figures: Mapping[str, Tensor | float]) -> dict[str, Tensor | float]:
+        """Sums over the processes in rank 0, of scalars under the same names everywhere; what others get is no sum."""
+        if self.size == 1:
+            return dict(figures)
+        values = [torch.as_tensor(value, dtype=torch.float32) for value in figures.values()]
+        summed = torch.stack([value.to(self.device, non_blocking=True) for value in values])
+        dist.reduce(summed, dst=0)
+        return dict(zip(figures, summed, strict=True))
 
 
 ALONE = Team()

@@ -45,14 +45,16 @@ def figures(results: Results) -> dict[str, Any]:
     good = {name: result for name, result in results.items() if "missing" not in result}
     sds = good.get("sds_compile", {})
     forms = [good[name] for name in ("dreambooth_graphs", "dreambooth_compile") if name in good]
-    ours, theirs = min(forms, key=lambda form: form["median"], default=None), good.get("diffusers")
+    theirs = good.get("diffusers", {})
+    beside = [form for form in forms if _run(form) == _run(theirs)]
+    ours = min(beside, key=lambda form: form["median"], default=None)
     encodings = good.get("encodings", {}).get("samples_ms", {})
-    known = next(iter(results.values()), {})
+    known = sds or next(iter(results.values()), {})
     return {
         "sds_step_ms": sds.get("median"),
         "sds_peak_gib": sds.get("peak_gib"),
         "threestudio_step_ms": good.get("threestudio", {}).get("median"),
-        "dreambooth_speedup": ratio(theirs["samples_ms"], ours["samples_ms"]) if ours and theirs else None,
+        "dreambooth_speedup": ratio(theirs["samples_ms"], ours["samples_ms"]) if ours else None,
         "triton_over_tcnn": _triton_over_tcnn(encodings),
         "two_gpu_speedup": _two_gpu_speedup(good.get("two_gpus")),
         "toybox_gpu_minutes": good.get("toybox_gpu", {}).get("minutes"),
@@ -60,6 +62,11 @@ def figures(results: Results) -> dict[str, Any]:
         "machine": known.get("machine"),
         "commit": known.get("commit"),
     }
+
+
+def _run(result: dict[str, Any]) -> tuple[str | None, ...]:
+    """What tells the runs apart that results are from: ratios are of results of one run."""
+    return tuple(result.get(name) for name in ("machine", "commit", "date"))
 
 
 def _triton_over_tcnn(encodings: dict[str, list[float]]) -> float | None:
@@ -88,9 +95,12 @@ def _whole_run(sds: dict[str, Any], dreambooth: dict[str, Any]) -> float:
 def _lines(results: Results) -> Iterable[str]:
     yield "# Speed"
     yield ""
-    for about in sorted({(r["machine"], r["commit"], r["date"]) for r in results.values()}):
-        yield f"Printed by `python -m benchmarks.speed`; {about[0]}, commit {about[1]}, {about[2]}. Random weights of"
-        yield "Stable Diffusion 1.5's size. Medians, in brackets the 10th and 90th percentile; warm-up is not counted."
+    yield "Printed by `python -m benchmarks.speed`, on random weights of Stable Diffusion 1.5's size. Medians, in"
+    yield "brackets the 10th and 90th percentile; warm-up is not counted. Measured on:"
+    yield ""
+    for about in sorted({_run(result) for result in results.values()}):
+        names = ", ".join(f"`{name}`" for name, result in results.items() if _run(result) == about)
+        yield f"- {about[0]}, commit {about[1]}, {about[2]}: {names}"
     yield from _step_table("Score distillation: one step", "64x64 rays, 512 samples per ray, one view", SDS, results)
     yield from _same_losses("sds_plain", ("sds_graphs", "sds_compile"), results)
     yield from _pay_back(results)
@@ -201,9 +211,16 @@ def _two_gpus(results: Results) -> Iterable[str]:
         yield from markdown(["on", "views", "ms per step"], rows)
         yield ""
         yield f"Throughput of two GPUs over one: {_two_gpu_speedup(result):.2f}."
-        last = [statistics.mean(result[name]["losses"][-50:]) for name in ("one_with_twice_the_views", "two")]
+        last = [_mean_and_error(result[name]["losses"][-50:]) for name in ("one_with_twice_the_views", "two")]
         steps = len(result["two"]["losses"])
-        yield f"Mean guidance loss of the last 50 of {steps} steps: {last[0]:.4g} and {last[1]:.4g}."
+        yield f"Mean guidance loss of the last 50 of {steps} steps: {last[0]} on one and {last[1]} on two."
+
+
+def _mean_and_error(values: Sequence[float]) -> str:
+    """The mean and its standard error."""
+    if len(values) < 2:
+        return f"{statistics.mean(values):.3g}"
+    return f"{statistics.mean(values):.3g} ± {statistics.stdev(values) / len(values) ** 0.5:.1g}"
 
 
 def _whole(results: Results) -> Iterable[str]:

@@ -360,8 +360,8 @@ class Trainer:
             parts |= self._reconstruction(target, ready)
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()
+            figures["loss"] = figures["loss"] + weight * figures[name]
             loss = loss + weight * part
-        figures["loss"] = loss.detach()
         return loss, figures
 
     def _views(self) -> ViewBatch:

@@ -87,7 +87,8 @@ def view_loss(
         jitter: of samples along rays, on that device; None samples at fixed places.
 
     Returns:
-        Weighted by the share, so that the sum over the team is the loss of the whole batch; and its parts, unweighted.
+        The loss weighted by the share, so that the sum over the team is that of the whole batch; and, in rank 0, the
+        whole batch's `loss` with its parts, detached.
     """
     part, device = team.part(len(batch)), field.occupancy.density.device
     mine = batch if team.size == 1 else batch.map(lambda values: values[part])
@@ -112,12 +113,14 @@ def view_loss(
     figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}
     figures["guidance_loss"] = guided.loss.detach()
     figures["opacity"] = rendering.rays.opacity.detach().mean()
-    figures["evaluated_samples"] = len(rendering.rays.weights)
     loss = guided.loss
     for name, (weight, value) in _regularizers(config.regularizers, batch.ramp, rendering, placed.cameras).items():
         figures[name] = value.detach()
         loss = loss + weight * value
-    return loss * (len(mine) / len(batch)), figures
+    share = len(mine) / len(batch)
+    weighted = {name: value * share for name, value in figures.items()}
+    weighted |= {"loss": share * loss.detach(), "evaluated_samples": len(rendering.rays.weights)}
+    return share * loss, team.sum_figures(weighted)
 
 
 def _at_size_of(guidance: Guidance, images: Tensor) -> Tensor:

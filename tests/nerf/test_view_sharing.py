@@ -35,8 +35,11 @@ def batch_of_views() -> ViewBatch:
     return ViewBatch(cameras, backgrounds, Shading("diffuse", lights, 0.6), 0.4, 0.7)
 
 
-def gradients(member: Team, model: Path) -> dict[str, torch.Tensor]:
-    """Of a step of three views with the toy model's guidance, at fixed places along rays, over two calls."""
+def one_step(member: Team, model: Path) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Gradients and figures of a step of three views by the toy model's guidance, the second of two calls.
+
+    Samples lie at fixed places along rays.
+    """
     torch.set_num_threads(1)
     components = load_components(resolve(BaseModelConfig(path=str(model))), "cpu")
     guidance = ScoreDistillation(components, "a photo of a sks dog", GuidanceConfig(), seed=3)
@@ -44,24 +47,27 @@ def gradients(member: Team, model: Path) -> dict[str, torch.Tensor]:
     sampler = make_sampler(CONFIG.render, CPU)
     for _ in range(2):
         field.zero_grad()
-        loss, _ = view_loss(field, member.share(batch_of_views()), guidance, CONFIG, sampler, None, member)
+        loss, figures = view_loss(field, member.share(batch_of_views()), guidance, CONFIG, sampler, None, member)
         loss.backward()
         member.sum_gradients(field.parameters())
-    return {name: parameter.grad for name, parameter in field.named_parameters() if parameter.grad is not None}
+    gradients = {name: parameter.grad for name, parameter in field.named_parameters() if parameter.grad is not None}
+    return gradients, {name: float(value) for name, value in figures.items()}
 
 
-def _share_gradients(member: Team, model: Path) -> None:
-    gradients(member, model)
+def _share_step(member: Team, model: Path) -> None:
+    one_step(member, model)
 
 
-def test_gradients_are_those_of_one_process(tiny_base_model: Path) -> None:
-    alone = gradients(Team(), tiny_base_model)
-    with team(_share_gradients, (tiny_base_model,), 2, CPU) as leader:
-        shared = gradients(leader, tiny_base_model)
+def test_gradients_and_figures_are_those_of_one_process(tiny_base_model: Path) -> None:
+    alone, figures = one_step(Team(), tiny_base_model)
+    with team(_share_step, (tiny_base_model,), 2, CPU) as leader:
+        shared, shared_figures = one_step(leader, tiny_base_model)
     assert alone.keys() <= shared.keys()
     for name, gradient in alone.items():
         assert gradient.abs().max() > 0
         torch.testing.assert_close(shared[name], gradient, rtol=1e-4, atol=1e-5 * gradient.abs().max().item())
+    assert {"loss", "guidance_loss", "sparsity", "evaluated_samples"} <= figures.keys()
+    assert shared_figures == pytest.approx(figures, rel=1e-4)
 
 
 def _follow_the_ball(member: Team, config: InitNerfConfig) -> None:
