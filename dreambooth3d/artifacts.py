@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -119,6 +119,10 @@ class DreamBoothCheckpoint:
     text_encoder: WeightsRef
     base_model: BaseModelRef
     record: StepRecord | None = None
+
+    def kept_in(self, folder: Path) -> DreamBoothCheckpoint:
+        """The pair as local files; remote ones are copied to the folder (see `WeightsRef.kept_in`)."""
+        return replace(self, unet=self.unet.kept_in(folder), text_encoder=self.text_encoder.kept_in(folder))
 
 
 @dataclass(frozen=True)

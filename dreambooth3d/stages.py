@@ -32,6 +32,9 @@ def distil_checkpoint(
 
     For the other arguments, result and errors see `distil`.
     """
+    if config.processes > 1:
+        # The other processes know no artifact store.
+        checkpoint = checkpoint.kept_in(context.folder / "checkpoint")
     with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, context.device) as members:
         guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, context.device)
         wanted = config.photos.weight > 0 or config.gates.need_selector

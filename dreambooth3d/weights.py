@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import fsspec
@@ -14,6 +18,23 @@ from torch import Tensor
 from dreambooth3d.errors import BaseModelError
 
 _CHUNK_BYTES = 1 << 20
+Fetch = Callable[[str, str], None]
+"""Copies a file from an address to a local path."""
+
+
+def fetch_by_fsspec(uri: str, path: str) -> None:
+    """What brings remote weights unless someone else does: fsspec, with the credentials of its own environment."""
+    with fsspec.open(uri, "rb") as source, open(path, "wb") as target:
+        shutil.copyfileobj(source, target, 16 * _CHUNK_BYTES)
+
+
+_fetch: Fetch = fetch_by_fsspec
+
+
+def fetch_by(fetch: Fetch) -> None:
+    """Bring remote weights by `fetch` from now on: whoever knows the store knows its address and its credentials."""
+    global _fetch
+    _fetch = fetch
 
 
 @dataclass(frozen=True)
@@ -36,14 +57,40 @@ class WeightsRef:
         Raises:
             BaseModelError: the file is gone, or is not the one that this handle was made for.
         """
-        try:
-            path = fsspec.open_local(f"simplecache::{self.uri}") if "://" in self.uri else self.uri
+        with self._local_file() as path:
             if sha256_file(path) != self.sha256:
                 raise BaseModelError(
                     f"{self.uri}: these weights are not the ones that were saved (another SHA-256). Run the step that "
                     "made them again."
                 )
             return load_file(path)
+
+    def kept_in(self, folder: Path) -> WeightsRef:
+        """A handle to a local file: this one, or, of remote weights, a copy in the folder.
+
+        Raises:
+            BaseModelError: the file is gone.
+        """
+        if "://" not in self.uri:
+            return self
+        path = folder / f"{self.sha256}.safetensors"
+        if not path.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            with self._local_file(folder) as fetched:
+                os.replace(fetched, path)
+        return replace(self, uri=str(path))
+
+    @contextmanager
+    def _local_file(self, folder: Path | None = None) -> Iterator[str]:
+        """The file itself, or a temporary copy of a remote one (in the folder, or where temporary files lie)."""
+        try:
+            if "://" not in self.uri:
+                yield self.uri
+                return
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                path = os.path.join(temporary, "weights.safetensors")
+                _fetch(self.uri, path)
+                yield path
         except FileNotFoundError as error:
             raise BaseModelError(f"{self.uri}: these weights are gone. Run the step that made them again.") from error
 

@@ -22,7 +22,7 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from dreambooth3d.context import work_root
 from dreambooth3d.images import from_pil, save_image, to_pil
 from dreambooth3d.record import SERIES_COLUMNS, StepRecord
-from dreambooth3d.weights import WeightsRef
+from dreambooth3d.weights import WeightsRef, fetch_by_fsspec
 from materializers.hashing import content_hash
 
 RECORD = "record"
@@ -50,6 +50,14 @@ def copy_file(source: str, target: str) -> None:
         except OSError:
             pass  # other disk, or no links there
     fileio.copy(source, target, overwrite=True)
+
+
+def fetch_weights(source: str, target: str) -> None:
+    """Bring remote weights by the active stack's artifact store, which has the credentials for them."""
+    try:
+        fileio.copy(source, target, overwrite=True)
+    except ValueError:  # it serves no such addresses
+        fetch_by_fsspec(source, target)
 
 
 def upload(folder: Path, uri: str) -> None:

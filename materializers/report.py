@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import shutil
 import tempfile
 from pathlib import Path
@@ -71,6 +72,7 @@ class AssetBundleMaterializer(FolderMaterializer):
         if not is_remote(self.uri):
             return super().load(data_type)
         folder = Path(tempfile.mkdtemp(prefix="dreambooth3d-bundle-"))
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
         download(self.uri, folder)
         return self.read(folder, read_record(folder / RECORD))
 

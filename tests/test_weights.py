@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from dreambooth3d import weights
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
@@ -56,6 +59,28 @@ def test_weights_load_from_an_address(tmp_path: Path) -> None:
     handle = save_weights({"w": torch.ones(2)}, tmp_path / "w.safetensors")
     remote = WeightsRef(f"file://{handle.uri}", handle.sha256, handle.size_bytes)
     assert remote.load()["w"].tolist() == [1, 1]
+
+
+def test_remote_weights_are_brought_by_who_knows_the_store_and_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = save_weights({"w": torch.ones(2)}, tmp_path / "w.safetensors")
+    remote = WeightsRef("store://bucket/w.safetensors", handle.sha256, handle.size_bytes)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    asked = []
+
+    def fetch(uri: str, path: str) -> None:
+        asked.append(uri)
+        shutil.copyfile(handle.uri, path)
+
+    monkeypatch.setattr(weights, "_fetch", fetch)
+    assert remote.load()["w"].tolist() == [1, 1] and list(temporary.iterdir()) == []
+    local = remote.kept_in(tmp_path / "kept")
+    assert local.load()["w"].tolist() == [1, 1] and remote.kept_in(tmp_path / "kept") == local
+    assert asked == [remote.uri, remote.uri] and [local.uri] == [str(path) for path in (tmp_path / "kept").iterdir()]
+    assert handle.kept_in(tmp_path / "kept") is handle
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

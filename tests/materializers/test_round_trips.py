@@ -236,8 +236,7 @@ def test_stored_weights_are_referenced_not_copied(store: SimpleNamespace) -> Non
     assert not list(Path(_strip(store.path)).joinpath("partial").rglob("*.safetensors"))
 
 
-def test_weights_outlive_the_work_folder(tmp_path: Path) -> None:
-    store = SimpleNamespace(path=str(tmp_path / "store"))
+def test_weights_outlive_the_work_folder(store: SimpleNamespace) -> None:
     value = checkpoint()
     expected = value.unet.load()
     materializer_of(value, store).save(value)
