@@ -37,6 +37,14 @@ class RunNotFoundError(DreamBooth3DError):
     """No run answers to the given name."""
 
 
+class PromotionError(DreamBooth3DError):
+    """A version cannot become the production version, or there is none to go back to."""
+
+
+class LockError(PromotionError):
+    """Another process holds, or has taken over, the lock on a subject's production version."""
+
+
 def gist(error: Exception) -> str:
     """The first line of what any error says, or its type where it says nothing; for a log line or a finding."""
     lines = str(error).strip().splitlines()

@@ -21,10 +21,10 @@ from zenml.pipelines.pipeline_definition import Pipeline
 
 from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
+from dreambooth3d.naming import model_name
 from pipelines.checking import check_file, parameter_problems, parse_parameters
 from pipelines.identity import git_commit
 from pipelines.preflight import preflight
-from steps._registry import model_name
 from steps._support import forget_finished_work
 
 _FILTERED_LOGGERS = (

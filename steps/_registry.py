@@ -15,15 +15,10 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from zenml import log_metadata
 
 from dreambooth3d.artifacts import RadianceField
+from dreambooth3d.naming import LINEAGE, model_name
 from materializers.field import write_field
 
-LINEAGE = ("data.dvc_md5", "data.hash", "git.commit", "zenml.pipeline_run", "subject", "status")
 _CODE = Path(__file__).with_name("_asset_model.py")
-
-
-def model_name(subject: str) -> str:
-    """The name under which a subject's assets are registered."""
-    return f"dreambooth3d-{subject}"
 
 
 def register_asset(asset: RadianceField, bundle_uri: str, subject: str, tags: Mapping[str, str]) -> str:

@@ -33,12 +33,14 @@ checkpoint_app = typer.Typer(no_args_is_help=True, help="Fine-tuned diffusion mo
 config_app = typer.Typer(no_args_is_help=True, help="Configuration files.")
 photos_app = typer.Typer(no_args_is_help=True, help="Photo sets.")
 models_app = typer.Typer(no_args_is_help=True, help="Models from the hub.")
+production_app = typer.Typer(no_args_is_help=True, help="Which version of a subject's asset readers see.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and running pipeline runs.")
 toybox_app = typer.Typer(no_args_is_help=True, help="The procedural world and its models.")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(config_app, name="config")
 app.add_typer(models_app, name="models")
 app.add_typer(photos_app, name="photos")
+app.add_typer(production_app, name="production")
 app.add_typer(runs_app, name="runs")
 app.add_typer(toybox_app, name="toybox")
 
@@ -156,6 +158,48 @@ def runs_compare(runs: Annotated[list[str], typer.Argument(help="Two or more run
     from dreambooth3d.cli.show import show_comparison
 
     show_comparison(runs, as_json)
+
+
+@production_app.command("show")
+def production_show(
+    subject: Annotated[str | None, typer.Argument(help="A subject; default all.")] = None, as_json: Json = False
+) -> None:
+    """Show the version that is in production."""
+    from dreambooth3d.cli.production import show_production
+
+    show_production(subject, as_json)
+
+
+@production_app.command("promote")
+def production_promote(
+    run: Annotated[str, typer.Argument(help="Name of a finished run, or latest.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+) -> None:
+    """Make the version of a run production."""
+    from dreambooth3d.cli.production import promote_run
+
+    typer.echo(promote_run(run, reason))
+
+
+@production_app.command("rollback")
+def production_rollback(
+    subject: Annotated[str, typer.Argument(help="Whose production version.")],
+    reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+) -> None:
+    """Make the version production that was before the present one."""
+    from dreambooth3d.cli.production import roll_back
+
+    typer.echo(roll_back(subject, reason))
+
+
+@production_app.command("history")
+def production_history(
+    subject: Annotated[str, typer.Argument(help="Whose production version.")], as_json: Json = False
+) -> None:
+    """List all changes of the production version, oldest first."""
+    from dreambooth3d.cli.production import show_history
+
+    show_history(subject, as_json)
 
 
 @checkpoint_app.command("export")
