@@ -57,6 +57,10 @@ lint: $(INSTALLED)
 doctor:
 	@$(VENV)/bin/dreambooth3d doctor
 
+# What the images check their models against.
+docker/models.sha256: $(shell find models -type f)
+	(cd models && find . -type f | LC_ALL=C sort | xargs sha256sum) | sed 's|  \./|  |' > $@
+
 clean:
 	rm -rf .zenconfig .zen .dreambooth3d outputs build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path "./$(VENV)/*" -type d -prune -exec rm -rf {} +

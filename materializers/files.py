@@ -26,7 +26,7 @@ from dreambooth3d.weights import WeightsRef, fetch_by_fsspec
 from materializers.hashing import content_hash
 
 RECORD = "record"
-_STORE = "store:"
+STORE = "store:"
 
 
 def is_remote(uri: str) -> bool:
@@ -235,7 +235,7 @@ class FolderMaterializer(BaseMaterializer):
         """
         root = str(self.artifact_store.path).rstrip("/") + "/"
         if weights.uri.startswith(root):
-            place = _STORE + weights.uri.removeprefix(root)
+            place = STORE + weights.uri.removeprefix(root)
         else:
             copy_file(weights.uri, join(self.uri, name))
             place = name
@@ -244,6 +244,6 @@ class FolderMaterializer(BaseMaterializer):
     def restore_weights(self, entry: Mapping[str, Any]) -> WeightsRef:
         """Inverse of `store_weights`, with an absolute URI."""
         place = str(entry["file"])
-        own = not place.startswith(_STORE)
-        uri = join(self.uri, place) if own else join(str(self.artifact_store.path), place.removeprefix(_STORE))
+        own = not place.startswith(STORE)
+        uri = join(self.uri, place) if own else join(str(self.artifact_store.path), place.removeprefix(STORE))
         return WeightsRef(uri, str(entry["sha256"]), int(entry["size_bytes"]))

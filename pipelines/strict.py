@@ -22,8 +22,11 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.naming import model_name
+from pipelines import hooks
+from pipelines.archive import lean_code_archive
 from pipelines.checking import check_file, parameter_problems, parse_parameters
 from pipelines.identity import git_commit
+from pipelines.liveness import PROCESS, process_to_record
 from pipelines.preflight import preflight
 from steps._support import forget_finished_work
 
@@ -73,7 +76,8 @@ class StrictPipeline(Pipeline):
             _require_tracker()
             self._describe_run(subject)
             try:
-                run = super().__call__(*args, **kwargs)
+                with lean_code_archive():
+                    run = super().__call__(*args, **kwargs)
             finally:
                 _close_log_store()
             _require_success(run)
@@ -101,8 +105,9 @@ class StrictPipeline(Pipeline):
 
     def _describe_run(self, subject: str) -> None:
         """What later steps cannot find out themselves: in a container there is neither the YAML nor git."""
-        extra = {"preset": self.preset, "git_commit": git_commit()}
+        extra = {"preset": self.preset, "git_commit": git_commit(), PROCESS: process_to_record()}
         options: dict[str, Any] = {"extra": extra, "model": Model(name=model_name(subject))}
+        options |= {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
         # Where it is known, the local orchestrator raises the step's own error instead of naming the step only.
         if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
             options["execution_mode"] = ExecutionMode.FAIL_FAST

@@ -29,6 +29,7 @@ app = typer.Typer(
     cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
     help="Photos of one subject in, a personalised 3D asset out.",
 )  # fmt: skip
+schedules_app = typer.Typer(no_args_is_help=True, help="Schedules of pipelines on a remote orchestrator.")
 checkpoint_app = typer.Typer(no_args_is_help=True, help="Fine-tuned diffusion models of a run.")
 config_app = typer.Typer(no_args_is_help=True, help="Configuration files.")
 photos_app = typer.Typer(no_args_is_help=True, help="Photo sets.")
@@ -42,6 +43,7 @@ app.add_typer(models_app, name="models")
 app.add_typer(photos_app, name="photos")
 app.add_typer(production_app, name="production")
 app.add_typer(runs_app, name="runs")
+app.add_typer(schedules_app, name="schedules")
 app.add_typer(toybox_app, name="toybox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -200,6 +202,67 @@ def production_history(
     from dreambooth3d.cli.production import show_history
 
     show_history(subject, as_json)
+
+
+@runs_app.command("clean")
+def runs_clean(
+    older_than: Annotated[
+        float | None, typer.Option(help="Hours of silence after which a run on another machine counts as dead.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be marked, and mark nothing.")] = False,
+) -> None:
+    """Mark runs that died (kill -9, a crash of the machine) as such in ZenML and in MLflow."""
+    from dreambooth3d.cli.cleaning import clean_runs
+    from dreambooth3d.cli.show import quiet
+
+    quiet()
+    clean_runs(typer.echo, older_than, dry_run)
+
+
+@schedules_app.command("list")
+def schedules_list(as_json: Json = False) -> None:
+    """List schedules."""
+    from dreambooth3d.cli.schedules import show_schedules
+
+    show_schedules(as_json)
+
+
+@schedules_app.command("pause")
+def schedules_pause(name: Annotated[str, typer.Argument(help="Name or id of a schedule.")]) -> None:
+    """Stop a schedule from firing, until it is resumed."""
+    from dreambooth3d.cli.schedules import set_active
+
+    typer.echo(set_active(name, active=False))
+
+
+@schedules_app.command("resume")
+def schedules_resume(name: Annotated[str, typer.Argument(help="Name or id of a schedule.")]) -> None:
+    """Let a paused schedule fire again."""
+    from dreambooth3d.cli.schedules import set_active
+
+    typer.echo(set_active(name, active=True))
+
+
+@schedules_app.command("delete")
+def schedules_delete(name: Annotated[str, typer.Argument(help="Name or id of a schedule.")]) -> None:
+    """Delete a schedule, and the secret with an API token that ZenML has made for it in Kubernetes."""
+    from dreambooth3d.cli.schedules import delete_schedule
+
+    typer.echo("\n".join(delete_schedule(name)))
+
+
+@app.command()
+def prune(
+    keep_runs: Annotated[int, typer.Option(help="Newest finished runs that are kept per subject.")] = 5,
+    older_than: Annotated[float, typer.Option(help="Days; younger runs are kept as well.")] = 30.0,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+) -> None:
+    """Delete checkpoints and artifacts of old runs that no production, staged, latest or kept version needs."""
+    from dreambooth3d.cli.prune import run_prune
+    from dreambooth3d.cli.show import quiet
+
+    quiet()
+    run_prune(typer.echo, keep_runs, older_than, dry_run)
 
 
 @checkpoint_app.command("export")

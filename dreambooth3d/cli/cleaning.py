@@ -1,0 +1,109 @@
+"""`dreambooth3d runs clean`: mark runs that died, in ZenML and in MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from zenml.client import Client
+from zenml.enums import ExecutionStatus
+from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
+
+from dreambooth3d.cli import runs
+from dreambooth3d.errors import ConfigError
+from pipelines.liveness import judge, unfinished_runs
+
+DIED = "died"
+_ROW_STATUS = {ExecutionStatus.COMPLETED: "FINISHED", ExecutionStatus.CACHED: "FINISHED"}
+
+
+def clean_runs(say: Callable[[str], None], older_than_h: float | None = None, dry_run: bool = False) -> int:
+    """Mark what died; only with evidence: its process on this machine is gone, its orchestrator says so, or its age.
+
+    Args:
+        say: takes one line per run.
+        older_than_h: hours without a sign of life after which a run that cannot be asked counts as dead.
+        dry_run: say it only.
+
+    Returns:
+        How many runs and rows were, or would be, marked.
+
+    Raises:
+        ConfigError: `older_than_h` is not positive.
+    """
+    if older_than_h is not None and not older_than_h > 0:
+        raise ConfigError(f"runs clean: --older-than is {older_than_h}. Give a number of hours above 0.")
+    older_than = None if older_than_h is None else timedelta(hours=older_than_h)
+    verb = "would be marked" if dry_run else "marked"
+    marked, dead = 0, {}
+    for run in unfinished_runs():
+        verdict = judge(run, older_than)
+        if verdict.state == "dead":
+            dead[run.name] = verdict.reason
+            say(f"{run.name}: {verb} as failed in ZenML, {verdict.reason}.")
+            marked += 1
+            if not dry_run:
+                _end_run(run, verdict.reason)
+        else:
+            say(f"{run.name}: left alone, {verdict.reason}.")
+    for row in _open_rows():
+        end = _end_of_row(row, dead)
+        if end is not None:
+            status, reason = end
+            say(f"{runs.row_name(row)}: {verb} as {status} in MLflow, {reason}.")
+            marked += 1
+            if not dry_run:
+                _end_row(row, status, reason)
+    say(f"{marked} {'entry' if marked == 1 else 'entries'} {verb}." if marked else "Nothing to clean.")
+    return marked
+
+
+def _end_run(run: PipelineRunResponse, reason: str) -> None:
+    """Mark a run and its unfinished steps as failed; ZenML computes a run's status from its steps."""
+    store = Client().zen_store
+    for step in run.steps.values():
+        if not step.status.is_finished:
+            store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
+    update = PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=f"Marked by runs clean: {reason}")
+    store.update_run(run.id, update)
+
+
+def _open_rows() -> list[Run]:
+    """The rows that MLflow takes for running, and those that wait for a next step."""
+    rows = runs.list_rows(limit=1000)
+    return [row for row in rows if row.info.status in ("RUNNING", "SCHEDULED") or _is_between_steps(row)]
+
+
+def _is_between_steps(row: Run) -> bool:
+    """Between two steps MLflow calls a row finished; `publish`, the last step, sets the tag."""
+    return row.info.status == "FINISHED" and "status" not in row.data.tags and DIED not in row.data.tags
+
+
+def _end_of_row(row: Run, dead: dict[str, str]) -> tuple[str, str] | None:
+    """How a row should end: like its run in ZenML. None where that is unknown or has not ended."""
+    name = runs.row_name(row)
+    if name in dead:
+        return "KILLED", dead[name]
+    try:
+        status = Client().get_pipeline_run(name, allow_name_prefix_match=False, hydrate=False).status
+    except KeyError:
+        return None  # deleted in ZenML, or of another server: no evidence
+    if not status.is_finished:
+        return None
+    ended = _ROW_STATUS.get(status, "KILLED")
+    return None if ended == row.info.status else (ended, f"its run in ZenML is {status}")
+
+
+def _end_row(row: Run, status: str, reason: str) -> None:
+    client = runs.client()
+    try:
+        client.set_terminated(row.info.run_id, status)
+        if status != "FINISHED":
+            client.set_tag(row.info.run_id, DIED, reason)
+    except MlflowException as error:
+        raise ConfigError(
+            f"{runs.row_name(row)}: MLflow refused the mark ({str(error).splitlines()[0]}). Run the command again once "
+            "the tracking server answers."
+        ) from None

@@ -1,0 +1,29 @@
+"""The commands of docs/operations.md as a shell sees them."""
+
+from __future__ import annotations
+
+import json
+
+from tests.product import Product
+
+
+def test_there_is_nothing_to_do_yet(product: Product) -> None:
+    cleaned = product.dreambooth3d("runs", "clean", "--dry-run")
+    assert (cleaned.returncode, cleaned.stdout) == (0, "Nothing to clean.\n"), cleaned.stderr
+    pruned = product.dreambooth3d("prune", "--keep-runs", "0", "--older-than", "0")
+    assert pruned.returncode == 0, pruned.stderr
+    assert pruned.stdout.splitlines()[-1] == "Nothing to prune."
+    listed = product.dreambooth3d("schedules", "list", "--json")
+    assert (listed.returncode, json.loads(listed.stdout)) == (0, []), listed.stderr
+
+
+def test_errors_are_one_sentence(product: Product) -> None:
+    for command, expected in (
+        (("schedules", "pause", "nightly"), "Error: nightly: there is no such schedule. Known are: none.\n"),
+        (("runs", "clean", "--older-than", "-1"), "Error: runs clean: --older-than is -1.0. Give a number of hours"),
+        (("prune", "--keep-runs", "-1"), "Error: prune: --keep-runs and --older-than cannot be negative."),
+    ):
+        result = product.dreambooth3d(*command)
+        assert result.returncode == 1
+        assert result.stderr.startswith(expected), result.stderr
+        assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,120 @@
+"""`runs clean`: only what is surely dead is marked, in ZenML and in MLflow, once."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import psutil
+import pytest
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from dreambooth3d.cli import runs
+from dreambooth3d.cli.cleaning import clean_runs
+from dreambooth3d.errors import ConfigError
+from pipelines.liveness import judge, last_sign_of_life, this_process, unfinished_runs
+from tests.operations.toy import run_toy
+from tests.product import ROOT
+
+START = "from tests.operations.toy import configured, endless; configured(endless)()"
+
+
+def stand_in(run: PipelineRunResponse, **process: object) -> SimpleNamespace:
+    """The same run as if another process had started it."""
+    config = SimpleNamespace(extra={"preset": "tiny", "process": process or None})
+    return SimpleNamespace(config=config, stack=run.stack, steps=run.steps, created=run.created, start_time=None)
+
+
+@pytest.fixture(scope="module")
+def running(home: Path) -> subprocess.Popen[bytes]:
+    """A run in the middle of its step, in another process."""
+    work = home / "alive"
+    command = [sys.executable, "-c", START]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "DREAMBOOTH3D_WORK": str(work)}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT)
+    limit = time.monotonic() + 60
+    while not (work / "alive").exists() and time.monotonic() < limit and process.poll() is None:
+        time.sleep(0.1)
+    assert (work / "alive").exists()
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_live_run_is_never_marked(running: subprocess.Popen[bytes], lines: list[str]) -> None:
+    assert clean_runs(lines.append, older_than_h=1e-9) == 0
+    assert f"its process {running.pid} runs on this machine" in lines[0]
+    assert [run.status for run in unfinished_runs()] == ["running"]
+
+
+def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], lines: list[str]) -> None:
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    (dead,) = unfinished_runs()
+    row = runs.find_row(dead.name)
+    assert row.info.status == "RUNNING"
+
+    assert clean_runs(lines.append, dry_run=True) == 2
+    assert [run.id for run in unfinished_runs()] == [dead.id]
+    assert runs.find_row(dead.name).info.status == "RUNNING"
+
+    assert clean_runs(lines.append) == 2
+    marked = Client().get_pipeline_run(dead.id)
+    assert marked.status == "failed"
+    assert {step.status for step in marked.steps.values()} == {"failed"}
+    row = runs.find_row(dead.name)
+    assert row.info.status == "KILLED"
+    assert row.data.tags["died"] == f"its process {running.pid} on this machine is gone"
+    assert runs.status_of(row) == "failed"
+
+    lines.clear()
+    assert clean_runs(lines.append) == 0
+    assert lines == ["Nothing to clean."]
+
+
+def test_a_mark_that_was_interrupted_is_completed(home: Path, lines: list[str]) -> None:
+    """ZenML had its mark, MLflow not yet."""
+    run = run_toy(seed=21)
+    identity = runs.find_row(run.name).info.run_id
+    runs.client().update_run(identity, status="RUNNING")
+    assert clean_runs(lines.append) == 1
+    assert runs.client().get_run(identity).info.status == "FINISHED"
+    assert clean_runs(lines.append) == 0
+
+
+def test_a_number_that_was_given_again_is_another_process(home: Path) -> None:
+    run = run_toy(seed=21)
+    mine = this_process()
+    assert judge(stand_in(run, **mine)).state == "alive"
+    assert judge(stand_in(run, **mine | {"started": mine["started"] - 1000})).state == "dead"
+    free = next(number for number in range(2**22 - 1, 0, -1) if not psutil.pid_exists(number))
+    assert judge(stand_in(run, **mine | {"pid": free})).state == "dead"
+
+
+def test_a_run_elsewhere_dies_of_age_alone(home: Path) -> None:
+    run = run_toy(seed=21)
+    elsewhere = stand_in(run, host="other/abc", pid=1, started=0.0)
+    now = last_sign_of_life(run) + timedelta(hours=5)
+    assert judge(elsewhere, now=now).state == "unknown"
+    assert judge(elsewhere, timedelta(hours=6), now).state == "unknown"
+    assert judge(elsewhere, timedelta(hours=4), now).state == "dead"
+    assert judge(stand_in(run), timedelta(hours=4), now).state == "dead"
+
+
+def test_the_last_sign_of_life_is_the_last_steps(home: Path) -> None:
+    run = run_toy(seed=21)
+    ends = [step.end_time for step in run.steps.values()]
+    assert last_sign_of_life(run) >= max(ends)
+    assert last_sign_of_life(run) <= datetime.now(UTC).replace(tzinfo=None)
+
+
+def test_nonsense_is_refused(home: Path, lines: list[str]) -> None:
+    with pytest.raises(ConfigError, match="--older-than is 0"):
+        clean_runs(lines.append, older_than_h=0)
