@@ -2,6 +2,7 @@
 # make test      the fast tests
 # make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed    see docs/benchmarks.md
 # make test-gpu  what needs CUDA
+# make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
 # make setup     what both start with; done once, and again when requirements.lock changes
 
 SHELL := /bin/bash
@@ -18,7 +19,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	test-gpu
+	test-gpu test-orchestrators
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -50,6 +51,19 @@ benchmark-speed: setup
 
 test-gpu: setup
 	@$(ACTIVATE) && python -m pytest -m gpu $(ARGS)
+
+# A second environment that sees the first: the clients and emulators would otherwise constrain the product's packages.
+ORCHESTRATORS := .venv-orchestrators
+SITE_PACKAGES = import sysconfig; print(sysconfig.get_path("purelib"))
+
+$(ORCHESTRATORS)/.installed: $(INSTALLED) tests/emulators/requirements.txt
+	test -x $(ORCHESTRATORS)/bin/python || $(VENV)/bin/python -m venv $(ORCHESTRATORS)
+	$(VENV)/bin/python -c '$(SITE_PACKAGES)' > "$$($(ORCHESTRATORS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
+	$(ORCHESTRATORS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/emulators/requirements.txt
+	@touch $@
+
+test-orchestrators: setup $(ORCHESTRATORS)/.installed
+	@$(TEST_ENVIRONMENT) $(ORCHESTRATORS)/bin/python -m pytest tests/orchestrators $(ARGS)
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .

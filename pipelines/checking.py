@@ -31,6 +31,15 @@ _FLAVORS = {
     "KubernetesStepOperatorSettings",
 }
 ConfigType = type[TrainingConfig] | type[CeilingConfig]
+_POD_SECTIONS = ("pod_settings", "orchestrator_pod_settings")
+# Kubernetes' own keys, of which ZenML warns at most; those of volumes are too many to list.
+_POD_KEYS = {
+    "resources": ("requests", "limits", "claims"),
+    "tolerations": ("key", "operator", "value", "effect", "tolerationSeconds"),
+    "volume_mounts": ("name", "mountPath", "subPath", "subPathExpr", "readOnly", "mountPropagation"),
+    "env": ("name", "value", "valueFrom"),
+    "env_from": ("prefix", "configMapRef", "secretRef"),
+}
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
 
 
@@ -99,6 +108,7 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
     problems += parameter_problems(values.get("parameters") or {})
     problems += _settings_problems("settings", values.get("settings"))
+    problems += _schedule_problems(values.get("schedule"))
     problems += _step_problems(values.get("steps"), step_names(values.get("parameters") or {}))
     if values.get("enable_cache") is True:
         problems.append("enable_cache: true here would cache publish as well. Set it per step under steps.")
@@ -194,10 +204,71 @@ def _settings_problems(where: str, settings: object) -> list[str]:
             except ImportError:  # the integration is not installed: its keys cannot be checked here
                 continue
             place = f"{where}.{key}"
-            problems += list(_unknown_keys(place, settings[key], model.model_fields)) or list(
-                _type_problems(place, settings[key] or {}, model)
+            problems += (
+                list(_unknown_keys(place, settings[key], model.model_fields))
+                or list(_pods_problems(place, settings[key]))
+                or list(_type_problems(place, settings[key] or {}, model))
+            )
+        if "orchestrator.kubernetes" in settings and _wants_gpus(settings) and not problems:
+            problems.append(
+                f"{where}.resources.gpu_count: Kubernetes ignores it. Set nvidia.com/gpu under "
+                f"{where}.orchestrator.kubernetes.pod_settings.resources.limits."
             )
     return problems
+
+
+def _wants_gpus(settings: Mapping[str, Any]) -> bool:
+    """Whether a step asks for GPUs where only other orchestrators would read it."""
+    resources = (settings["orchestrator.kubernetes"] or {}).get("pod_settings") or {}
+    limits = (resources.get("resources") or {}).get("limits") or {}
+    return bool((settings.get("resources") or {}).get("gpu_count")) and not any("/" in key for key in limits)
+
+
+def _schedule_problems(schedule: object) -> list[str]:
+    from zenml.config.schedule import Schedule
+
+    problems = list(_unknown_keys("schedule", schedule, Schedule.model_fields))
+    cron = schedule.get("cron_expression") if isinstance(schedule, Mapping) else None
+    if cron is not None and len(str(cron).split()) != 5:
+        problems.append(
+            f"schedule.cron_expression: {cron!r} has not five fields (minute, hour, day, month, weekday), "
+            'write for example "0 3 * * 0"'
+        )
+    return problems
+
+
+def _pods_problems(where: str, settings: object) -> Iterator[str]:
+    """What is wrong with the pods of a section for Kubernetes; ZenML would pass most of it on, or drop it."""
+    for name in _POD_SECTIONS:
+        pod = settings.get(name) if isinstance(settings, Mapping) else None
+        if pod is None:
+            continue
+        from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
+
+        place = f"{where}.{name}"
+        found = list(_unknown_keys(place, pod, KubernetesPodSettings.model_fields))
+        yield from found or _pod_problems(place, pod)
+
+
+def _pod_problems(where: str, pod: Mapping[str, Any]) -> Iterator[str]:
+    for section in [section for section in _POD_KEYS if pod.get(section) is not None]:
+        values = pod[section]
+        entries = list(enumerate(values)) if isinstance(values, list) else [("", values)]
+        for index, entry in entries:
+            place = f"{where}.{section}.{index}".rstrip(".")
+            yield from _unknown_keys(place, entry, _POD_KEYS[section])
+    resources = pod.get("resources")
+    if isinstance(resources, Mapping):
+        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        for key in [key for key in requests if "/" in key and limits.get(key) != requests[key]]:
+            yield (
+                f"{where}.resources.requests.{key}: {requests[key]!r} needs the same under limits: "
+                "Kubernetes shares no device among pods. Set limits alone."
+            )
+    volumes = {volume.get("name") for volume in pod.get("volumes") or [] if isinstance(volume, Mapping)}
+    for mount in [mount for mount in pod.get("volume_mounts") or [] if isinstance(mount, Mapping)]:
+        if mount.get("name") not in volumes:
+            yield f"{where}.volume_mounts: there is no volume {mount.get('name')!r}. Add it under volumes."
 
 
 def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterator[str]:
@@ -208,6 +279,8 @@ def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterat
         for problem in error.errors():
             place = ".".join(map(str, [where, *problem["loc"]] if where else problem["loc"]))
             yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+    except ImportError:  # the integration's own client is not installed: its types cannot be checked here
+        return
 
 
 def step_names(parameters: object) -> list[str]:
@@ -219,6 +292,7 @@ def step_names(parameters: object) -> list[str]:
 
 
 def _step_problems(steps: object, names: list[str]) -> list[str]:
+    from zenml.config.retry_config import StepRetryConfig
     from zenml.config.step_configurations import StepConfigurationUpdate
 
     problems = list(_unknown_keys("steps", steps, names))
@@ -229,6 +303,8 @@ def _step_problems(steps: object, names: list[str]) -> list[str]:
         problems += _unknown_keys(where, values, StepConfigurationUpdate.model_fields)
         if isinstance(values, Mapping):
             problems += _settings_problems(f"{where}.settings", values.get("settings"))
+            if isinstance(values.get("retry"), Mapping):
+                problems += _unknown_keys(f"{where}.retry", values["retry"], StepRetryConfig.model_fields)
             if values.get("parameters"):
                 problems.append(f"{where}.parameters: would go unchecked. Set them in the top-level parameters.")
             if name == "publish" and values.get("enable_cache"):

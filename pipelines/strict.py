@@ -15,7 +15,7 @@ import click
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
 from zenml.model.model import Model
-from zenml.models import PipelineRunResponse
+from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
 from zenml.pipelines.compilation_context import PipelineCompilationContext
 from zenml.pipelines.pipeline_definition import Pipeline
 
@@ -27,6 +27,7 @@ from pipelines.archive import lean_code_archive
 from pipelines.checking import check_file, parameter_problems, parse_parameters
 from pipelines.identity import git_commit
 from pipelines.liveness import PROCESS, process_to_record
+from pipelines.outcome import explained, require_success
 from pipelines.preflight import preflight
 from steps._support import forget_finished_work
 
@@ -50,6 +51,7 @@ class StrictPipeline(Pipeline):
 
     preset = "none"
     config_type: type[TrainingConfig | CeilingConfig] = TrainingConfig
+    _submitted: PipelineSnapshotResponse | None = None
 
     def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> StrictPipeline:
         """A copy with the given options, after a strict check of the YAML."""
@@ -75,15 +77,25 @@ class StrictPipeline(Pipeline):
             subject = preflight(config)
             _require_tracker()
             self._describe_run(subject)
+            self._submitted = None
             try:
                 with lean_code_archive():
                     run = super().__call__(*args, **kwargs)
+            except Exception as error:
+                if (told := explained(error, self._submitted)) is not error:
+                    raise told from None
+                raise
             finally:
                 _close_log_store()
-            _require_success(run)
+            require_success(run, self._submitted)
         if run is not None and run.status == ExecutionStatus.COMPLETED:
             _conclude(run, config)
         return run
+
+    def _create_snapshot(self, *args: Any, **kwargs: Any) -> PipelineSnapshotResponse:
+        """As ZenML does; what is submitted is remembered, to find the run again whatever happens to it."""
+        self._submitted = super()._create_snapshot(*args, **kwargs)
+        return self._submitted
 
     def _require_own(self, path: str) -> None:
         """Check the YAML, and that it is for this pipeline."""
@@ -170,12 +182,6 @@ def _require_tracker() -> None:
         f"The active ZenML stack {Client().active_stack_model.name!r} has no MLflow tracker. Run `make setup` and "
         "`source .venv/bin/activate`, or choose another stack with `zenml stack set`."
     )
-
-
-def _require_success(run: PipelineRunResponse | None) -> None:
-    """Some orchestrators return from a failed run as if nothing had happened."""
-    if run is not None and run.status == ExecutionStatus.FAILED:
-        raise DreamBooth3DError(f"Run {run.name} failed. `zenml pipeline runs list` and the step logs say why.")
 
 
 def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:

@@ -36,6 +36,7 @@ photos_app = typer.Typer(no_args_is_help=True, help="Photo sets.")
 models_app = typer.Typer(no_args_is_help=True, help="Models from the hub.")
 production_app = typer.Typer(no_args_is_help=True, help="Which version of a subject's asset readers see.")
 runs_app = typer.Typer(no_args_is_help=True, help="Finished and running pipeline runs.")
+stack_app = typer.Typer(no_args_is_help=True, help="ZenML stacks on other machines.")
 toybox_app = typer.Typer(no_args_is_help=True, help="The procedural world and its models.")
 app.add_typer(checkpoint_app, name="checkpoint")
 app.add_typer(config_app, name="config")
@@ -44,6 +45,7 @@ app.add_typer(photos_app, name="photos")
 app.add_typer(production_app, name="production")
 app.add_typer(runs_app, name="runs")
 app.add_typer(schedules_app, name="schedules")
+app.add_typer(stack_app, name="stack")
 app.add_typer(toybox_app, name="toybox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -288,6 +290,33 @@ def ui(port: int = 5000, host: str = "127.0.0.1") -> None:
 
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
     raise typer.Exit(subprocess.run([*command, "--host", host, "--port", str(port)], check=False).returncode)
+
+
+@stack_app.command("kubernetes")
+def stack_kubernetes(
+    name: Annotated[str, typer.Option(help="Of the stack.")],
+    context: Annotated[str, typer.Option(help="Of the kubeconfig.")],
+    artifact_store: Annotated[str, typer.Option(help="s3://BUCKET or a folder in it.")],
+    registry: Annotated[str, typer.Option(help="From which the nodes pull images.")],
+    tracking_uri: Annotated[str, typer.Option(help="The MLflow server's address.")],
+    tracking_secret: Annotated[str, typer.Option(help="ZenML secret with username and password of MLflow.")],
+    namespace: Annotated[str, typer.Option(help="In which the pods run; it must exist.")] = "zenml",
+    endpoint_url: Annotated[str | None, typer.Option(help="Of an S3 store that is not Amazon's.")] = None,
+    secret: Annotated[str | None, typer.Option(help="ZenML secret with the store's keys.")] = None,
+    service_account: Annotated[str | None, typer.Option(help="Of the pods; it must exist.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the zenml commands, run nothing.")] = False,
+) -> None:
+    """Register a stack on Kubernetes, after a check of what it needs; safe to run again."""
+    from dreambooth3d.cli.stack import KubernetesStack, commands, register
+
+    stack = KubernetesStack(
+        name, context, namespace, artifact_store, registry, tracking_uri, tracking_secret,
+        endpoint_url, secret, service_account,
+    )  # fmt: skip
+    if dry_run:
+        typer.echo("\n".join(commands(stack)))
+    else:
+        register(stack, typer.echo)
 
 
 @toybox_app.command("render")

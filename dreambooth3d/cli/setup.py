@@ -84,17 +84,18 @@ def register_stack(root: Path) -> str:
         StackComponentType.MODEL_REGISTRY: REGISTRY,
     }
     for kind, name in parts.items():
-        if name != "default" and not _exists(client.get_stack_component, kind, name):
+        if name != "default" and not exists(client.get_stack_component, kind, name):
             # No tracking_uri: the tracker then keeps its database inside the artifact store.
             client.create_stack_component(name=name, flavor="mlflow", component_type=kind, configuration={})
-    if not _exists(client.get_stack, STACK):
+    if not exists(client.get_stack, STACK):
         client.create_stack(name=STACK, components=parts)
     if client.active_stack_model.name == "default":
         client.activate_stack(STACK)
     return f"ZenML's active stack is {client.active_stack_model.name}."
 
 
-def _exists(get: Callable[..., object], *arguments: object) -> bool:
+def exists(get: Callable[..., object], *arguments: object) -> bool:
+    """Whether one of ZenML's getters finds something of exactly this name."""
     try:
         get(*arguments, allow_name_prefix_match=False)
     except KeyError:

@@ -21,7 +21,19 @@ def test_help_is_fast(product: Product) -> None:
     start = time.monotonic()
     result = product.dreambooth3d("--help")
     assert time.monotonic() - start < 1.5
-    for command in ("setup", "doctor", "train", "checkpoint", "config", "photos", "runs", "prune", "ui", "toybox"):
+    for command in (
+        "setup",
+        "doctor",
+        "train",
+        "checkpoint",
+        "config",
+        "photos",
+        "runs",
+        "prune",
+        "stack",
+        "ui",
+        "toybox",
+    ):
         assert command in result.stdout
 
 

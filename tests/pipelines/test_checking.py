@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
@@ -100,6 +102,71 @@ def test_known_settings_exist(path: str) -> None:
     except ImportError:
         pytest.skip("this integration is not installed")
     assert hasattr(found, name)
+
+
+def _kubernetes() -> dict[str, Any]:
+    values = yaml.safe_load((ROOT / "configs" / "kubernetes.yaml").read_text())
+    values["steps"] = {"init_nerf": values["steps"]["init_nerf"]}
+    return values
+
+
+POD = "steps.init_nerf.settings.orchestrator.kubernetes.pod_settings"
+
+
+@pytest.mark.parametrize(
+    ("place", "old", "new", "message"),
+    [
+        ("", "schedule", "scedule", "scedule: unknown key, did you mean schedule?"),
+        ("schedule", "cron_expression", "cron_expresion", "cron_expresion: unknown key, did you mean cron_expression?"),
+        ("steps.init_nerf.retry", "max_retries", "max_retrys", "retry.max_retrys: unknown key"),
+        (
+            "steps.init_nerf.settings",
+            "orchestrator.kubernetes",
+            "orchestrator.kube",
+            "settings.orchestrator.kube: unkn",
+        ),
+        (POD, "tolerations", "toleration", f"{POD}.toleration: unknown key, did you mean tolerations?"),
+        (f"{POD}.resources", "limits", "limit", f"{POD}.resources.limit: unknown key, did you mean limits?"),
+        (f"{POD}.tolerations.0", "effect", "efect", f"{POD}.tolerations.0.efect: unknown key, did you mean effect?"),
+        (f"{POD}.volume_mounts.0", "mountPath", "mount_path", "mount_path: unknown key, did you mean mountPath?"),
+        (POD, "volumes", None, f"{POD}.volume_mounts: there is no volume 'dshm'"),
+    ],
+)
+def test_typos_in_settings_for_kubernetes_are_refused(place: str, old: str, new: str | None, message: str) -> None:
+    """Each renames one key of the preset, which itself has no problem."""
+    values = _kubernetes()
+    assert checking.list_problems(values) == []
+    holder: Any = values
+    for part in place.replace("orchestrator.kubernetes", "orchestrator/kubernetes").split(".") if place else []:
+        holder = holder[int(part) if part.isdigit() else part.replace("/", ".")]
+    value = holder.pop(old)
+    if new is not None:
+        holder[new] = value
+    assert any(message in problem for problem in checking.list_problems(values)), checking.list_problems(values)
+
+
+def test_gpus_that_kubernetes_would_not_give_are_refused() -> None:
+    """A count that it ignores, and a request without the limit that must equal it."""
+    values = _kubernetes()
+    settings = values["steps"]["init_nerf"]["settings"]
+    settings["resources"] = {"gpu_count": 1}
+    assert checking.list_problems(values) == []
+    pod = settings["orchestrator.kubernetes"]["pod_settings"]
+    pod["resources"]["limits"] = {"memory": "32Gi"}
+    (problem,) = checking.list_problems(values)
+    assert problem.startswith("steps.init_nerf.settings.resources.gpu_count: Kubernetes ignores it.")
+    pod["resources"]["requests"]["nvidia.com/gpu"] = "1"
+    assert "requests.nvidia.com/gpu: '1' needs the same under limits" in checking.list_problems(values)[0]
+
+
+def test_a_schedule_has_five_fields() -> None:
+    (problem,) = checking.list_problems({"schedule": {"cron_expression": "0 3 * *"}})
+    assert problem.startswith("schedule.cron_expression: '0 3 * *' has not five fields")
+
+
+def test_the_cluster_trains_as_the_gpu_preset_does() -> None:
+    paths = [ROOT / "configs" / f"{name}.yaml" for name in ("kubernetes", "toybox_gpu")]
+    assert checking.check_file(paths[0]) == checking.check_file(paths[1])
 
 
 def test_step_names_are_the_pipeline_s() -> None:

@@ -1,0 +1,70 @@
+"""What became of a run on other machines: ZenML's command ends alike for a finished, a failed and a lost one."""
+
+from __future__ import annotations
+
+from zenml.client import Client
+from zenml.enums import ExecutionStatus
+from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
+from zenml.orchestrators.exceptions import PipelineSubmissionError
+from zenml.orchestrators.publish_utils import publish_failed_pipeline_run
+
+from dreambooth3d.errors import DreamBooth3DError, gist
+
+_ADVICE = "`zenml pipeline runs list` and the step logs say why."
+
+
+class RunFailedError(DreamBooth3DError):
+    """A run was refused, has failed, or died on the machine that executed it."""
+
+
+def require_success(run: PipelineRunResponse | None, snapshot: PipelineSnapshotResponse | None) -> None:
+    """Ask the server how a run has ended; one that nobody executes any more is marked as failed there.
+
+    Args:
+        run: as ZenML returned it; None for a schedule, which has not run yet.
+        snapshot: of which it is a run.
+
+    Raises:
+        RunFailedError: it did not succeed. A run for which the orchestrator does not wait may go on.
+    """
+    if run is None:
+        return
+    run = Client().get_pipeline_run(run.id)
+    if run.status.is_successful or not (run.status.is_finished or _was_awaited(snapshot)):
+        return
+    if not run.status.is_finished:
+        raise _lost(run, "its orchestrator ended before it did")
+    failed = sorted(name for name, step in run.steps.items() if step.status.is_failed)
+    place = f" in {', '.join(failed)}" if failed else ""
+    verb = "was stopped" if run.status == ExecutionStatus.STOPPED else "failed"
+    raise RunFailedError(f"Run {run.name} {verb}{place}. {_ADVICE}")
+
+
+def explained(error: Exception, snapshot: PipelineSnapshotResponse | None) -> Exception:
+    """One sentence for what a remote orchestrator raised, the run marked as failed; any other error as it is."""
+    if isinstance(error, PipelineSubmissionError):
+        return RunFailedError(f"Nothing was started: {gist(error)} Correct it in your YAML's settings or schedule.")
+    orchestrator = Client().active_stack.orchestrator
+    if snapshot is None or not isinstance(error, RuntimeError) or not orchestrator.config.is_remote:
+        return error
+    runs = Client().list_pipeline_runs(snapshot_id=snapshot.id, size=1).items
+    if not runs:
+        return error
+    # What a step has raised is told better by the step than by the job that ran it.
+    try:
+        require_success(runs[0], snapshot)
+    except RunFailedError as failure:
+        return failure if runs[0].status.is_finished else RunFailedError(f"{failure} ({gist(error)})")
+    return error
+
+
+def _was_awaited(snapshot: PipelineSnapshotResponse | None) -> bool:
+    """Whether the orchestrator returns only at a run's end."""
+    orchestrator = Client().active_stack.orchestrator
+    settings = None if snapshot is None else orchestrator.get_settings(snapshot)
+    return bool(getattr(settings, "synchronous", orchestrator.config.is_synchronous))
+
+
+def _lost(run: PipelineRunResponse, reason: str) -> RunFailedError:
+    publish_failed_pipeline_run(run.id)
+    return RunFailedError(f"Run {run.name} is lost: {reason}. It is marked as failed now. {_ADVICE}")

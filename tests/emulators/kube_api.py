@@ -1,0 +1,124 @@
+"""An emulated Kubernetes API server with its controllers: what ZenML's orchestrator asks of a cluster, no more.
+
+There are no watches, no admission plug-ins and no network; roles other than `edit` are unknown.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import ssl
+import uuid
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+
+from aiohttp import web
+
+from tests.emulators.kube_controllers import tick
+from tests.emulators.kube_objects import KINDS, ApiError, Object, Store
+
+ADMIN = "admin"
+_PATH = re.compile(r"/(?:api/v1|apis/[\w.]+/v1)(?:/namespaces/([^/]+)(?=/))?/([a-z]+)(?:/([^/]+))?(?:/(\w+))?")
+
+
+class Server:
+    """The API: one handler for every path.
+
+    Args:
+        admin_token: of the user who may do everything.
+        logs: the folder in which the kubelets write their pods' output.
+    """
+
+    def __init__(self, admin_token: str, logs: Path) -> None:
+        self.store = Store()
+        self._users, self._logs = {admin_token: ADMIN}, logs
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """Answer a request as the real server would."""
+        try:
+            body = await request.json() if request.can_read_body and request.content_length else {}
+            return self._answer(request, body)
+        except ApiError as error:
+            print(request.method, request.path, error.code, error, flush=True)
+            status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": str(error)}
+            return web.json_response(status | {"reason": error.reason, "code": error.code}, status=error.code)
+
+    def _answer(self, request: web.Request, body: Object) -> web.Response:
+        path, store, method = _PATH.fullmatch(request.path), self.store, request.method
+        if path is None or path[2] not in KINDS:
+            raise ApiError(404, "NotFound", "the server could not find the requested resource")
+        namespace, resource, name, part = path.groups()
+        self._authorize(request, namespace, resource)
+        if part == "token":
+            token = str(uuid.uuid4())
+            self._users[token] = f"{namespace}:{name}"
+            return web.json_response({"kind": "TokenRequest", "status": {"token": token}}, status=201)
+        if method == "POST":
+            return web.json_response(store.create(resource, namespace, body), status=201)
+        if name is None:
+            chosen = [one for one in store.list(resource, namespace) if _selected(one, request.query)]
+            version, kind = KINDS[resource]
+            return web.json_response({"kind": f"{kind}List", "apiVersion": version, "metadata": {}, "items": chosen})
+        item = store.get(resource, namespace, name)
+        if part == "log":
+            log = self._logs / f"{namespace}_{name}.log"
+            return web.Response(body=log.read_bytes() if log.exists() else b"", content_type="text/plain")
+        if method == "PATCH":
+            return web.json_response(store.patch(resource, namespace, name, body, part == "status"))
+        if method == "DELETE":
+            store.remove(resource, namespace, name, now_gone=body.get("gracePeriodSeconds") == 0)
+            return web.json_response({"kind": "Status", "status": "Success"})
+        return web.json_response(item)
+
+    def _authorize(self, request: web.Request, namespace: str | None, resource: str) -> None:
+        user = self._users.get(request.headers.get("Authorization", "").partition(" ")[2])
+        if user is None:
+            raise ApiError(401, "Unauthorized", "Unauthorized")
+        if user == ADMIN:
+            return
+        for binding in self.store.list("rolebindings", namespace) if namespace else []:
+            subjects = {f"{one.get('namespace')}:{one['name']}" for one in binding["subjects"]}
+            if binding["roleRef"]["name"] == "edit" and user in subjects:
+                return
+        raise ApiError(403, "Forbidden", f'{resource} is forbidden: User "{user}" cannot {request.method} it')
+
+
+def _selected(item: Object, query: Mapping[str, str]) -> bool:
+    """Whether the label and field selectors of a query, `a=b,c=d`, choose an object."""
+    labels = item["metadata"].get("labels") or {}
+    for name, value in (("labelSelector", labels.get), ("fieldSelector", partial(_field, item))):
+        for term in filter(None, query.get(name, "").split(",")):
+            key, _, wanted = term.replace("==", "=").partition("=")
+            if value(key) != wanted:
+                return False
+    return True
+
+
+def _field(item: Object, key: str) -> object:
+    for part in key.split("."):
+        item = (item or {}).get(part)
+    return item
+
+
+async def serve(arguments: argparse.Namespace) -> None:
+    """Serve until killed."""
+    server = Server(arguments.token, arguments.logs)
+    application = web.Application(client_max_size=10**8)
+    application.router.add_route("*", "/{tail:.*}", server.handle)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(arguments.certificate, arguments.key)
+    await web.TCPSite(runner, "127.0.0.1", arguments.port, ssl_context=context).start()
+    while True:
+        tick(server.store)
+        await asyncio.sleep(0.3)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for option, kind in (("port", int), ("token", str), ("logs", Path), ("certificate", Path), ("key", Path)):
+        parser.add_argument(f"--{option}", type=kind, required=True)
+    asyncio.run(serve(parser.parse_args()))

@@ -1,0 +1,189 @@
+"""An emulated node: runs the pods that are bound to it as host processes in namespaces of their own (needs root).
+
+An image is a PATH on the host. It talks the public Kubernetes API only, so that it serves a real API server as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import shlex
+import ssl
+from pathlib import Path
+
+import aiohttp
+
+from tests.emulators.kube_objects import Object, stamp
+
+_ACCOUNT = "/var/run/secrets/kubernetes.io/serviceaccount"
+_MERGE = "application/merge-patch+json"
+
+
+class Kubelet:
+    """One node with its processes."""
+
+    def __init__(self, options: argparse.Namespace, session: aiohttp.ClientSession) -> None:
+        self._options, self._session, self._images = options, session, json.loads(options.images)
+        self._free_gpus = {str(index) for index in range(options.gpus)}
+        self._processes: dict[str, asyncio.subprocess.Process | None] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def _call(self, method: str, path: str, body: object = None, kind: str = "application/json") -> Object:
+        data = None if body is None else json.dumps(body)
+        url = self._options.server + path
+        async with self._session.request(method, url, data=data, headers={"Content-Type": kind}) as response:
+            answer = await response.json()
+            if response.status >= 400 and response.status not in (404, 409):
+                raise RuntimeError(f"{method} {path}: {response.status} {answer.get('message')}")
+            return answer
+
+    async def register(self) -> None:
+        """Tell the API of this node, its room, its label and its taint."""
+        options, room = self._options, {"cpu": "64", "memory": "256Gi", "pods": "50"}
+        labels, spec = {"kubernetes.io/hostname": options.name}, {}
+        if options.gpus:
+            room["nvidia.com/gpu"] = str(options.gpus)
+            labels["nvidia.com/gpu.present"] = "true"
+            spec["taints"] = [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": options.name, "labels": labels}, "spec": spec}
+        await self._call("POST", "/api/v1/nodes", node)
+        status = {"status": {"capacity": room, "allocatable": room}}
+        await self._call("PATCH", f"/api/v1/nodes/{options.name}/status", status, _MERGE)
+
+    async def run(self) -> None:
+        """Start and stop processes as the API says, until killed."""
+        await self.register()
+        while True:
+            selector = f"fieldSelector=spec.nodeName%3D{self._options.name}"
+            for pod in (await self._call("GET", f"/api/v1/pods?{selector}"))["items"]:
+                uid, path = pod["metadata"]["uid"], _path(pod)
+                if "deletionTimestamp" in pod["metadata"]:
+                    if process := self._processes.get(uid):
+                        process.terminate()
+                    await self._call("DELETE", path, {"gracePeriodSeconds": 0})
+                elif uid not in self._processes and pod["status"]["phase"] == "Pending":
+                    self._processes[uid] = None
+                    task = asyncio.create_task(self._start(pod))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+            await asyncio.sleep(0.5)
+
+    async def _start(self, pod: Object) -> None:
+        """Run a pod to its end."""
+        container, gpus, started = pod["spec"]["containers"][0], set(), stamp()
+        if container["image"] not in self._images:
+            await self._report(pod, "Pending", {"waiting": {"reason": "ErrImagePull", "message": "image not found"}})
+            return
+        try:
+            limits = (container.get("resources") or {}).get("limits") or {}
+            gpus = {self._free_gpus.pop() for _ in range(int(limits.get("nvidia.com/gpu", 0)))}
+            code = await self._execute(pod, container, gpus)
+            reason = "Completed" if code == 0 else "Error"
+        except (RuntimeError, OSError, KeyError) as error:
+            code, reason = 128, f"ContainerCannotRun: {error!r}"
+        finally:
+            self._free_gpus |= gpus
+        ended = {"exitCode": code, "reason": reason, "startedAt": started, "finishedAt": stamp()}
+        await self._report(pod, "Succeeded" if code == 0 else "Failed", {"terminated": ended})
+
+    async def _execute(self, pod: Object, container: Object, gpus: set[str]) -> int:
+        """Run the container's command; the exit code, 128 + n for signal n."""
+        metadata, folder = pod["metadata"], self._options.root / pod["metadata"]["uid"]
+        for name in ("account", "app"):
+            (folder / name).mkdir(parents=True)
+        await self._write_account(pod, folder / "account")
+        host, port = self._options.server.removeprefix("https://").split(":")
+        environment = {
+            "PATH": self._images[container["image"]], "HOME": str(self._options.root), "LANG": "C.UTF-8",
+            "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port,
+            "NVIDIA_VISIBLE_DEVICES": ",".join(sorted(gpus)) or "void",
+        }  # fmt: skip
+        environment |= await self._environment(metadata["namespace"], container)
+        command = [*(container.get("command") or []), *(container.get("args") or [])]
+        lines = [f"hostname {metadata['name']}", *_mounts(pod, container, folder), f"cd {folder / 'app'}"]
+        script = " && ".join([*lines, f"exec {shlex.join(command)}"])
+        isolated = [
+            "unshare",
+            "--mount",
+            "--uts",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+            "sh",
+            "-c",
+            script,
+        ]
+        log = self._options.logs / f"{metadata['namespace']}_{metadata['name']}.log"
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *isolated, env=environment, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL
+            )
+        self._processes[metadata["uid"]] = process
+        await self._report(pod, "Running", {"running": {"startedAt": stamp()}})
+        code = await process.wait()
+        self._processes[metadata["uid"]] = None
+        return code if code >= 0 else 128 - code
+
+    async def _write_account(self, pod: Object, folder: Path) -> None:
+        account = pod["spec"].get("serviceAccountName", "default")
+        path = f"/api/v1/namespaces/{pod['metadata']['namespace']}/serviceaccounts/{account}/token"
+        token = (await self._call("POST", path, {}))["status"]["token"]
+        (folder / "token").write_text(token)
+        (folder / "namespace").write_text(pod["metadata"]["namespace"])
+        (folder / "ca.crt").write_text(self._options.certificate.read_text())
+
+    async def _environment(self, namespace: str, container: Object) -> dict[str, str]:
+        """The container's variables, those from secrets included."""
+        result = {}
+        for variable in container.get("env") or []:
+            if reference := (variable.get("valueFrom") or {}).get("secretKeyRef"):
+                secret = await self._call("GET", f"/api/v1/namespaces/{namespace}/secrets/{reference['name']}")
+                result[variable["name"]] = base64.b64decode(secret["data"][reference["key"]]).decode()
+            else:
+                result[variable["name"]] = variable.get("value") or ""
+        for source in container.get("envFrom") or []:
+            secret = await self._call("GET", f"/api/v1/namespaces/{namespace}/secrets/{source['secretRef']['name']}")
+            result |= {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+        return result
+
+    async def _report(self, pod: Object, phase: str, state: Object) -> None:
+        container = pod["spec"]["containers"][0]
+        own = {"name": container["name"], "image": container["image"], "imageID": "", "restartCount": 0}
+        status = {"phase": phase, "containerStatuses": [own | {"ready": phase == "Running", "state": state}]}
+        await self._call("PATCH", _path(pod) + "/status", {"status": status}, _MERGE)
+
+
+def _path(pod: Object) -> str:
+    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+
+
+def _mounts(pod: Object, container: Object, folder: Path) -> list[str]:
+    """Shell lines that mount the account's token and every emptyDir, the latter as a tmpfs of its size."""
+    lines = [f"mkdir -p {_ACCOUNT}", f"mount --bind {folder / 'account'} {_ACCOUNT}"]
+    volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
+    for mount in container.get("volumeMounts") or []:
+        size = volumes[mount["name"]]["emptyDir"].get("sizeLimit", "50%").rstrip("i")
+        place = shlex.quote(mount["mountPath"])
+        lines += [f"mkdir -p {place}", f"mount -t tmpfs -o size={size} tmpfs {place}"]
+    return lines
+
+
+async def main(options: argparse.Namespace) -> None:
+    """Be a node until killed."""
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=options.certificate))
+    headers = {"Authorization": f"Bearer {options.token}"}
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+        await Kubelet(options, session).run()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for option, kind in (
+        ("server", str), ("token", str), ("certificate", Path), ("name", str), ("gpus", int), ("images", str),
+        ("root", Path), ("logs", Path),
+    ):  # fmt: skip
+        parser.add_argument(f"--{option}", type=kind, required=True)
+    asyncio.run(main(parser.parse_args()))

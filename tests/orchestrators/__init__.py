@@ -1,0 +1,1 @@
+"""Tests of the pipelines on orchestrators other than the local one."""
