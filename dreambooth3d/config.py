@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -22,11 +23,31 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+class DatasetConfig(Section):
+    """Photo sets that DVC tracks, found when a run needs them, not when it is scheduled."""
+
+    url: str | None = None
+    """Git URL or folder of the DVC repository; None is the checkout that runs, with its data.dvc."""
+    rev: str | None = None
+    """Branch, tag or commit; None is the default branch of a URL, and the files as they are of a folder."""
+    path: Annotated[str, Field(pattern=r"^[^/].*[^/]$|^[^/]$")] = "data"
+    """The tracked folder there, with one folder per subject."""
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        userinfo = urlsplit(self.url or "").netloc.rpartition("@")[0]
+        if ":" in userinfo:
+            raise ValueError("url holds a password, which would be logged: leave it to Git's credential helper")
+        return self
+
+
 class PhotosConfig(Section):
     """Which photos, and how strictly they are checked. `subject`, or `dir` with `class_noun`; `dir` wins."""
 
     subject: str | None = None
     """A folder name under data/, described by its subject.yaml."""
+    dataset: DatasetConfig | None = None
+    """Where `subject` comes from when not from this checkout's data/: it is fetched when it is needed."""
     dir: str | None = None
     """A folder of photos outside data/, relative to the current directory; needs class_noun or a subject.yaml there."""
     class_noun: str | None = None

@@ -40,4 +40,4 @@ def multiview_truth(
         asset, asset, subject, truth, scorers.judge, scorer_identity(scorers.judge), evaluate, device
     )
     bundle = steps.export_asset(asset, report, subject, export_asset, device)
-    steps.publish(report, bundle, asset, subject, config)
+    steps.publish(report, bundle, asset, subject, config, {})

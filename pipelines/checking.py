@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from dreambooth3d.config import CONTEXT_STEPS, CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
 
 STEPS = Path(__file__).resolve().parents[1] / "steps"
 _FLAVORS = {
@@ -30,7 +31,8 @@ _FLAVORS = {
     "step_operator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_step_operator_flavor."
     "KubernetesStepOperatorSettings",
 }
-ConfigType = type[TrainingConfig] | type[CeilingConfig]
+PipelineConfig = TrainingConfig | CeilingConfig | FleetConfig
+ConfigType = type[PipelineConfig]
 _POD_SECTIONS = ("pod_settings", "orchestrator_pod_settings")
 # Kubernetes' own keys, of which ZenML warns at most; those of volumes are too many to list.
 _POD_KEYS = {
@@ -39,6 +41,19 @@ _POD_KEYS = {
     "volume_mounts": ("name", "mountPath", "subPath", "subPathExpr", "readOnly", "mountPropagation"),
     "env": ("name", "value", "valueFrom"),
     "env_from": ("prefix", "configMapRef", "secretRef"),
+}
+# Steps of runs over many subjects; their others are those of each subject's training.
+_FLEET_STEPS = {
+    RetrainConfig: ("resolve_dataset", "decide_subjects", "summarize"),
+    PortfolioConfig: ("resolve_dataset", "summarize"),
+    StaticRetrainConfig: ("resolve_dataset", "retrain_apart"),
+}
+_NEVER_CACHED = {
+    "publish": "the run has no row",
+    "resolve_dataset": "new photos go unseen",
+    "decide_subjects": "changes go unseen",
+    "retrain_apart": "nothing is trained",
+    "summarize": "the run has no row",
 }
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
 
@@ -80,11 +95,17 @@ def read_yaml(path: Path | str) -> dict[str, Any]:
 
 
 def config_type(parameters: Mapping[str, Any]) -> ConfigType:
-    """Whose parameters these are: those of the ceiling have a section that no other pipeline has."""
-    return CeilingConfig if "fit_true_views" in parameters else TrainingConfig
+    """Whose parameters these are: all but those of the training have a section that no other pipeline has."""
+    if "fit_true_views" in parameters:
+        return CeilingConfig
+    if "stack" in parameters:
+        return StaticRetrainConfig
+    if "gates" in parameters:
+        return RetrainConfig
+    return PortfolioConfig if {"training", "subjects"} & parameters.keys() else TrainingConfig
 
 
-def check_file(path: Path | str) -> TrainingConfig | CeilingConfig:
+def check_file(path: Path | str) -> PipelineConfig:
     """Check a pipeline's YAML, all of it.
 
     Returns:
@@ -118,7 +139,7 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     return list(_type_problems("", own, PipelineRunConfiguration))
 
 
-def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = None) -> TrainingConfig | CeilingConfig:
+def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = None) -> PipelineConfig:
     """Validate parameters without any conversion of types; YAML's lists may stand for tuples.
 
     Without `config`, the parameters themselves tell whose they are.
@@ -285,10 +306,13 @@ def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterat
 
 def step_names(parameters: object) -> list[str]:
     """The names under which a YAML with these parameters may configure steps; those of contexts end in a number."""
-    once = sorted({path.stem for path in STEPS.glob("[!_]*.py")} - {*CONTEXT_STEPS})
+    kind = config_type(parameters) if isinstance(parameters, Mapping) else TrainingConfig
+    many = {step for steps in _FLEET_STEPS.values() for step in steps}
+    once = {path.stem for path in STEPS.glob("[!_]*.py")} - {*CONTEXT_STEPS} - many
+    once |= {*_FLEET_STEPS.get(kind, ())}
     contexts = parameters.get("contexts") if isinstance(parameters, Mapping) else None
     count = len(contexts) if isinstance(contexts, list | tuple) else 0
-    return once + [f"{step}_{index}" for index in range(count) for step in CONTEXT_STEPS]
+    return sorted(once) + [f"{step}_{index}" for index in range(count) for step in CONTEXT_STEPS]
 
 
 def _step_problems(steps: object, names: list[str]) -> list[str]:
@@ -307,6 +331,6 @@ def _step_problems(steps: object, names: list[str]) -> list[str]:
                 problems += _unknown_keys(f"{where}.retry", values["retry"], StepRetryConfig.model_fields)
             if values.get("parameters"):
                 problems.append(f"{where}.parameters: would go unchecked. Set them in the top-level parameters.")
-            if name == "publish" and values.get("enable_cache"):
-                problems.append(f"{where}.enable_cache: publish must always run, or the run has no row. Remove it.")
+            if name in _NEVER_CACHED and values.get("enable_cache"):
+                problems.append(f"{where}.enable_cache: {name} must always run, or {_NEVER_CACHED[name]}. Remove it.")
     return problems

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import subprocess
 from pathlib import Path
 
-from dreambooth3d.config import BaseModelConfig, FinetuneConfig
+from dreambooth3d.config import BaseModelConfig, FinetuneConfig, TrainingConfig
 from dreambooth3d.diffusion.base_model import folder_digest, local_folder, resolve
 from dreambooth3d.diffusion.pretrained import pretrained_digest, pretrained_folders
 from dreambooth3d.evaluation.clip import scorer_folder
 from dreambooth3d.hub import split_revision
+from steps._sources import training_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,6 +46,45 @@ def scorer_identity(path: str) -> str:
     """
     folder = local_folder(split_revision(path)[0], "scorers")
     return f"commit:{scorer_folder(path).name}" if folder is None else f"sha256:{folder_digest(folder)}"
+
+
+def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
+    """What a training of one subject is made of: equal identities need no second training.
+
+    Args:
+        config: of the training.
+        data: hash of the subject's photos.
+
+    Returns:
+        data, config, code, base_model, selector and judge, each a hash or a commit.
+
+    Raises:
+        BaseModelError: base model, fine-tuned weights or a scorer are missing or damaged.
+    """
+    return {
+        "data": data,
+        "config": config_digest(config),
+        "code": f"sha256:{training_digest()}",
+        "base_model": base_model_identity(config.base_model),
+        "selector": scorer_identity(config.scorers.selector),
+        "judge": scorer_identity(config.scorers.judge),
+    }
+
+
+def config_digest(config: TrainingConfig) -> str:
+    """`sha256:<digest>` of all settings but those that other parts of the identity stand for, and the device."""
+    values = config.model_dump(
+        mode="json",
+        exclude={
+            "device": True,
+            "photos": {"subject", "dir", "dataset"},
+            "base_model": True,
+            "scorers": True,
+            "finetune_dreambooth": {"pretrained"},
+        },
+    )
+    values["pretrained"] = pretrained_identity(config.finetune_dreambooth)
+    return f"sha256:{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()}"
 
 
 def git_commit(root: Path = ROOT) -> str:

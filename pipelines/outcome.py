@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
@@ -10,6 +12,8 @@ from zenml.orchestrators.publish_utils import publish_failed_pipeline_run
 
 from dreambooth3d.errors import DreamBooth3DError, gist
 
+SETTLE_S, POLL_S = 15.0, 1.0
+"""How long a run may take to be known as finished after its orchestrator has returned, in seconds."""
 _ADVICE = "`zenml pipeline runs list` and the step logs say why."
 
 
@@ -17,21 +21,31 @@ class RunFailedError(DreamBooth3DError):
     """A run was refused, has failed, or died on the machine that executed it."""
 
 
-def require_success(run: PipelineRunResponse | None, snapshot: PipelineSnapshotResponse | None) -> None:
+def require_success(
+    run: PipelineRunResponse | None, snapshot: PipelineSnapshotResponse | None
+) -> PipelineRunResponse | None:
     """Ask the server how a run has ended; one that nobody executes any more is marked as failed there.
 
     Args:
         run: as ZenML returned it; None for a schedule, which has not run yet.
         snapshot: of which it is a run.
 
+    Returns:
+        The run as it stands now; one for which the orchestrator does not wait may still be running.
+
     Raises:
-        RunFailedError: it did not succeed. A run for which the orchestrator does not wait may go on.
+        RunFailedError: it did not succeed.
     """
     if run is None:
-        return
+        return None
     run = Client().get_pipeline_run(run.id)
-    if run.status.is_successful or not (run.status.is_finished or _was_awaited(snapshot)):
-        return
+    awaited = _was_awaited(snapshot)
+    deadline = time.monotonic() + SETTLE_S
+    while awaited and not run.status.is_finished and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        run = Client().get_pipeline_run(run.id)
+    if run.status.is_successful or not (run.status.is_finished or awaited):
+        return run
     if not run.status.is_finished:
         raise _lost(run, "its orchestrator ended before it did")
     failed = sorted(name for name, step in run.steps.items() if step.status.is_failed)

@@ -6,29 +6,34 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import click
 from zenml.client import Client
 from zenml.enums import ExecutionMode, ExecutionStatus
+from zenml.execution.pipeline.dynamic.run_context import DynamicPipelineRunContext
 from zenml.model.model import Model
 from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
 from zenml.pipelines.compilation_context import PipelineCompilationContext
+from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.steps import BaseStep
 
 from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
+from dreambooth3d.fleet import FleetConfig, PortfolioConfig, RetrainConfig
 from dreambooth3d.naming import model_name
 from pipelines import hooks
 from pipelines.archive import lean_code_archive
-from pipelines.checking import check_file, parameter_problems, parse_parameters
+from pipelines.checking import PipelineConfig, check_file, parameter_problems, parse_parameters, read_yaml
+from pipelines.decisions import Verdict
 from pipelines.identity import git_commit
 from pipelines.liveness import PROCESS, process_to_record
 from pipelines.outcome import explained, require_success
-from pipelines.preflight import preflight
+from pipelines.preflight import check_scorers, preflight
 from steps._support import forget_finished_work
 
 _FILTERED_LOGGERS = (
@@ -38,22 +43,27 @@ _FILTERED_LOGGERS = (
 )
 
 
+# How long a run may take to show that it has ended, once the orchestrator has returned from it.
+_HOOKS = {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
+
+
 class CommandError(click.ClickException, DreamBooth3DError):
     """A user's error as click shows it: one sentence on stderr, exit code 1."""
 
 
-class StrictPipeline(Pipeline):
-    """A pipeline whose parameters are the fields of its configuration, `TrainingConfig` by default.
+class _Strict:
+    """What strict pipelines share, static or dynamic.
 
-    Its YAML is checked to the last key, its inputs are checked before anything is written, errors that a user can act
-    on end in one sentence, and a finished run ends with a summary.
+    Their parameters are the fields of their configuration. Their YAML is checked to the last key, their inputs are
+    checked before anything is written, and errors that a user can act on, failed runs included, end in one sentence.
     """
 
     preset = "none"
-    config_type: type[TrainingConfig | CeilingConfig] = TrainingConfig
+    config_type: type[PipelineConfig] = TrainingConfig
+    step_settings: Mapping[str, Any] = {}
     _submitted: PipelineSnapshotResponse | None = None
 
-    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> StrictPipeline:
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> Self:
         """A copy with the given options, after a strict check of the YAML."""
         with user_errors():
             if config_path is not None:
@@ -62,6 +72,7 @@ class StrictPipeline(Pipeline):
         copy.config_type = self.config_type
         if config_path is not None:
             copy.preset = Path(config_path).stem
+            copy.step_settings = read_yaml(config_path).get("steps") or {}
         return copy
 
     def __call__(self, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
@@ -70,13 +81,14 @@ class StrictPipeline(Pipeline):
         Raises:
             CommandError: for every error that a user can act on, also one raised in a step.
         """
-        if PipelineCompilationContext.is_active():
+        if self._is_inside_another():
             return super().__call__(*args, **kwargs)
         with user_errors():
             config = self._parameters_in_force(kwargs)
-            subject = preflight(config)
+            options = self._prepared(config)
             _require_tracker()
-            self._describe_run(subject)
+            with self.__suppress_configure_warnings__():
+                self.configure(**options)
             self._submitted = None
             try:
                 with lean_code_archive():
@@ -87,9 +99,9 @@ class StrictPipeline(Pipeline):
                 raise
             finally:
                 _close_log_store()
-            require_success(run, self._submitted)
+            run = require_success(run, self._submitted)
         if run is not None and run.status == ExecutionStatus.COMPLETED:
-            _conclude(run, config)
+            self._concluded(run, config)
         return run
 
     def _create_snapshot(self, *args: Any, **kwargs: Any) -> PipelineSnapshotResponse:
@@ -97,16 +109,29 @@ class StrictPipeline(Pipeline):
         self._submitted = super()._create_snapshot(*args, **kwargs)
         return self._submitted
 
+    def _is_inside_another(self) -> bool:
+        return PipelineCompilationContext.is_active()
+
+    def _prepared(self, config: PipelineConfig) -> dict[str, Any]:
+        """Check the inputs; what the run is configured with."""
+        raise NotImplementedError
+
+    def _concluded(self, run: PipelineRunResponse, config: PipelineConfig) -> None:
+        """What follows a run that completed."""
+
     def _require_own(self, path: str) -> None:
         """Check the YAML, and that it is for this pipeline."""
         found = check_file(path)
+        # Without gates, a retraining's parameters are those of a portfolio.
+        if isinstance(found, PortfolioConfig) and self.config_type is RetrainConfig:
+            return
         if not isinstance(found, self.config_type):
             raise ConfigError(
                 f"{path}: its parameters are those of another pipeline ({type(found).__name__}, not "
                 f"{self.config_type.__name__}). Choose another file, or another pipeline."
             )
 
-    def _parameters_in_force(self, given: dict[str, Any]) -> TrainingConfig | CeilingConfig:
+    def _parameters_in_force(self, given: dict[str, Any]) -> PipelineConfig:
         """The validated parameters of YAML and call together."""
         in_file = self._from_config_file.get("parameters") or {}
         plain = {name: getattr(value, "model_dump", lambda value=value: value)() for name, value in given.items()}
@@ -115,26 +140,85 @@ class StrictPipeline(Pipeline):
             raise ConfigError(problems[0])
         return parse_parameters(values, self.config_type)
 
-    def _describe_run(self, subject: str) -> None:
+    def _extra(self) -> dict[str, Any]:
         """What later steps cannot find out themselves: in a container there is neither the YAML nor git."""
-        extra = {"preset": self.preset, "git_commit": git_commit(), PROCESS: process_to_record()}
-        options: dict[str, Any] = {"extra": extra, "model": Model(name=model_name(subject))}
-        options |= {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
+        return {"preset": self.preset, "git_commit": git_commit(), PROCESS: process_to_record()}
+
+
+class StrictPipeline(_Strict, Pipeline):
+    """A strict pipeline over one subject: `TrainingConfig` by default."""
+
+    def _prepared(self, config: TrainingConfig | CeilingConfig) -> dict[str, Any]:
+        options: dict[str, Any] = {"extra": self._extra(), "model": Model(name=model_name(preflight(config)))}
+        options |= _HOOKS
         # Where it is known, the local orchestrator raises the step's own error instead of naming the step only.
         if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
             options["execution_mode"] = ExecutionMode.FAIL_FAST
-        with self.__suppress_configure_warnings__():
-            self.configure(**options)
+        return options
+
+    def _concluded(self, run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:
+        _conclude(run, config)
+
+
+class StrictFleetPipeline(_Strict, Pipeline):
+    """A strict static pipeline over many subjects."""
+
+    def _prepared(self, config: FleetConfig) -> dict[str, Any]:
+        check_scorers(config.training.scorers)
+        return {"extra": self._extra(), **_HOOKS}
+
+
+class StrictDynamicPipeline(_Strict, DynamicPipeline):
+    """A strict pipeline over many subjects, whose body runs in the orchestrator, at each tick of a schedule."""
+
+    def _is_inside_another(self) -> bool:
+        return DynamicPipelineRunContext.get() is not None
+
+    def _prepared(self, config: FleetConfig) -> dict[str, Any]:
+        if not Client().active_stack.orchestrator.supports_dynamic_pipelines:
+            raise ConfigError(
+                f"The orchestrator of the stack {Client().active_stack_model.name!r} runs no dynamic pipelines, and "
+                f"{self.name} decides at run time. Choose a stack with a local, Docker or Kubernetes orchestrator, or "
+                "pipelines.retraining_static.retrain_static."
+            )
+        check_scorers(config.training.scorers)
+        return {"extra": {**self._extra(), "training_steps": dict(self.step_settings)}, **_HOOKS}
 
 
 def strict_pipeline(
     experiment: str, config: type[TrainingConfig | CeilingConfig] = TrainingConfig
 ) -> Callable[[Callable[..., None]], StrictPipeline]:
     """Decorator: a `StrictPipeline` whose runs are one row each in an MLflow experiment."""
-    tracker = {"experiment_name": experiment, "nested": False}
+    return _decorator(StrictPipeline, experiment, config)
 
-    def decorate(function: Callable[..., None]) -> StrictPipeline:
-        pipeline = StrictPipeline(name=function.__name__, entrypoint=function, settings={"experiment_tracker": tracker})
+
+def strict_dynamic_pipeline(
+    experiment: str, config: type[FleetConfig], own_steps: Sequence[BaseStep]
+) -> Callable[[Callable[..., None]], StrictDynamicPipeline]:
+    """Decorator: a `StrictDynamicPipeline` whose runs are one summary row each in an MLflow experiment.
+
+    Args:
+        experiment: of the summary rows.
+        config: whose fields are the parameters.
+        own_steps: those that the body calls itself, so that the YAML can configure them.
+    """
+    return _decorator(StrictDynamicPipeline, experiment, config, depends_on=[*own_steps])
+
+
+def strict_fleet_pipeline(
+    experiment: str, config: type[FleetConfig]
+) -> Callable[[Callable[..., None]], StrictFleetPipeline]:
+    """Decorator: a `StrictFleetPipeline`."""
+    return _decorator(StrictFleetPipeline, experiment, config)
+
+
+def _decorator(
+    kind: type[_Strict], experiment: str, config: type[PipelineConfig], **options: Any
+) -> Callable[[Callable[..., None]], Any]:
+    settings = {"experiment_tracker": {"experiment_name": experiment, "nested": False}}
+
+    def decorate(function: Callable[..., None]) -> _Strict:
+        pipeline = kind(name=function.__name__, entrypoint=function, settings=settings, **options)
         pipeline.__doc__, pipeline.config_type = function.__doc__, config
         return pipeline
 
@@ -182,6 +266,18 @@ def _require_tracker() -> None:
         f"The active ZenML stack {Client().active_stack_model.name!r} has no MLflow tracker. Run `make setup` and "
         "`source .venv/bin/activate`, or choose another stack with `zenml stack set`."
     )
+
+
+def require_no_failure(verdicts: Iterable[Verdict]) -> None:
+    """End a run over many subjects as failed if any of them failed.
+
+    Raises:
+        DreamBooth3DError: names them, with the first one's reason.
+    """
+    failed = [verdict for verdict in verdicts if verdict.action == "failed"]
+    if failed:
+        names = ", ".join(verdict.subject for verdict in failed)
+        raise DreamBooth3DError(f"{len(failed)} of the subjects failed ({names}). The first one: {failed[0].reason}")
 
 
 def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:

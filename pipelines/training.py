@@ -22,7 +22,7 @@ from dreambooth3d.config import (
     TrainingConfig,
 )
 from dreambooth3d.photos.dataset import dataset_hash
-from pipelines.identity import base_model_identity, pretrained_identity, scorer_identity
+from pipelines.identity import base_model_identity, pretrained_identity, scorer_identity, training_identity
 from pipelines.strict import strict_pipeline
 
 
@@ -83,4 +83,4 @@ def dreambooth3d(
         edit_report = steps.evaluate_context(*inputs, id=f"evaluate_context_{index}")
         inputs = (edited, edit_report, subject, export_asset, device, prompt)
         edited_bundles.append(steps.export_asset(*inputs, id=f"export_context_{index}"))
-    steps.publish(report, bundle, asset, subject, config, after=edited_bundles)
+    steps.publish(report, bundle, asset, subject, config, training_identity(config, data), after=edited_bundles)

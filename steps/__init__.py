@@ -3,6 +3,7 @@
 `steps.init_nerf` is the step itself, not its module, so that a pipeline reads as `steps.init_nerf(...)`.
 """
 
+from steps.decide_subjects import decide_subjects
 from steps.edit_nerf import edit_nerf
 from steps.evaluate import evaluate
 from steps.evaluate_context import evaluate_context
@@ -15,10 +16,14 @@ from steps.init_nerf import init_nerf
 from steps.load_ground_truth import load_ground_truth
 from steps.publish import publish
 from steps.refine_nerf import refine_nerf
+from steps.resolve_dataset import resolve_dataset
+from steps.retrain_apart import retrain_apart
 from steps.select_checkpoints import select_checkpoints
+from steps.summarize import summarize
 from steps.validate_photos import validate_photos
 
 __all__ = [
+    "decide_subjects",
     "edit_nerf",
     "evaluate",
     "evaluate_context",
@@ -31,6 +36,9 @@ __all__ = [
     "load_ground_truth",
     "publish",
     "refine_nerf",
+    "resolve_dataset",
+    "retrain_apart",
     "select_checkpoints",
+    "summarize",
     "validate_photos",
 ]

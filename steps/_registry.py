@@ -21,14 +21,25 @@ from materializers.field import write_field
 _CODE = Path(__file__).with_name("_asset_model.py")
 
 
-def register_asset(asset: RadianceField, bundle_uri: str, subject: str, tags: Mapping[str, str]) -> str:
+def register_asset(
+    asset: RadianceField, bundle_uri: str, subject: str, tags: Mapping[str, str], identity: Mapping[str, str]
+) -> str:
     """Register the field, which alone renders any view; checkpoints and the bundle are referenced.
+
+    Args:
+        asset: the field.
+        bundle_uri: where the exported files lie.
+        subject: its name.
+        tags: of the run's row.
+        identity: what the training was made of, kept under ZenML's metadata key `identity`; empty where nothing is
+            to be compared.
 
     Returns:
         The MLflow model version.
     """
     lineage = {key: tags[key] for key in LINEAGE}
-    log_metadata(metadata={**lineage, "bundle": bundle_uri}, infer_model=True)
+    known = {"identity": dict(identity)} if identity else {}
+    log_metadata(metadata={**lineage, "bundle": bundle_uri, **known}, infer_model=True)
     name = model_name(subject)
     with tempfile.TemporaryDirectory() as temporary:
         write_field(asset, Path(temporary))

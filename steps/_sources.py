@@ -26,6 +26,19 @@ SHARED = (
     "transfer",
     "weights",
 )
+# Of no influence on a training: they choose what is trained and report on it.
+_BESIDE = (
+    "dreambooth3d/fleet.py",
+    "dreambooth3d/naming.py",
+    "dreambooth3d/photos/fetch.py",
+    "dreambooth3d/photos/remote.py",
+    "steps/__init__.py",
+    "steps/_registry.py",
+    "steps/decide_subjects.py",
+    "steps/resolve_dataset.py",
+    "steps/retrain_apart.py",
+    "steps/summarize.py",
+)
 
 
 def library_files(*folders: str) -> list[str]:
@@ -47,4 +60,18 @@ def library_digest() -> str:
     digest = hashlib.sha256()
     for path in sorted(ROOT.joinpath("dreambooth3d").rglob("*.py")):
         digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def training_digest() -> str:
+    """SHA-256 over the source that decides on a training's result: library, steps and the pipeline itself.
+
+    What only starts, shows and compares trainings is left out, so that a change there retrains nothing.
+    """
+    files = [path for folder in ("dreambooth3d", "steps") for path in ROOT.joinpath(folder).rglob("*.py")]
+    files = [path for path in files if path.relative_to(ROOT).as_posix() not in _BESIDE and "cli" not in path.parts]
+    digest = hashlib.sha256()
+    for path in sorted([*files, ROOT / "pipelines" / "training.py"]):
+        digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()

@@ -21,8 +21,12 @@ def publish(
     asset: RadianceField,
     photos: SubjectPhotos,
     config: TrainingConfig | CeilingConfig,
+    identity: dict[str, str],
 ) -> Annotated[dict[str, str], "run_index"]:
-    """Replay every step's record from its artifact, so that the row is complete also when steps were cached."""
+    """Replay every step's record from its artifact, so that the row is complete also when steps were cached.
+
+    The model version keeps `identity`, what the training was made of, for later retrainings to compare with.
+    """
     run = get_step_context().pipeline_run
     stages = _row.finished_stages(run.id)
     records = _row.replay(stages)
@@ -34,7 +38,7 @@ def publish(
     if isinstance(config, TrainingConfig):
         _row.log_contexts(run, stages, config.contexts)
     mlflow.set_tags(tags)
-    version = register_asset(asset, uri, photos.subject, tags)
+    version = register_asset(asset, uri, photos.subject, tags, identity)
     index = {
         "mlflow_run_id": mlflow.active_run().info.run_id,
         "pipeline_run": run.name,

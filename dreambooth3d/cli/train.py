@@ -12,7 +12,7 @@ import yaml
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 
 if TYPE_CHECKING:
-    from dreambooth3d.config import CeilingConfig, TrainingConfig
+    from pipelines.checking import PipelineConfig
 
 
 def run_training(config: str, overrides: Sequence[str]) -> None:
@@ -30,7 +30,9 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
         resolved.write_text(yaml.safe_dump(resolve(config, overrides), sort_keys=False))
         try:
             # Before ZenML is started, so that a bad input costs nothing and writes nothing.
-            preflight(check_file(resolved))
+            parameters = check_file(resolved)
+            _require_one_subject(parameters, config)
+            preflight(parameters)
         except ConfigError as error:
             raise ConfigError(str(error).replace(str(resolved), _shown(config, overrides))) from None
         from pipelines.training import dreambooth3d
@@ -38,7 +40,21 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
         dreambooth3d.with_options(config_path=str(resolved))()
 
 
-def checked_parameters(config: str, overrides: Sequence[str] = ()) -> TrainingConfig | CeilingConfig:
+def _require_one_subject(parameters: PipelineConfig, config: str) -> None:
+    """Runs over many subjects have a front door of their own."""
+    from dreambooth3d.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
+
+    kinds = {
+        PortfolioConfig: "portfolio.portfolio",
+        RetrainConfig: "retraining.retrain",
+        StaticRetrainConfig: "retraining_static.retrain_static",
+    }
+    if pipeline := kinds.get(type(parameters)):
+        command = f"zenml pipeline run pipelines.{pipeline} --config {config}"
+        raise ConfigError(f"{config}: is for many subjects. Start it with `{command}`.")
+
+
+def checked_parameters(config: str, overrides: Sequence[str] = ()) -> PipelineConfig:
     """The validated parameters of a pipeline's YAML with overrides.
 
     Raises:
@@ -63,7 +79,8 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     from dreambooth3d.diffusion.base_model import resolve as resolve_base_model
     from dreambooth3d.evaluation.clip import scorer_folder
 
-    parameters, lines = checked_parameters(config, overrides), []
+    found, lines = checked_parameters(config, overrides), []
+    parameters = getattr(found, "training", found)
     if isinstance(parameters, TrainingConfig):
         lines.append(f"base model: {model_folder(resolve_base_model(parameters.base_model)).absolute()}")
     for name in ("selector", "judge"):

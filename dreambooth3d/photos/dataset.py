@@ -14,6 +14,7 @@ from dreambooth3d.photos.subject import (
     SUBJECT_FILE,
     photo_files,
     photo_folder,
+    photo_repository,
     resolve_folder,
     shown_path,
     subject_name,
@@ -23,7 +24,6 @@ from dreambooth3d.photos.tracking import (
     entries_digest,
     present_entries,
     recorded_entries,
-    repository_root,
     sub_entries,
 )
 
@@ -52,7 +52,7 @@ def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
     """
     folder, _ = resolve_folder(config, root)
     if config.dir is None:
-        root = repository_root(root)
+        root = photo_repository(config, root)
         recorded = sub_entries(recorded_entries(root) or {}, subject_name(config))
         if recorded:
             _refuse_drift(recorded, present_entries(folder, root), folder)

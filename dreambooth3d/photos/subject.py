@@ -48,9 +48,22 @@ def subject_name(config: PhotosConfig) -> str:
 
 
 def photo_folder(config: PhotosConfig, root: Path = Path(".")) -> Path:
-    """Where the photos are: `dir` (relative to the current directory), else `data/<subject>` in `root`'s repository."""
+    """Where the photos are: `dir` (relative to the current directory), else `data/<subject>` in their repository."""
     name = subject_name(config)
-    return Path(config.dir).expanduser() if config.dir is not None else repository_root(root) / DATA / name
+    return Path(config.dir).expanduser() if config.dir is not None else photo_repository(config, root) / DATA / name
+
+
+def photo_repository(config: PhotosConfig, root: Path = Path(".")) -> Path:
+    """The repository of a subject's photos: `root`'s, or a local copy of what `dataset` names, fetched if need be.
+
+    Raises:
+        DatasetError: the dataset is not to be had.
+    """
+    if config.dataset is None:
+        return repository_root(root)
+    from dreambooth3d.photos.remote import fetch_subject
+
+    return fetch_subject(config.dataset, subject_name(config))
 
 
 def shown_path(folder: Path) -> str:

@@ -11,19 +11,26 @@ import yaml
 
 from dreambooth3d.config import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
 from pipelines import checking
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 CEILING = ROOT / "configs" / "bench" / "multiview_truth.yaml"
+OTHER_KINDS = {
+    CEILING.stem: CeilingConfig,
+    "portfolio": PortfolioConfig,
+    "retrain": RetrainConfig,
+    "retrain_static": StaticRetrainConfig,
+}
 PRESETS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "bench").glob("*.yaml")])
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_presets(file: Path) -> None:
     config = checking.check_file(file)
-    assert type(config) is (CeilingConfig if file == CEILING else TrainingConfig)
+    assert type(config) is OTHER_KINDS.get(file.stem, TrainingConfig)
     text = file.read_text()
     assert text.startswith("#"), "a preset says what it is for"
     assert "/home/" not in text
@@ -173,6 +180,21 @@ def test_step_names_are_the_pipeline_s() -> None:
     import steps
 
     assert sorted(steps.__all__) == sorted(path.stem for path in (ROOT / "steps").glob("[!_]*.py"))
+
+
+def test_steps_of_runs_over_many_subjects() -> None:
+    """Their own steps and those of each training may be configured; what decides is never cached."""
+    own = {"settings": {"resources": {"gpu_count": 1}}}
+    retrain, portfolio = {"gates": {}}, {"subjects": "all"}
+    usual = {"resolve_dataset": own, "summarize": own, "init_nerf": own}
+    for parameters in (retrain, portfolio):
+        assert checking.list_problems({"parameters": parameters, "steps": usual}) == []
+    assert checking.list_problems({"parameters": retrain, "steps": {"decide_subjects": own}}) == []
+    assert checking.list_problems({"parameters": portfolio, "steps": {"decide_subjects": own}})
+    assert checking.list_problems({"steps": {"resolve_dataset": own}})
+    for step in ("resolve_dataset", "decide_subjects", "summarize", "publish"):
+        (problem,) = checking.list_problems({"parameters": retrain, "steps": {step: {"enable_cache": True}}})
+        assert problem.startswith(f"steps.{step}.enable_cache: {step} must always run")
 
 
 def test_steps_of_contexts_are_configured_by_their_number() -> None:

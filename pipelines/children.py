@@ -1,0 +1,149 @@
+"""Child runs: one training per subject inside a run over many, each with a run and an MLflow row of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from zenml import pipeline
+from zenml.client import Client
+from zenml.enums import StepRuntime
+from zenml.execution.pipeline.dynamic.run_context import DynamicPipelineRunContext
+from zenml.logger import get_logger
+from zenml.model.model import Model
+from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
+
+import steps
+from dreambooth3d.config import TrainingConfig
+from dreambooth3d.errors import gist
+from pipelines.checking import parse_parameters
+from pipelines.preflight import preflight
+from pipelines.training import dreambooth3d
+from steps._registry import model_name
+from steps._support import forget_finished_work
+
+logger = get_logger(__name__)
+
+# Configurable under `steps` of the YAML of a run over many; what is once per context is not part of it.
+TRAINING_STEPS = (
+    steps.validate_photos,
+    steps.finetune_dreambooth,
+    steps.select_checkpoints,
+    steps.init_nerf,
+    steps.generate_pseudo_views,
+    steps.finetune_multiview,
+    steps.refine_nerf,
+    steps.load_ground_truth,
+    steps.evaluate,
+    steps.export_asset,
+    steps.publish,
+)
+
+
+@pipeline(
+    dynamic=True,
+    name="dreambooth3d_subject",
+    depends_on=[*TRAINING_STEPS],
+    settings={"experiment_tracker": {"experiment_name": "dreambooth3d", "nested": False}},
+)
+def train_subject(parameters: dict[str, Any]) -> None:
+    """`pipelines.training.dreambooth3d` as a child: the same body, which here runs when the parent gets to it."""
+    config = parse_parameters(parameters, TrainingConfig)
+    dreambooth3d.entrypoint(**{name: getattr(config, name) for name in TrainingConfig.model_fields})
+
+
+@dataclass(frozen=True)
+class Child:
+    """How a child run ended.
+
+    Attributes:
+        run: its name, empty where it never began.
+        error: why it failed, empty where it did not.
+    """
+
+    run: str = ""
+    error: str = ""
+
+
+def train_children(configs: Mapping[str, TrainingConfig]) -> Iterator[tuple[str, Child]]:
+    """Train each subject in a run of its own; one that fails does not stop the others.
+
+    Subjects train at the same time where the orchestrator gives each step a place of its own. Elsewhere all steps share
+    this process, and with it the tracker's state and the GPU, and they train one after the other.
+
+    Args:
+        configs: of each training, by subject.
+
+    Yields:
+        subject and child, in the given order.
+    """
+    if _can_run_apart() and len(configs) > 1:
+        futures = {name: _submit(name, config) for name, config in configs.items()}
+        for name, future in futures.items():
+            yield name, future if isinstance(future, Child) else _outcome(name, future.result)
+        return
+    for name, config in configs.items():
+        # Asked for one by one, so that a subject is promoted before the next one trains.
+        child = _checked(name, config)
+        yield name, child or _outcome(name, lambda name=name, config=config: _child(name)(_plain(config)))
+        forget_finished_work()
+
+
+def _can_run_apart() -> bool:
+    return bool(Client().active_stack.orchestrator.can_run_isolated_steps)
+
+
+def _plain(config: TrainingConfig) -> dict[str, Any]:
+    return config.model_dump(mode="json")
+
+
+def _checked(name: str, config: TrainingConfig) -> Child | None:
+    """A child that cannot even begin, or None."""
+    try:
+        preflight(config)
+    # A subject that fails, for whatever reason, must not stop the others.
+    except Exception as error:  # noqa: BLE001
+        logger.error("%s: %s", name, gist(error))
+        return Child(error=gist(error))
+    return None
+
+
+def _submit(name: str, config: TrainingConfig) -> Any:
+    return _checked(name, config) or _child(name, runtime=StepRuntime.ISOLATED).submit(_plain(config))
+
+
+def _outcome(name: str, wait: Any) -> Child:
+    try:
+        wait()
+    except Exception as error:  # noqa: BLE001
+        logger.error("%s: training failed: %s", name, gist(error))
+        return Child(_run_name(name), gist(error))
+    return Child(_run_name(name))
+
+
+def _child(name: str, runtime: StepRuntime | None = None) -> DynamicPipeline:
+    """The child pipeline of one subject, with the settings that the parent's YAML gives to training steps."""
+    parent = DynamicPipelineRunContext.get()
+    child = train_subject.copy()
+    extra = {**parent.run.config.extra, "subject": name}
+    # Images are the parent's anyway, and rows belong into the trainings' experiment.
+    own = ("docker", "experiment_tracker")
+    settings = {key: value for key, value in parent.run.config.settings.items() if not key.startswith(own)}
+    with child.__suppress_configure_warnings__():
+        child.configure(model=Model(name=model_name(name)), extra=extra, settings=settings)
+    given = parent.run.config.extra.get("training_steps", {})
+    for step in child.depends_on:
+        options = dict(given.get(step.name, {}))
+        if runtime is not None:
+            options["runtime"] = runtime
+        if options:
+            step.configure(**options)
+    return child
+
+
+def _run_name(name: str) -> str:
+    """The name of the newest child run of a subject."""
+    parent = DynamicPipelineRunContext.get().run.id
+    page = Client().list_pipeline_runs(parent_run_id=parent, sort_by="desc:created", size=100, hydrate=True)
+    return next((run.name for run in page.items if run.config.extra.get("subject") == name), "")

@@ -1,0 +1,40 @@
+"""The portfolio: many subjects in one run, a child run and so one MLflow row for each, and a row with the table."""
+
+from __future__ import annotations
+
+from zenml.logger import get_logger
+
+import steps
+from dreambooth3d.config import DatasetConfig, TrainingConfig
+from dreambooth3d.fleet import PortfolioConfig, Subjects
+from pipelines.children import train_children
+from pipelines.dataset import FoundSubject
+from pipelines.decisions import Verdict
+from pipelines.strict import require_no_failure, strict_dynamic_pipeline
+
+logger = get_logger(__name__)
+
+
+@strict_dynamic_pipeline(
+    experiment="dreambooth3d-portfolio", config=PortfolioConfig, own_steps=(steps.resolve_dataset, steps.summarize)
+)
+def portfolio(
+    dataset: DatasetConfig = DatasetConfig(),
+    subjects: Subjects = "all",
+    training: TrainingConfig = TrainingConfig(),
+) -> None:
+    """Train every subject; a step whose inputs have not changed comes from the cache, subject by subject."""
+    found = [
+        FoundSubject(**row) for row in steps.resolve_dataset(dataset, [] if subjects == "all" else [*subjects]).load()
+    ]
+    verdicts = {row.subject: Verdict(row.subject, "failed", row.error) for row in found}
+    hashes = {row.subject: row.data for row in found}
+    usable = [row for row in found if not row.error]
+    configs = {row.subject: training.model_copy(update={"photos": row.photos(training.photos)}) for row in usable}
+    for name, child in train_children(configs):
+        action, reason = ("failed", child.error) if child.error else ("trained", "asked for")
+        verdicts[name] = Verdict(name, action, reason, hashes[name], child.run)
+    for verdict in verdicts.values():
+        logger.info("%s: %s: %s", verdict.subject, verdict.action, verdict.reason)
+    steps.summarize([verdict.row() for verdict in verdicts.values()])
+    require_no_failure(verdicts.values())

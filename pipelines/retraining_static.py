@@ -1,0 +1,22 @@
+"""The retraining for orchestrators without dynamic pipelines, such as Airflow: the same, inside one step."""
+
+from __future__ import annotations
+
+import steps
+from dreambooth3d.config import DatasetConfig, TrainingConfig
+from dreambooth3d.fleet import PromotionConfig, StaticRetrainConfig, Subjects
+from pipelines.strict import strict_fleet_pipeline
+
+
+@strict_fleet_pipeline(experiment="dreambooth3d-retrain", config=StaticRetrainConfig)
+def retrain_static(
+    stack: str,
+    dataset: DatasetConfig = DatasetConfig(),
+    subjects: Subjects = "all",
+    training: TrainingConfig = TrainingConfig(),
+    gates: PromotionConfig = PromotionConfig(),
+) -> None:
+    """Find the dataset's version at this tick, then decide, train and promote in one step on another stack."""
+    found = steps.resolve_dataset(dataset, [] if subjects == "all" else [*subjects])
+    sections = {"dataset": dataset, "training": training, "gates": gates}
+    steps.retrain_apart(found, {name: section.model_dump(mode="json") for name, section in sections.items()}, stack)

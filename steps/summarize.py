@@ -1,0 +1,25 @@
+"""Step: what was done about each subject, as a table and as one MLflow row. Never cached."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+import mlflow
+import pandas as pd
+from zenml import get_step_context, step
+
+
+@step(enable_cache=False, experiment_tracker=True)
+def summarize(verdicts: list[dict[str, Any]]) -> Annotated[pd.DataFrame, "summary"]:
+    """One row per subject: action, reason, photo hash, child run, version."""
+    table = pd.DataFrame(verdicts)
+    mlflow.log_text(table.to_csv(index=False), "summary.csv")
+    mlflow.log_table(table, "summary.json")
+    counts = Counter(table["action"])
+    mlflow.log_metrics({f"summarize/{action}": count for action, count in counts.items()})
+    for verdict in verdicts:
+        mlflow.log_param(f"{verdict['subject']}.action", verdict["action"])
+        mlflow.log_param(f"{verdict['subject']}.reason", str(verdict["reason"])[:6000])
+    mlflow.set_tags({"zenml.pipeline_run": get_step_context().pipeline_run.name, "subjects": str(len(table))})
+    return table

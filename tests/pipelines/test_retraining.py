@@ -1,0 +1,274 @@
+"""The retraining through its front door: what a tick trains, promotes, keeps, skips and survives."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+from zenml.enums import ExecutionStatus
+
+from dreambooth3d.errors import DreamBooth3DError
+from dreambooth3d.fleet import PromotionConfig
+from pipelines import outcome
+from pipelines.decisions import Verdict
+from tests.product import TINY, ZENML, Product, make_product
+
+SUBJECTS = ["corgi", "mallard"]
+# The shortest recipe.
+TRAINING = {name: section for name, section in TINY.items() if name != "photos"} | {
+    "recipe": {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"},
+    "init_nerf": TINY["init_nerf"] | {"steps": 2, "photos": {"weight": 0.0}},
+}
+PASSES = {"bounds": {"evaluate/psnr": {"min": 1.0}}}
+
+
+class Fleet:
+    """A product whose retraining is run."""
+
+    def __init__(self, product: Product) -> None:
+        self.product = product
+
+    def tick(
+        self, pipeline: str = "retraining.retrain", steps: object = None, **parameters: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a pipeline over the subjects."""
+        usual: dict[str, object] = {"subjects": SUBJECTS, "training": TRAINING}
+        if pipeline == "retraining.retrain":
+            usual["gates"] = PASSES
+        path = self.product.root / "configs" / "tick.yaml"
+        path.write_text(yaml.safe_dump({"parameters": usual | parameters, "steps": steps or {}}))
+        return self.product.run(ZENML, "pipeline", "run", f"pipelines.{pipeline}", "--config", "configs/tick.yaml")
+
+    @property
+    def tracker(self) -> MlflowClient:
+        """The product's MLflow."""
+        (database,) = (self.product.root / ".zenconfig").rglob("mlflow.db")
+        return MlflowClient(f"sqlite:///{database}")
+
+    def rows(self, experiment: str) -> list:
+        """The rows of an experiment, the newest first."""
+        found = self.tracker.get_experiment_by_name(experiment)
+        return self.tracker.search_runs([found.experiment_id], order_by=["start_time DESC"]) if found else []
+
+    def summary(self, experiment: str = "dreambooth3d-retrain") -> pd.DataFrame:
+        """The table of the newest run, by subject."""
+        run = self.rows(experiment)[0]
+        path = self.tracker.download_artifacts(run.info.run_id, "summary.csv")
+        return pd.read_csv(io.StringIO(Path(path).read_text())).set_index("subject")
+
+    def production(self, subject: str) -> int:
+        """The MLflow version that readers get."""
+        return int(self.tracker.get_model_version_by_alias(f"dreambooth3d-{subject}", "production").version)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
+    made = make_product(tmp_path_factory.mktemp("fleet"))
+    assert made.dreambooth3d("setup").returncode == 0
+    return Fleet(made)
+
+
+@pytest.mark.slow
+def test_ticks(fleet: Fleet) -> None:
+    """One story, since each tick builds on the one before."""
+    # The first trains and promotes all, each subject with a row of its own.
+    result = fleet.tick()
+    assert result.returncode == 0, result.stderr[-3000:]
+    table = fleet.summary()
+    assert dict(table["action"]) == {"corgi": "promoted", "mallard": "promoted"}
+    rows = {row.data.tags["subject"]: row for row in fleet.rows("dreambooth3d")}
+    assert rows.keys() == {*SUBJECTS}
+    assert [rows[name].data.tags["zenml.pipeline_run"] for name in SUBJECTS] == [
+        table["run"][name] for name in SUBJECTS
+    ]
+    assert [rows[name].data.tags["data.dvc_md5"] for name in SUBJECTS] == [table["data"][name] for name in SUBJECTS]
+    assert fleet.production("corgi") == fleet.production("mallard") == 1
+
+    # The second finds nothing to do, and says so.
+    result = fleet.tick()
+    assert result.returncode == 0, result.stderr[-3000:]
+    table = fleet.summary()
+    assert {*table["action"]} == {"skipped"}
+    assert table["reason"].str.startswith("nothing changed since production version 1").all()
+    assert len(fleet.rows("dreambooth3d")) == 2
+    assert "corgi: skipped: nothing changed" in result.stdout + result.stderr
+
+    # New photos of one subject: that one alone is trained; a gate keeps it from promotion.
+    data = fleet.product.root / "data"
+    sorted((data / "corgi").glob("*.jpg"))[0].unlink()
+    assert fleet.product.run("-m", "dvc", "add", "--quiet", "data").returncode == 0
+    result = fleet.tick(gates={"bounds": {"evaluate/psnr": {"min": 99.0}}})
+    assert result.returncode == 0, result.stderr[-3000:]
+    table = fleet.summary()
+    assert dict(table["action"]) == {"corgi": "kept", "mallard": "skipped"}
+    assert table["reason"]["corgi"].startswith("production 1 was kept: evaluate/psnr")
+    assert len(fleet.rows("dreambooth3d")) == 3
+    assert fleet.production("corgi") == 1
+
+    # A subject that fails does not stop the other, and the exit code tells.
+    (data / "corgi" / "untracked.jpg").write_bytes(b"")
+    result = fleet.tick(training=TRAINING | {"seed": 7})
+    assert result.returncode == 1
+    table = fleet.summary()
+    assert dict(table["action"]) == {"corgi": "failed", "mallard": "promoted"}
+    assert "untracked.jpg: is not tracked by DVC" in table["reason"]["corgi"]
+    assert table["reason"]["mallard"] == "changed since production version 1: configuration"
+    assert result.stderr.strip().splitlines()[-1].startswith("Error: 1 of the subjects failed (corgi)")
+    assert fleet.production("mallard") == 2
+
+
+@pytest.mark.slow
+def test_portfolio(fleet: Fleet) -> None:
+    """Every subject has a child run and a row, and what was trained before comes from the cache."""
+    training, never = TRAINING | {"seed": 11}, {"evaluate": {"enable_cache": False}}
+    for cached in (0.0, 1.0):
+        names = ["mallard", "teapot"]
+        result = fleet.tick("portfolio.portfolio", steps=never, subjects=names, training=training)
+        assert result.returncode == 0, result.stderr[-3000:]
+        assert dict(fleet.summary("dreambooth3d-portfolio")["action"]) == {"mallard": "trained", "teapot": "trained"}
+        newest = fleet.rows("dreambooth3d")[:2]
+        assert {row.data.tags["subject"] for row in newest} == {"mallard", "teapot"}
+        assert {row.data.metrics["init_nerf/cached"] for row in newest} == {cached}
+        # Settings of the YAML reach the steps of the children.
+        assert {row.data.metrics["evaluate/cached"] for row in newest} == {0.0}
+
+
+def _run(status: ExecutionStatus, name: str = "some-run") -> SimpleNamespace:
+    return SimpleNamespace(id=name, name=name, status=status, snapshot=None, steps={})
+
+
+@pytest.fixture
+def orchestrator(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An orchestrator that returns before the run's state is known; `later` is what ZenML answers then."""
+    state = SimpleNamespace(later=[], marked=[])
+
+    class Client:
+        active_stack = SimpleNamespace(
+            orchestrator=SimpleNamespace(config=SimpleNamespace(is_synchronous=True), settings_class=None)
+        )
+
+        def get_pipeline_run(self, name: str) -> SimpleNamespace:
+            return _run(state.later.pop(0) if len(state.later) > 1 else state.later[0])
+
+    monkeypatch.setattr(outcome, "Client", Client)
+    monkeypatch.setattr(outcome, "publish_failed_pipeline_run", state.marked.append)
+    monkeypatch.setattr(outcome, "POLL_S", 0.0)
+    monkeypatch.setattr(outcome, "SETTLE_S", 0.05)
+    return state
+
+
+def test_failed_run_object_fails_the_command(orchestrator: SimpleNamespace) -> None:
+    for status, verb in ((ExecutionStatus.FAILED, "failed"), (ExecutionStatus.STOPPED, "was stopped")):
+        orchestrator.later = [status]
+        with pytest.raises(DreamBooth3DError, match=f"Run some-run {verb}"):
+            outcome.require_success(_run(status), None)
+    orchestrator.later = [ExecutionStatus.COMPLETED]
+    assert outcome.require_success(_run(ExecutionStatus.RUNNING), None).status == ExecutionStatus.COMPLETED
+    assert outcome.require_success(None, None) is None and orchestrator.marked == []
+
+
+def test_run_that_ends_late_is_waited_for(orchestrator: SimpleNamespace) -> None:
+    orchestrator.later = [ExecutionStatus.RUNNING, ExecutionStatus.COMPLETED]
+    assert outcome.require_success(_run(ExecutionStatus.RUNNING), None).status == ExecutionStatus.COMPLETED
+    orchestrator.later = [ExecutionStatus.RUNNING, ExecutionStatus.FAILED]
+    with pytest.raises(DreamBooth3DError, match="Run some-run failed"):
+        outcome.require_success(_run(ExecutionStatus.RUNNING), None)
+
+
+def test_run_that_never_ends_fails_the_command(orchestrator: SimpleNamespace) -> None:
+    orchestrator.later = [ExecutionStatus.RUNNING]
+    with pytest.raises(DreamBooth3DError, match="is lost: its orchestrator ended before it did"):
+        outcome.require_success(_run(ExecutionStatus.RUNNING), None)
+    assert orchestrator.marked == ["some-run"]
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version as the retraining sees it."""
+
+    number: str
+    run: str
+    metrics: dict[str, float]
+    identity: dict[str, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+class Registry:
+    """One subject's versions; the lock is checked."""
+
+    def __init__(self, candidate: Version, production: Version | None) -> None:
+        self.held, self.now, self.new = False, production, candidate
+
+    @contextmanager
+    def exclusive(self, subject: str) -> Iterator[None]:
+        self.held = True
+        yield
+        self.held = False
+
+    def candidate(self, subject: str, run_name: str) -> Version:
+        assert self.held and run_name == self.new.run
+        return self.new
+
+    def production(self, subject: str) -> Version | None:
+        return self.now
+
+    def promote(self, version: Version, reason: str) -> None:
+        assert self.held
+        if version.metrics.get("break"):
+            raise RuntimeError("the registry is away\nTraceback")
+        self.now = version
+
+
+@pytest.fixture
+def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Verdict, Registry]]:
+    """Judge a child's version against a production version."""
+    from pipelines import retraining
+    from pipelines.children import Child
+
+    def judge(new: Version, old: Version | None, error: str = "") -> tuple[Verdict, Registry]:
+        registry = Registry(new, old)
+        monkeypatch.setattr(retraining, "promotion", registry)
+        gates = PromotionConfig.model_validate({"regression": {"evaluate/psnr": {"tolerance": 0.5}}})
+        decision = Verdict("corgi", "train", "changed", "abc.dir")
+        return retraining.judge_child(decision, Child(new.run, error), gates), registry
+
+    return judge
+
+
+def test_better_version_becomes_production(judged: Callable[..., tuple[Verdict, Registry]]) -> None:
+    old, new = Version("1", "old", {"evaluate/psnr": 12.0}), Version("2", "new", {"evaluate/psnr": 13.0})
+    verdict, registry = judged(new, old)
+    assert (verdict.action, verdict.version, registry.now) == ("promoted", "2", new)
+    assert judged(new, None)[1].now == new
+
+
+def test_worse_version_is_kept_out(judged: Callable[..., tuple[Verdict, Registry]]) -> None:
+    old, new = Version("1", "old", {"evaluate/psnr": 12.0}), Version("2", "new", {"evaluate/psnr": 11.0})
+    verdict, registry = judged(new, old)
+    assert (verdict.action, registry.now) == ("kept", old)
+    assert verdict.reason.startswith("production 1 was kept: evaluate/psnr = 11 is worse")
+    verdict, registry = judged(Version("2", "new", {}, interrupted=True), None)
+    assert (verdict.action, registry.now) == ("kept", None)
+    assert verdict.reason == "nothing was promoted: the run was interrupted"
+
+
+def test_restarted_run_promotes_nothing_twice(judged: Callable[..., tuple[Verdict, Registry]]) -> None:
+    version = Version("2", "new", {"break": 1.0})
+    assert judged(version, version)[0].action == "promoted"
+
+
+def test_failures_are_verdicts(judged: Callable[..., tuple[Verdict, Registry]]) -> None:
+    verdict, _ = judged(Version("2", "new", {}), None, error="no photos")
+    assert (verdict.action, verdict.reason, verdict.run) == ("failed", "no photos", "new")
+    verdict, registry = judged(Version("2", "new", {"break": 1.0}), None)
+    assert (verdict.action, registry.now) == ("failed", None)
+    assert verdict.reason == "not promoted: the registry is away"
