@@ -22,6 +22,7 @@ OTHER_KINDS = {
     CEILING.stem: CeilingConfig,
     "portfolio": PortfolioConfig,
     "retrain": RetrainConfig,
+    "retrain_kubernetes": RetrainConfig,
     "retrain_static": StaticRetrainConfig,
 }
 PRESETS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "configs" / "bench").glob("*.yaml")])
