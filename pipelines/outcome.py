@@ -75,7 +75,8 @@ def explained(error: Exception, snapshot: PipelineSnapshotResponse | None) -> Ex
 def _was_awaited(snapshot: PipelineSnapshotResponse | None) -> bool:
     """Whether the orchestrator returns only at a run's end."""
     orchestrator = Client().active_stack.orchestrator
-    settings = None if snapshot is None else orchestrator.get_settings(snapshot)
+    known = snapshot is not None and orchestrator.settings_class is not None
+    settings = orchestrator.get_settings(snapshot) if known else None
     return bool(getattr(settings, "synchronous", orchestrator.config.is_synchronous))
 
 

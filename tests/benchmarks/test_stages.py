@@ -92,6 +92,8 @@ def _shared_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("file", PRESETS, ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_preset_runs_from_photos_to_evaluation(file: Path, bench: Bench) -> None:
     config = check_file(file)
+    # Of a run over many subjects, what each of them is trained by.
+    config = getattr(config, "training", config)
     outcome = bench.run(config)
     assert {"psnr_fg", "mask_iou", "clip_i", "baseline_mean/psnr_fg"} <= set(outcome.metrics)
     assert all(math.isfinite(value) for name, value in outcome.metrics.items() if "psnr" in name)
