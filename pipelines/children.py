@@ -17,10 +17,10 @@ from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 import steps
 from dreambooth3d.config import TrainingConfig
 from dreambooth3d.errors import gist
+from dreambooth3d.naming import model_name
 from pipelines.checking import parse_parameters
 from pipelines.preflight import preflight
 from pipelines.training import dreambooth3d
-from steps._registry import model_name
 from steps._support import forget_finished_work
 
 logger = get_logger(__name__)

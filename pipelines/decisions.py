@@ -6,9 +6,12 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from dreambooth3d.fleet import BoundsConfig, PromotionConfig, RegressionConfig
+
+if TYPE_CHECKING:
+    from pipelines.versions import Version
 
 PARTS = {
     "data": "photos",
@@ -23,16 +26,6 @@ _TRIPS = re.compile(r"(?:^|/)gates/[^/]+_trips$")
 _SLACK = 1.0e-9
 
 Action = Literal["train", "skipped", "promoted", "kept", "trained", "failed"]
-
-
-class VersionLike(Protocol):
-    """What is asked of a registered version; `pipelines.promotion.Version` is one."""
-
-    number: str
-    run: str
-    metrics: Mapping[str, float]
-    identity: Mapping[str, str]
-    interrupted: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,7 @@ class Verdict:
         return asdict(self)
 
 
-def decide(identity: Mapping[str, str], production: VersionLike | None) -> tuple[bool, str]:
+def decide(identity: Mapping[str, str], production: Version | None) -> tuple[bool, str]:
     """Whether a subject needs training, and the reason.
 
     Args:
@@ -78,7 +71,7 @@ def decide(identity: Mapping[str, str], production: VersionLike | None) -> tuple
     return False, f"nothing changed since {name} (run {production.run})"
 
 
-def objections(gates: PromotionConfig, candidate: VersionLike, production: VersionLike | None) -> list[str]:
+def objections(gates: PromotionConfig, candidate: Version, production: Version | None) -> list[str]:
     """Why a candidate must not become production, one clause per gate that failed; none if all passed."""
     found = ["the run was interrupted"] if candidate.interrupted else []
     metrics = candidate.metrics

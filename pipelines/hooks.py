@@ -69,14 +69,14 @@ def _is_last(run: PipelineRunResponse, step: StepRunResponse) -> bool:
 
 def describe(run: PipelineRunResponse) -> dict[str, object]:
     """What a notification says of any run: name, pipeline, subject, time, and its row in MLflow where known."""
-    from steps._registry import model_name
+    from dreambooth3d.naming import subject_of
 
     model = run.config.model.name if run.config.model else ""
     row = _row(run)
     return {
         "run": run.name,
         "pipeline": run.pipeline.name if run.pipeline else None,
-        "subject": model.removeprefix(model_name("")) or None,
+        "subject": subject_of(model),
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "mlflow_run_id": row[0] if row else None,
         "mlflow_url": row[1] if row else None,

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dreambooth3d.cli import runs
-from dreambooth3d.cli.show import _number, _print_json, quiet
+from dreambooth3d.cli.show import _number, print_json, quiet
 from dreambooth3d.errors import PromotionError, RunNotFoundError
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def show_history(subject: str, as_json: bool) -> None:
 
     entries = [_entry(change) for change in history(subject)]
     if as_json:
-        _print_json(entries)
+        print_json(entries)
         return
     table = Table()
     for name in ("time", "action", "from", "to", "outcome", "who", "reason"):
@@ -134,7 +134,7 @@ def _entry(change: Change) -> dict[str, str]:
 
 def _show_all(entries: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
-        _print_json(entries)
+        print_json(entries)
         return
     table = Table()
     for name in ("subject", "version", "run", *FIGURES):
@@ -151,7 +151,7 @@ def _show_one(subject: str, as_json: bool) -> None:
 
     version = production(subject)
     if as_json:
-        _print_json(_described(version) if version else {"subject": subject, "number": None})
+        print_json(_described(version) if version else {"subject": subject, "number": None})
         return
     console = Console(highlight=False, soft_wrap=True)
     if version is None:

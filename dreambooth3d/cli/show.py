@@ -22,7 +22,8 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """Print a value as JSON; NaN becomes null."""
     print(json.dumps(_finite(value), indent=2, ensure_ascii=False))
 
 
@@ -44,7 +45,7 @@ def show_list(limit: int, as_json: bool) -> None:
     quiet()
     rows = [runs.brief(row) for row in runs.list_rows(limit)]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     table = Table()
     for name in ("run", "subject", "preset", "status", "started", "psnr", "psnr_fg", "clip_i", "r_precision"):
@@ -61,7 +62,7 @@ def show_run(name: str, as_json: bool) -> None:
     quiet()
     values = runs.describe(runs.find_row(name))
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     console = Console()
     console.print(f"{values['run']}: {values['status']}, {values['duration_s']} s", highlight=False)
@@ -83,7 +84,7 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
     quiet()
     values = runs.compare(runs.find_row(name) for name in names)
     if as_json:
-        _print_json(values)
+        print_json(values)
         return
     for title, rows in values.items():
         table = Table(title=title, title_justify="left")
