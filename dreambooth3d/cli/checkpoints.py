@@ -7,7 +7,7 @@ from typing import Any
 
 from dreambooth3d.artifacts import CheckpointSet, DreamBoothCheckpoint
 from dreambooth3d.cli import runs
-from dreambooth3d.cli.show import quiet
+from dreambooth3d.cli.environment import quiet
 from dreambooth3d.errors import ConfigError, RunNotFoundError
 
 CHOICES = {

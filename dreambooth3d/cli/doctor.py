@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth3d.cli import environment
+from dreambooth3d.cli.environment import quiet
 from dreambooth3d.cli.findings import Finding, attempt, shown
 from dreambooth3d.errors import ConfigError
 
@@ -30,7 +30,7 @@ def run_doctor(as_json: bool, config: str | None = None, overrides: Sequence[str
     Raises:
         ConfigError: the configuration is wrong.
     """
-    logging.getLogger("zenml").setLevel(logging.ERROR)
+    quiet()
     findings = list(_findings(config, overrides))
     if as_json:
         print(json.dumps([vars(finding) for finding in findings], indent=2))

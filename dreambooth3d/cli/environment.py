@@ -6,6 +6,7 @@ script. Nothing here imports ZenML or MLflow, which read their settings once, on
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from pathlib import Path
@@ -54,6 +55,14 @@ def enter() -> None:
     os.environ[ACTIVE] = root
     if root not in sys.path:
         sys.path.insert(0, root)
+
+
+def quiet() -> None:
+    """Nothing but the answer on stdout, where ZenML's handler writes what any library logs."""
+    os.environ["ZENML_LOGGING_VERBOSITY"] = "ERROR"  # ZenML sets the root logger's level when it is imported
+    logging.getLogger().setLevel(logging.ERROR)
+    for name in ("zenml", "mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def activate_script() -> Path | None:

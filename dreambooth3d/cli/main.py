@@ -215,7 +215,7 @@ def runs_clean(
 ) -> None:
     """Mark runs that died (kill -9, a crash of the machine) as such in ZenML and in MLflow."""
     from dreambooth3d.cli.cleaning import clean_runs
-    from dreambooth3d.cli.show import quiet
+    from dreambooth3d.cli.environment import quiet
 
     quiet()
     clean_runs(typer.echo, older_than, dry_run)
@@ -260,8 +260,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
 ) -> None:
     """Delete checkpoints and artifacts of old runs that no production, staged, latest or kept version needs."""
+    from dreambooth3d.cli.environment import quiet
     from dreambooth3d.cli.prune import run_prune
-    from dreambooth3d.cli.show import quiet
 
     quiet()
     run_prune(typer.echo, keep_runs, older_than, dry_run)

@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dreambooth3d.cli import runs
-from dreambooth3d.cli.show import _number, print_json, quiet
+from dreambooth3d.cli.environment import quiet
+from dreambooth3d.cli.show import number, print_json
 from dreambooth3d.errors import PromotionError, RunNotFoundError
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _show_all(entries: list[dict[str, Any]], as_json: bool) -> None:
     for entry in entries:
         figures = [entry.get("metrics", {}).get(f"evaluate/{name}") for name in FIGURES]
         where = entry.get("run") or entry.get("problem") or "none in production"
-        table.add_row(*map(_number, (entry["subject"], entry["number"], where, *figures)))
+        table.add_row(*map(number, (entry["subject"], entry["number"], where, *figures)))
     Console().print(table)
 
 
@@ -169,6 +170,6 @@ def _show_one(subject: str, as_json: bool) -> None:
     for title, values in (("metrics", _described(version)["metrics"]), ("identity", version.identity)):
         table = Table(title=title, title_justify="left", show_header=False)
         for key, value in values.items():
-            table.add_row(key, _number(value))
+            table.add_row(key, number(value))
         if values:
             console.print(table)

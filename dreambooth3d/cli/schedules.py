@@ -14,7 +14,7 @@ from zenml.models import ScheduleResponse
 from zenml.orchestrators import BaseOrchestrator
 from zenml.utils.pagination_utils import depaginate
 
-from dreambooth3d.cli.show import quiet
+from dreambooth3d.cli.environment import quiet
 from dreambooth3d.errors import ConfigError, DreamBooth3DError, gist
 
 _NOT_FOUND = 404

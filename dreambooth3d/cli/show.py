@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,13 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dreambooth3d.cli import runs
+from dreambooth3d.cli.environment import quiet
 from dreambooth3d.errors import RunNotFoundError
-
-
-def quiet() -> None:
-    """Nothing but the answer on stdout: ZenML and MLflow log there."""
-    for name in ("zenml", "mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def print_json(value: object) -> None:
@@ -36,7 +30,8 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
+    """A cell of a table: three digits after the point, nothing for None."""
     return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
 
 
@@ -53,7 +48,7 @@ def show_list(limit: int, as_json: bool) -> None:
     for row in rows:
         started = datetime.fromtimestamp(row.pop("started")).strftime("%Y-%m-%d %H:%M")
         cells = [*list(row.values())[:4], started, *list(row.values())[4:]]
-        table.add_row(*map(_number, cells))
+        table.add_row(*map(number, cells))
     Console().print(table)
 
 
@@ -69,7 +64,7 @@ def show_run(name: str, as_json: bool) -> None:
     for title in ("tags", "metrics", "params", "artifacts"):
         table = Table(title=title, title_justify="left", show_header=False)
         for key, value in values[title].items():
-            table.add_row(key, _number(value))
+            table.add_row(key, number(value))
         console.print(table)
 
 
@@ -92,5 +87,5 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
         for column in ["", *columns]:
             table.add_column(column)
         for key, cells in rows.items():
-            table.add_row(key, *(_number(cells[column]) for column in columns))
+            table.add_row(key, *(number(cells[column]) for column in columns))
         Console().print(table)
