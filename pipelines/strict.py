@@ -41,9 +41,6 @@ _FILTERED_LOGGERS = (
     "zenml.orchestrators.step_launcher",
     "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",
 )
-
-
-# How long a run may take to show that it has ended, once the orchestrator has returned from it.
 _HOOKS = {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
 
 
