@@ -59,11 +59,11 @@ SITE_PACKAGES = import sysconfig; print(sysconfig.get_path("purelib"))
 $(ORCHESTRATORS)/.installed: $(INSTALLED) tests/emulators/requirements.txt
 	test -x $(ORCHESTRATORS)/bin/python || $(VENV)/bin/python -m venv $(ORCHESTRATORS)
 	$(VENV)/bin/python -c '$(SITE_PACKAGES)' > "$$($(ORCHESTRATORS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
-	$(ORCHESTRATORS)/bin/python -m pip install --quiet --disable-pip-version-check -r tests/emulators/requirements.txt
+	$(ORCHESTRATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/emulators/requirements.txt
 	@touch $@
 
 test-orchestrators: setup $(ORCHESTRATORS)/.installed
-	@$(TEST_ENVIRONMENT) $(ORCHESTRATORS)/bin/python -m pytest tests/orchestrators $(ARGS)
+	@$(TEST_ENVIRONMENT) $(ORCHESTRATORS)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/orchestrators $(ARGS)
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .

@@ -78,7 +78,7 @@ def train_children(configs: Mapping[str, TrainingConfig]) -> Iterator[tuple[str,
     Yields:
         subject and child, in the given order.
     """
-    if _can_run_apart() and len(configs) > 1:
+    if _can_run_apart():
         futures = {name: _submit(name, config) for name, config in configs.items()}
         for name, future in futures.items():
             yield name, future if isinstance(future, Child) else _outcome(name, future.result)

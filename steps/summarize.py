@@ -21,5 +21,7 @@ def summarize(verdicts: list[dict[str, Any]]) -> Annotated[pd.DataFrame, "summar
     for verdict in verdicts:
         mlflow.log_param(f"{verdict['subject']}.action", verdict["action"])
         mlflow.log_param(f"{verdict['subject']}.reason", str(verdict["reason"])[:6000])
-    mlflow.set_tags({"zenml.pipeline_run": get_step_context().pipeline_run.name, "subjects": str(len(table))})
+    status = "failed" if counts["failed"] else "completed"
+    name = get_step_context().pipeline_run.name
+    mlflow.set_tags({"zenml.pipeline_run": name, "subjects": str(len(table)), "status": status})
     return table

@@ -52,6 +52,11 @@ TINY = {
         "mesh_resolution": 24, "mesh_threshold": 1.0, "frame_size": 32, "frame_rays": 16, "samples_per_ray": 16,
     },
 }  # fmt: skip
+# The shortest recipe, for runs over many subjects.
+SHORTEST = {name: section for name, section in TINY.items() if name != "photos"} | {
+    "recipe": {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"},
+    "init_nerf": TINY["init_nerf"] | {"steps": 2, "photos": {"weight": 0.0}},
+}
 
 
 @dataclass(frozen=True)
@@ -126,7 +131,12 @@ def make_product(folder: Path) -> Product:
     activate = Path(sys.prefix) / "bin" / "activate"
     (root / "venv" / "bin").mkdir(parents=True)
     shutil.copyfile(activate, root / "venv" / "bin" / "activate")
-    write_tiny_base_model(root / "models" / "tiny")
-    write_tiny_clip(root / "models" / "selector", size=32)
-    write_tiny_clip(root / "models" / "judge", size=24)
+    write_models(root / "models")
     return Product(root, home)
+
+
+def write_models(folder: Path) -> None:
+    """Write the models that `TINY` names."""
+    write_tiny_base_model(folder / "tiny")
+    write_tiny_clip(folder / "selector", size=32)
+    write_tiny_clip(folder / "judge", size=24)

@@ -49,6 +49,7 @@ app.add_typer(stack_app, name="stack")
 app.add_typer(toybox_app, name="toybox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+EndRuns = Annotated[bool, typer.Option("--force", help="Also while a run of it is under way, which ends that run.")]
 
 
 def main() -> None:
@@ -230,11 +231,13 @@ def schedules_list(as_json: Json = False) -> None:
 
 
 @schedules_app.command("pause")
-def schedules_pause(name: Annotated[str, typer.Argument(help="Name or id of a schedule.")]) -> None:
+def schedules_pause(
+    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")], force: EndRuns = False
+) -> None:
     """Stop a schedule from firing, until it is resumed."""
     from dreambooth3d.cli.schedules import set_active
 
-    typer.echo(set_active(name, active=False))
+    typer.echo(set_active(name, active=False, force=force))
 
 
 @schedules_app.command("resume")
@@ -246,11 +249,13 @@ def schedules_resume(name: Annotated[str, typer.Argument(help="Name or id of a s
 
 
 @schedules_app.command("delete")
-def schedules_delete(name: Annotated[str, typer.Argument(help="Name or id of a schedule.")]) -> None:
+def schedules_delete(
+    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")], force: EndRuns = False
+) -> None:
     """Delete a schedule, and the secret with an API token that ZenML has made for it in Kubernetes."""
     from dreambooth3d.cli.schedules import delete_schedule
 
-    typer.echo("\n".join(delete_schedule(name)))
+    typer.echo("\n".join(delete_schedule(name, force)))
 
 
 @app.command()
@@ -288,7 +293,11 @@ def ui(port: int = 5000, host: str = "127.0.0.1") -> None:
 
     from dreambooth3d.cli.runs import tracking_uri
 
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri()]
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        typer.echo(f"The rows are on a server: open {uri} in a browser.")
+        return
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     raise typer.Exit(subprocess.run([*command, "--host", host, "--port", str(port)], check=False).returncode)
 
 
@@ -301,9 +310,9 @@ def stack_kubernetes(
     tracking_uri: Annotated[str, typer.Option(help="The MLflow server's address.")],
     tracking_secret: Annotated[str, typer.Option(help="ZenML secret with username and password of MLflow.")],
     namespace: Annotated[str, typer.Option(help="In which the pods run; it must exist.")] = "zenml",
+    service_account: Annotated[str, typer.Option(help="Of the pods; it must exist.")] = "dreambooth3d",
     endpoint_url: Annotated[str | None, typer.Option(help="Of an S3 store that is not Amazon's.")] = None,
     secret: Annotated[str | None, typer.Option(help="ZenML secret with the store's keys.")] = None,
-    service_account: Annotated[str | None, typer.Option(help="Of the pods; it must exist.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the zenml commands, run nothing.")] = False,
 ) -> None:
     """Register a stack on Kubernetes, after a check of what it needs; safe to run again."""
@@ -311,7 +320,7 @@ def stack_kubernetes(
 
     stack = KubernetesStack(
         name, context, namespace, artifact_store, registry, tracking_uri, tracking_secret,
-        endpoint_url, secret, service_account,
+        service_account, endpoint_url, secret,
     )  # fmt: skip
     if dry_run:
         typer.echo("\n".join(commands(stack)))

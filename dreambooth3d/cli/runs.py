@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
 
 from dreambooth3d.cli import environment
 from dreambooth3d.errors import ConfigError, RunNotFoundError
+
+if TYPE_CHECKING:
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
 EXPERIMENT = "dreambooth3d"
 RUN_TAG = "zenml.pipeline_run"
@@ -23,18 +26,29 @@ def tracking_uri() -> str:
     Raises:
         ConfigError: the stack has no tracker.
     """
+    return _tracker().get_tracking_uri()
+
+
+def client() -> MlflowClient:
+    """A client of the active stack's MLflow, signed in with the login that the stack names.
+
+    Raises:
+        ConfigError: the stack has no tracker.
+    """
+    tracker = _tracker()
+    # MLflow takes a login from the environment only; in the process of a step ZenML has set the same.
+    tracker.configure_mlflow()
+    uri = tracker.get_tracking_uri()
+    return MlflowClient(uri, registry_uri=uri)
+
+
+def _tracker() -> MLFlowExperimentTracker:
     from zenml.client import Client
 
     tracker = Client().active_stack.experiment_tracker
     if tracker is None:
         raise ConfigError("The active ZenML stack has no MLflow tracker. Run `dreambooth3d setup`.")
-    return tracker.get_tracking_uri()
-
-
-def client() -> MlflowClient:
-    """A client of the active stack's MLflow."""
-    uri = tracking_uri()
-    return MlflowClient(uri, registry_uri=uri)
+    return tracker
 
 
 def list_rows(limit: int = 100) -> list[Run]:
@@ -109,9 +123,10 @@ def outputs_folder(name: str) -> Path:
 
 
 def artifacts_of(row: Run) -> dict[str, str]:
-    """Paths of a run's results by what they are; those that are gone are left out."""
+    """Where a run's results are, by what they are, those gone left out; `bundle` is their folder in a remote store."""
     name = row_name(row)
-    bundle = Path(_index(row).get("bundle", "/nonexistent"))
+    uri = _index(row).get("bundle", "/nonexistent")
+    bundle = Path(uri)
     copied = outputs_folder(name)
     names = {
         "asset": "asset.glb",
@@ -124,7 +139,7 @@ def artifacts_of(row: Run) -> dict[str, str]:
         "config": "config.yaml",
         "contexts": "contexts",
     }
-    paths = {}
+    paths = {"bundle": uri} if "://" in uri else {}
     for what, file in names.items():
         found = [folder / file for folder in (copied, bundle) if (folder / file).exists()]
         if found:

@@ -71,14 +71,19 @@ def show_schedules(as_json: bool) -> None:
     Console().print(table)
 
 
-def set_active(name: str, active: bool) -> str:
+def set_active(name: str, active: bool, force: bool = False) -> str:
     """Pause or resume a schedule, in ZenML and where it fires.
+
+    Args:
+        name: of the schedule, or its id.
+        active: False to pause it.
+        force: pause it even while a run of it is under way, which ends that run.
 
     Returns:
         What was done, one sentence.
 
     Raises:
-        ConfigError: no such schedule, or its orchestrator cannot do that.
+        ConfigError: no such schedule, its orchestrator cannot do that, or a run of it is under way.
         DreamBooth3DError: the orchestrator refused.
     """
     quiet()
@@ -97,6 +102,8 @@ def set_active(name: str, active: bool) -> str:
             f"{schedule.name}: ZenML cannot pause or resume schedules of the {orchestrator.flavor} orchestrator "
             f"{_orchestrator_name(schedule)!r}. Do it there, in that orchestrator's own interface."
         )
+    if not active and not force:
+        _require_idle(schedule)
     try:
         Client().update_schedule(schedule.id, active=active)
     except Exception as error:
@@ -107,21 +114,27 @@ def set_active(name: str, active: bool) -> str:
     return f"{schedule.name} was {verb}."
 
 
-def delete_schedule(name: str) -> list[str]:
+def delete_schedule(name: str, force: bool = False) -> list[str]:
     """Delete a schedule in ZenML and where it fires, and the token secret that the Kubernetes orchestrator leaves.
 
     ZenML's entry goes last: a command that was interrupted can be given again.
+
+    Args:
+        name: of the schedule, or its id.
+        force: delete it even while a run of it is under way, which ends that run.
 
     Returns:
         What was done, one sentence each.
 
     Raises:
-        ConfigError: no such schedule.
+        ConfigError: no such schedule, or a run of it is under way.
         DreamBooth3DError: the orchestrator refused.
     """
     quiet()
     schedule = _find(name)
     orchestrator, said = _orchestrator(schedule), []
+    if not force:
+        _require_idle(schedule)
     try:
         if orchestrator is not None and orchestrator.supports_schedule_deletion:
             # Before the secret, or else it could fire once more, without its token.
@@ -150,6 +163,17 @@ def _find(name: str) -> ScheduleResponse:
     except (KeyError, ValueError):
         known = ", ".join(schedule.name for schedule in depaginate(Client().list_schedules)) or "none"
         raise ConfigError(f"{name}: there is no such schedule. Known are: {known}.") from None
+
+
+def _require_idle(schedule: ScheduleResponse) -> None:
+    """No run may be under way: the ZenML server refuses the token of a schedule that is paused or deleted."""
+    runs = Client().list_pipeline_runs(schedule_id=schedule.id, sort_by="desc:created", size=100).items
+    unfinished = [run.name for run in runs if not run.status.is_finished]
+    if unfinished:
+        raise ConfigError(
+            f"{schedule.name}: its run {unfinished[0]} is under way, and would lose its access to ZenML. Wait for its "
+            "end, or give --force. `dreambooth3d runs clean` marks runs that died."
+        )
 
 
 def _orchestrator(schedule: ScheduleResponse) -> BaseOrchestrator | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from urllib.parse import urlparse
 
@@ -24,9 +24,10 @@ class KubernetesStack:
         registry: from which the nodes pull images, such as registry.example.com/team.
         tracking_uri: of the MLflow server, http:// or https://.
         tracking_secret: the ZenML secret that holds MLflow's username and password.
+        service_account: of all pods; it may make jobs and pods. The one that ZenML makes by itself would not do: it has
+            not the right to make role bindings, which ZenML asks for anew whenever a pod starts a step of a retraining.
         endpoint_url: of an S3-compatible store that is not Amazon's.
         secret: the ZenML secret that holds aws_access_key_id and aws_secret_access_key.
-        service_account: of all pods; without one, ZenML makes one with the rights that it needs.
     """
 
     name: str
@@ -36,9 +37,9 @@ class KubernetesStack:
     registry: str
     tracking_uri: str
     tracking_secret: str
+    service_account: str = "dreambooth3d"
     endpoint_url: str | None = None
     secret: str | None = None
-    service_account: str | None = None
 
 
 @dataclass(frozen=True)
@@ -67,14 +68,13 @@ def components(stack: KubernetesStack) -> list[Component]:
         store["client_kwargs"] = {"endpoint_url": stack.endpoint_url}
     orchestrator: dict[str, object] = {
         "kubernetes_context": stack.context,
+        # In a pod, its service account; ZenML falls back to the context where there is no pod around it.
+        "incluster": True,
         "kubernetes_namespace": stack.namespace,
         "pass_zenml_token_as_secret": True,
+        "service_account_name": stack.service_account,
+        "step_pod_service_account_name": stack.service_account,
     }
-    if stack.service_account:
-        orchestrator |= {
-            "service_account_name": stack.service_account,
-            "step_pod_service_account_name": stack.service_account,
-        }
     tracker: dict[str, object] = {
         "tracking_uri": stack.tracking_uri,
         "tracking_username": f"{{{{{stack.tracking_secret}.username}}}}",
@@ -197,7 +197,8 @@ def _check_secrets(stack: KubernetesStack) -> None:
 
 def _check_namespace(stack: KubernetesStack) -> None:
     """The cluster must answer, and have the namespace and the service account: ZenML makes neither of the two."""
-    for what, path in _needed_objects(stack):
+    needed = {"namespace": (stack.namespace,), "service-account": (stack.namespace, stack.service_account)}
+    for what, path in needed.items():
         try:
             _read(stack.context, path)
         except LookupError:
@@ -205,14 +206,9 @@ def _check_namespace(stack: KubernetesStack) -> None:
             place = "" if what == "namespace" else f" -n {stack.namespace}"
             raise ConfigError(
                 f"--{what}: the cluster of context {stack.context!r} has no {what.replace('-', ' ')} {name!r}. "
-                f"Make it with `kubectl --context {stack.context} create {what.replace('-', '')} {name}{place}`."
+                f"Make it with `kubectl --context {stack.context} create {what.replace('-', '')} {name}{place}`, as "
+                "docs/kubernetes.md shows."
             ) from None
-
-
-def _needed_objects(stack: KubernetesStack) -> Iterator[tuple[str, tuple[str, ...]]]:
-    yield "namespace", (stack.namespace,)
-    if stack.service_account:
-        yield "service-account", (stack.namespace, stack.service_account)
 
 
 def _read(context: str, path: tuple[str, ...]) -> None:

@@ -1,6 +1,6 @@
 """An emulated Kubernetes API server with its controllers: what ZenML's orchestrator asks of a cluster, no more.
 
-There are no watches, no admission plug-ins and no network; roles other than `edit` are unknown.
+There are no watches, no admission plug-ins and no network. The only role is `edit`, with what it allows of our kinds.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import ssl
 import uuid
 from collections.abc import Mapping
-from functools import partial
+from functools import reduce
 from pathlib import Path
 
 from aiohttp import web
@@ -20,6 +20,7 @@ from tests.emulators.kube_controllers import tick
 from tests.emulators.kube_objects import KINDS, ApiError, Object, Store
 
 ADMIN = "admin"
+EDITABLE = ("pods", "secrets", "serviceaccounts", "jobs", "cronjobs")
 _PATH = re.compile(r"/(?:api/v1|apis/[\w.]+/v1)(?:/namespaces/([^/]+)(?=/))?/([a-z]+)(?:/([^/]+))?(?:/(\w+))?")
 
 
@@ -80,7 +81,7 @@ class Server:
             return
         for binding in self.store.list("rolebindings", namespace) if namespace else []:
             subjects = {f"{one.get('namespace')}:{one['name']}" for one in binding["subjects"]}
-            if binding["roleRef"]["name"] == "edit" and user in subjects:
+            if binding["roleRef"]["name"] == "edit" and user in subjects and resource in EDITABLE:
                 return
         raise ApiError(403, "Forbidden", f'{resource} is forbidden: User "{user}" cannot {request.method} it')
 
@@ -88,18 +89,17 @@ class Server:
 def _selected(item: Object, query: Mapping[str, str]) -> bool:
     """Whether the label and field selectors of a query, `a=b,c=d`, choose an object."""
     labels = item["metadata"].get("labels") or {}
-    for name, value in (("labelSelector", labels.get), ("fieldSelector", partial(_field, item))):
-        for term in filter(None, query.get(name, "").split(",")):
-            key, _, wanted = term.replace("==", "=").partition("=")
-            if value(key) != wanted:
-                return False
-    return True
+    places = {"labelSelector": labels.get, "fieldSelector": lambda key: reduce(_part, key.split("."), item)}
+    terms = [(place, *re.split("==?", term)) for name, place in places.items() for term in _terms(query.get(name, ""))]
+    return all(place(key) == wanted for place, key, wanted in terms)
 
 
-def _field(item: Object, key: str) -> object:
-    for part in key.split("."):
-        item = (item or {}).get(part)
-    return item
+def _terms(selector: str) -> list[str]:
+    return selector.split(",") if selector else []
+
+
+def _part(value: Object | None, key: str) -> object:
+    return (value or {}).get(key)
 
 
 async def serve(arguments: argparse.Namespace) -> None:

@@ -2,21 +2,11 @@
 
 from __future__ import annotations
 
-import datetime
+from datetime import datetime, timedelta
 
 from croniter import croniter
 
-from tests.emulators.kube_objects import (
-    ApiError,
-    Object,
-    Store,
-    age_seconds,
-    has_condition,
-    now,
-    owners,
-    quantity,
-    stamp,
-)
+from tests.emulators.kube_objects import ApiError, Object, Store, has_condition, now, quantity, stamp
 
 
 def tick(store: Store) -> None:
@@ -30,7 +20,7 @@ def tick(store: Store) -> None:
 
 
 def _owned(store: Store, resource: str, owner: Object) -> list[Object]:
-    return [one for one in store.list(resource) if owner["metadata"]["uid"] in owners(one)]
+    return store.owned(owner["metadata"]["uid"], resource)
 
 
 def _reference(owner: Object) -> list[Object]:
@@ -41,22 +31,11 @@ def _reference(owner: Object) -> list[Object]:
 
 def _fire(store: Store, cron_job: Object) -> None:
     spec, metadata, status = cron_job["spec"], cron_job["metadata"], cron_job["status"]
-    last = datetime.datetime.fromisoformat(status.get("lastScheduleTime") or metadata["creationTimestamp"])
-    due = croniter(spec["schedule"], now() + datetime.timedelta(seconds=1)).get_prev(datetime.datetime)
-    jobs = _owned(store, "jobs", cron_job)
-    for kind, kept in (("Complete", "successfulJobsHistoryLimit"), ("Failed", "failedJobsHistoryLimit")):
-        done = [job for job in jobs if has_condition(job, kind)]
-        for job in done[: max(0, len(done) - spec[kept])]:
-            store.remove("jobs", metadata["namespace"], job["metadata"]["name"])
-    active = [job for job in jobs if not has_condition(job, "Complete") and not has_condition(job, "Failed")]
-    late = spec.get("startingDeadlineSeconds")
+    last = datetime.fromisoformat(status.get("lastScheduleTime") or metadata["creationTimestamp"])
+    due = croniter(spec["schedule"], now() + timedelta(seconds=1)).get_prev(datetime)
+    active = [job for job in _owned(store, "jobs", cron_job) if "finished" not in job["status"]]
     if spec["suspend"] or due <= last or (active and spec["concurrencyPolicy"] == "Forbid"):
         return
-    if late is not None and (now() - due).total_seconds() > late:
-        return
-    if spec["concurrencyPolicy"] == "Replace":
-        for job in active:
-            store.remove("jobs", metadata["namespace"], job["metadata"]["name"])
     status["lastScheduleTime"] = stamp(due)
     template = spec["jobTemplate"]
     own = {key: value for key, value in (template.get("metadata") or {}).items() if key in ("labels", "annotations")}
@@ -66,40 +45,32 @@ def _fire(store: Store, cron_job: Object) -> None:
 
 def _advance(store: Store, job: Object) -> None:
     spec, metadata, status = job["spec"], job["metadata"], job["status"]
-    namespace = metadata["namespace"]
     if "finished" in status:
-        kept = spec.get("ttlSecondsAfterFinished")
-        if kept is not None and age_seconds(status["finished"]) > kept:
-            store.remove("jobs", namespace, metadata["name"])
         return
     status.setdefault("startTime", stamp())
     pods = _owned(store, "pods", job)
     running = [pod for pod in pods if pod["status"]["phase"] in ("Pending", "Running")]
     actions = [_on_failure(spec, pod) for pod in pods if pod["status"]["phase"] == "Failed"]
-    status.update(
-        active=len(running), failed=actions.count("Count"),
-        succeeded=sum(pod["status"]["phase"] == "Succeeded" for pod in pods),
-    )  # fmt: skip
-    deadline = spec.get("activeDeadlineSeconds")
-    if deadline and age_seconds(status["startTime"]) > deadline:
+    succeeded = sum(pod["status"]["phase"] == "Succeeded" for pod in pods)
+    status.update(active=len(running), failed=actions.count("Count"), succeeded=succeeded)
+    age = now() - datetime.fromisoformat(status["startTime"])
+    if (limit := spec.get("activeDeadlineSeconds")) and age.total_seconds() > limit:
         _finish(job, "Failed", "DeadlineExceeded", "Job was active longer than specified deadline")
     elif "FailJob" in actions:
         _finish(job, "Failed", "PodFailurePolicy", "Container main failed with an exit code of a FailJob rule")
     elif status["failed"] > spec["backoffLimit"]:
         _finish(job, "Failed", "BackoffLimitExceeded", "Job has reached the specified backoff limit")
-    elif status["succeeded"] >= spec["completions"]:
+    elif succeeded >= spec["completions"]:
         _finish(job, "Complete", "CompletionsReached", "Reached expected number of succeeded pods")
     elif not running:
-        template = spec["template"]
-        own = dict(template.get("metadata") or {})
+        own = dict(spec["template"].get("metadata") or {})
         names = {"job-name": metadata["name"], "batch.kubernetes.io/job-name": metadata["name"]}
         own["labels"] = {**(own.get("labels") or {}), **names}
         own |= {"generateName": metadata["name"][:57] + "-", "ownerReferences": _reference(job)}
-        store.create("pods", namespace, {"metadata": own, "spec": template["spec"]})
-        return
+        store.create("pods", metadata["namespace"], {"metadata": own, "spec": spec["template"]["spec"]})
     if "finished" in status:
         for pod in running:
-            store.remove("pods", namespace, pod["metadata"]["name"])
+            store.remove("pods", metadata["namespace"], pod["metadata"]["name"])
 
 
 def _on_failure(spec: Object, pod: Object) -> str:
@@ -138,15 +109,15 @@ def _schedule(store: Store, pod: Object) -> None:
 
 def _misfit(store: Store, pod: Object, node: Object) -> str | None:
     """Why a node cannot take a pod; None if it can."""
-    labels = node["metadata"]["labels"]
-    if any(labels.get(key) != value for key, value in (pod["spec"].get("nodeSelector") or {}).items()):
+    name, labels = node["metadata"]["name"], node["metadata"]["labels"]
+    if not (pod["spec"].get("nodeSelector") or {}).items() <= labels.items():
         return "node(s) didn't match Pod's node affinity/selector"
     tolerations = pod["spec"].get("tolerations") or []
     if not all(any(_tolerates(one, taint) for one in tolerations) for taint in node["spec"].get("taints") or []):
         return "node(s) had untolerated taint(s)"
-    on_node = [one for one in store.list("pods") if one["spec"].get("nodeName") == node["metadata"]["name"]]
-    busy = [_needs(one) for one in on_node if one["status"]["phase"] in ("Pending", "Running")]
-    room = node.get("status", {}).get("allocatable") or {}
+    here = [one for one in store.list("pods") if one["spec"].get("nodeName") == name]
+    busy = [_needs(one) for one in here if one["status"]["phase"] in ("Pending", "Running")]
+    room = node["status"].get("allocatable") or {}
     for key, amount in _needs(pod).items():
         if amount + sum(one.get(key, 0) for one in busy) > quantity(room.get(key, 0)):
             return f"Insufficient {key}"
@@ -154,16 +125,12 @@ def _misfit(store: Store, pod: Object, node: Object) -> str | None:
 
 
 def _tolerates(toleration: Object, taint: Object) -> bool:
-    same_key = toleration.get("key") in (None, taint["key"])
-    same_effect = toleration.get("effect") in (None, taint["effect"])
-    same_value = toleration.get("operator") == "Exists" or toleration.get("value") == taint.get("value")
-    return same_key and same_effect and same_value
+    same = all(toleration.get(part) in (None, taint[part]) for part in ("key", "effect"))
+    return same and (toleration.get("operator") == "Exists" or toleration.get("value") == taint.get("value"))
 
 
 def _needs(pod: Object) -> dict[str, float]:
-    needs: dict[str, float] = {}
-    for container in pod["spec"]["containers"]:
-        resources = container.get("resources") or {}
-        for key, value in {**(resources.get("limits") or {}), **(resources.get("requests") or {})}.items():
-            needs[key] = needs.get(key, 0) + quantity(value)
-    return needs
+    (container,) = pod["spec"]["containers"]
+    resources = container.get("resources") or {}
+    asked = {**(resources.get("limits") or {}), **(resources.get("requests") or {})}
+    return {key: quantity(value) for key, value in asked.items()}

@@ -22,11 +22,8 @@ SCHEMAS = ("1.30.0", "1.36.0")
 _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 _LONGEST = {"cronjobs": 52, "jobs": 63}
 _DEFAULTS = {
-    "jobs": {"backoffLimit": 6, "completions": 1},
-    "cronjobs": {
-        "concurrencyPolicy": "Allow", "suspend": False, "successfulJobsHistoryLimit": 3, "failedJobsHistoryLimit": 1,
-    },
-    "pods": {"serviceAccountName": "default"},
+    "jobs": {"backoffLimit": 6, "completions": 1}, "pods": {"serviceAccountName": "default"},
+    "cronjobs": {"concurrencyPolicy": "Allow", "suspend": False},
 }  # fmt: skip
 
 
@@ -48,11 +45,6 @@ def stamp(time: datetime.datetime | None = None) -> str:
     return (time or now()).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def age_seconds(text: str) -> float:
-    """Seconds since a time that `stamp` has written."""
-    return (now() - datetime.datetime.fromisoformat(text)).total_seconds()
-
-
 def quantity(text: str | int) -> float:
     """A resource quantity such as 500m or 2Gi as a number."""
     match = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(text))
@@ -61,16 +53,10 @@ def quantity(text: str | int) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def owners(item: Object) -> set[str]:
-    """The uids of an object's owners."""
-    return {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
-
-
 def has_condition(item: Object, kind: str) -> bool:
     """Whether a condition holds."""
-    return any(
-        one["type"] == kind and one.get("status", "True") == "True" for one in item["status"].get("conditions") or []
-    )
+    conditions = item["status"].get("conditions") or []
+    return any(one["type"] == kind and one.get("status", "True") == "True" for one in conditions)
 
 
 class Store:
@@ -84,6 +70,10 @@ class Store:
         """The objects of one resource, in one namespace or in all."""
         found = [(place, item) for (kind, place, _), item in self._items.items() if kind == resource]
         return [item for place, item in found if namespace in (None, place)]
+
+    def owned(self, uid: str, resource: str) -> list[Object]:
+        """The objects of one resource that have an owner."""
+        return [one for one in self.list(resource) if uid in _owners(one)]
 
     def get(self, resource: str, namespace: str | None, name: str) -> Object:
         """One object.
@@ -108,7 +98,7 @@ class Store:
             self.get("namespaces", None, namespace)
         if metadata.get("generateName") and not metadata.get("name"):
             metadata["name"] = metadata["generateName"] + "".join(random.choices("bcdfghjklmnpqrstvwxz2456789", k=5))
-        for pattern in _pod_condition_patterns(resource, item):
+        for pattern in _pod_condition_patterns(item.get("spec") or {}):
             pattern.setdefault("status", "True")  # as the server fills it in before it validates
         check(resource, item)
         if (resource, namespace, metadata["name"]) in self._items:
@@ -152,7 +142,7 @@ class Store:
             return
         del self._items[resource, namespace, name]
         for (kind, place, other), owned in list(self._items.items()):
-            if owners(owned) == {item["metadata"]["uid"]}:
+            if _owners(owned) == {item["metadata"]["uid"]}:
                 self.remove(kind, place, other)
 
 
@@ -190,23 +180,26 @@ def check(resource: str, item: Object) -> None:
 
 def _check_pod(spec: Object) -> None:
     volumes = {volume["name"] for volume in spec.get("volumes") or []}
-    for container in spec["containers"]:
-        resources = container.get("resources") or {}
-        limits = resources.get("limits") or {}
-        for key, value in (resources.get("requests") or {}).items():
-            _require(
-                "/" not in key or limits.get(key) == value, f"{key}: Limit must be set for non overcommitable resources"
-            )
-            fits = key not in limits or quantity(value) <= quantity(limits[key])
-            _require(fits, f"requests.{key}: must be less than or equal to {key} limit")
-        for mount in container.get("volumeMounts") or []:
-            _require(mount["name"] in volumes, f"volumeMounts.name: Not found: {mount['name']!r}")
+    (container,) = spec["containers"]
+    resources = container.get("resources") or {}
+    limits = resources.get("limits") or {}
+    for key, value in (resources.get("requests") or {}).items():
+        whole = "/" not in key or limits.get(key) == value
+        _require(whole, f"{key}: Limit must be set for non overcommitable resources")
+        fits = key not in limits or quantity(value) <= quantity(limits[key])
+        _require(fits, f"requests.{key}: must be less than or equal to {key} limit")
+    for mount in container.get("volumeMounts") or []:
+        _require(mount["name"] in volumes, f"volumeMounts.name: Not found: {mount['name']!r}")
 
 
-def _pod_condition_patterns(resource: str, item: Object) -> list[Object]:
-    spec = item["spec"]["jobTemplate"]["spec"] if resource == "cronjobs" else item.get("spec") or {}
+def _pod_condition_patterns(spec: Object) -> list[Object]:
+    spec = spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
     rules = (spec.get("podFailurePolicy") or {}).get("rules") or []
     return [pattern for rule in rules for pattern in rule.get("onPodConditions") or []]
+
+
+def _owners(item: Object) -> set[str]:
+    return {owner["uid"] for owner in item["metadata"].get("ownerReferences") or []}
 
 
 def _require(fine: object, message: str) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import base64
 import json
 import shlex
+import signal
 import ssl
 from pathlib import Path
 
@@ -53,8 +54,16 @@ class Kubelet:
         await self._call("PATCH", f"/api/v1/nodes/{options.name}/status", status, _MERGE)
 
     async def run(self) -> None:
-        """Start and stop processes as the API says, until killed."""
+        """Start and stop processes as the API says, until killed; then none of them is left."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, asyncio.current_task().cancel)
         await self.register()
+        try:
+            await self._follow()
+        finally:
+            for process in filter(None, self._processes.values()):
+                process.kill()
+
+    async def _follow(self) -> None:
         while True:
             selector = f"fieldSelector=spec.nodeName%3D{self._options.name}"
             for pod in (await self._call("GET", f"/api/v1/pods?{selector}"))["items"]:
@@ -99,28 +108,18 @@ class Kubelet:
             "PATH": self._images[container["image"]], "HOME": str(self._options.root), "LANG": "C.UTF-8",
             "KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": port,
             "NVIDIA_VISIBLE_DEVICES": ",".join(sorted(gpus)) or "void",
+            "OMP_NUM_THREADS": "1",
         }  # fmt: skip
         environment |= await self._environment(metadata["namespace"], container)
+        environment |= _fields(pod, container)
         command = [*(container.get("command") or []), *(container.get("args") or [])]
         lines = [f"hostname {metadata['name']}", *_mounts(pod, container, folder), f"cd {folder / 'app'}"]
         script = " && ".join([*lines, f"exec {shlex.join(command)}"])
-        isolated = [
-            "unshare",
-            "--mount",
-            "--uts",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-            "sh",
-            "-c",
-            script,
-        ]
+        isolated = [*"unshare --mount --uts --pid --fork --kill-child --mount-proc sh -c".split(), script]
         log = self._options.logs / f"{metadata['namespace']}_{metadata['name']}.log"
         with log.open("ab") as output:
-            process = await asyncio.create_subprocess_exec(
-                *isolated, env=environment, stdout=output, stderr=output, stdin=asyncio.subprocess.DEVNULL
-            )
+            streams = {"stdin": asyncio.subprocess.DEVNULL, "stdout": output, "stderr": output}
+            process = await asyncio.create_subprocess_exec(*isolated, env=environment, **streams)
         self._processes[metadata["uid"]] = process
         await self._report(pod, "Running", {"running": {"startedAt": stamp()}})
         code = await process.wait()
@@ -137,16 +136,18 @@ class Kubelet:
 
     async def _environment(self, namespace: str, container: Object) -> dict[str, str]:
         """The container's variables, those from secrets included."""
+
+        async def secret(name: str) -> dict[str, str]:
+            data = (await self._call("GET", f"/api/v1/namespaces/{namespace}/secrets/{name}"))["data"]
+            return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
         result = {}
         for variable in container.get("env") or []:
-            if reference := (variable.get("valueFrom") or {}).get("secretKeyRef"):
-                secret = await self._call("GET", f"/api/v1/namespaces/{namespace}/secrets/{reference['name']}")
-                result[variable["name"]] = base64.b64decode(secret["data"][reference["key"]]).decode()
-            else:
-                result[variable["name"]] = variable.get("value") or ""
+            reference = (variable.get("valueFrom") or {}).get("secretKeyRef")
+            value = (await secret(reference["name"]))[reference["key"]] if reference else variable.get("value") or ""
+            result[variable["name"]] = value
         for source in container.get("envFrom") or []:
-            secret = await self._call("GET", f"/api/v1/namespaces/{namespace}/secrets/{source['secretRef']['name']}")
-            result |= {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+            result |= await secret(source["secretRef"]["name"])
         return result
 
     async def _report(self, pod: Object, phase: str, state: Object) -> None:
@@ -158,6 +159,13 @@ class Kubelet:
 
 def _path(pod: Object) -> str:
     return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{pod['metadata']['name']}"
+
+
+def _fields(pod: Object, container: Object) -> dict[str, str]:
+    """The container's variables that are labels of its pod."""
+    references = {one["name"]: (one.get("valueFrom") or {}).get("fieldRef") for one in container.get("env") or []}
+    labels = {f"metadata.labels['{key}']": value for key, value in (pod["metadata"].get("labels") or {}).items()}
+    return {name: labels[reference["fieldPath"]] for name, reference in references.items() if reference}
 
 
 def _mounts(pod: Object, container: Object, folder: Path) -> list[str]:
@@ -181,9 +189,9 @@ async def main(options: argparse.Namespace) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    for option, kind in (
-        ("server", str), ("token", str), ("certificate", Path), ("name", str), ("gpus", int), ("images", str),
-        ("root", Path), ("logs", Path),
-    ):  # fmt: skip
-        parser.add_argument(f"--{option}", type=kind, required=True)
+    for option in ("server", "token", "name", "images"):
+        parser.add_argument(f"--{option}", required=True)
+    parser.add_argument("--gpus", type=int, required=True)
+    for option in ("certificate", "root", "logs"):
+        parser.add_argument(f"--{option}", type=Path, required=True)
     asyncio.run(main(parser.parse_args()))

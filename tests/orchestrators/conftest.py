@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import yaml
@@ -18,24 +19,8 @@ import yaml
 from dreambooth3d.cli.environment import ACTIVE, HOME, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
+TINY_PIPELINE = "pipelines.tiny.dreambooth3d"
 CODE = ("dreambooth3d", "pipelines", "steps", "materializers", "configs")
-PREPARE = """
-from zenml.client import Client
-Client.initialize()
-Client().create_secret("s3_keys", {"aws_access_key_id": "k", "aws_secret_access_key": "s"})
-Client().create_secret("mlflow_login", {"username": "u", "password": "p"})
-"""
-REPORT = """
-import json, sys
-from zenml.client import Client
-runs = Client().list_pipeline_runs(sort_by="desc:created", size=50, hydrate=True).items
-print("REPORT" + json.dumps([
-    {"id": str(run.id), "name": run.name, "status": str(run.status), "scheduled": run.schedule is not None, "steps": {
-        name: {"status": str(step.status), "output": {
-            key: values[0].load() for key, values in step.outputs.items()} if step.status == "completed" else {}}
-        for name, step in run.steps.items()}}
-    for run in runs]))
-"""
 
 
 @dataclass(frozen=True)
@@ -77,11 +62,11 @@ class Checkout:
 
     def start_pipeline(self, config: str) -> subprocess.Popen[str]:
         """Start the documented command."""
-        return self.start(*_ZENML, *_RUN, config, "--stack", "gpu")
+        return self.start(*_ZENML, *_run_of(TINY_PIPELINE, config))
 
-    def run_pipeline(self, config: str) -> subprocess.CompletedProcess[str]:
+    def run_pipeline(self, config: str, pipeline: str = TINY_PIPELINE) -> subprocess.CompletedProcess[str]:
         """Run the documented command to the end."""
-        return self.zenml(*_RUN, config, "--stack", "gpu")
+        return self.zenml(*_run_of(pipeline, config))
 
     def dreambooth3d(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the console script."""
@@ -100,29 +85,45 @@ class Checkout:
         (self.root / "configs" / f"{name}.yaml").write_text(yaml.safe_dump(values))
         return f"configs/{name}.yaml"
 
-    def runs(self) -> list[dict[str, Any]]:
-        """All pipeline runs as the ZenML server tells them, newest first, with the outputs of completed steps."""
-        result = self.run("-c", REPORT)
-        lines = [line for line in result.stdout.splitlines() if line.startswith("REPORT")]
-        assert lines, result.stderr
-        return json.loads(lines[-1].removeprefix("REPORT"))
+    def runs(self, **filters: str) -> list[dict[str, Any]]:
+        """The newest pipeline runs as the ZenML server tells them, newest first."""
+        query = {"sort_by": "desc:created", "size": "50", "hydrate": "true"} | filters
+        return self.cluster.ask_zenml(f"runs?{urlencode(query)}")["items"]
+
+    @property
+    def stack_options(self) -> tuple[str, ...]:
+        """What makes `dreambooth3d stack kubernetes` register the stack `gpu`."""
+        return (
+            *("--name", "gpu", "--namespace", "zenml", "--context", "emulated", "--secret", "s3_keys"),
+            *("--artifact-store", "s3://dreambooth3d", "--registry", "registry.example.com"),
+            *("--tracking-secret", "mlflow_login", "--tracking-uri", self.cluster.mlflow),
+            *("--endpoint-url", self.cluster.s3),
+        )
 
 
 _ZENML = ("-c", "import sys; from zenml_cli import cli; sys.argv[0] = 'zenml'; sys.exit(cli())")
-_RUN = ("pipeline", "run", "pipelines.tiny.dreambooth3d", "--config")
-STACK = (
-    *("--name", "gpu", "--namespace", "zenml", "--context", "emulated", "--secret", "s3_keys"),
-    *("--artifact-store", "s3://dreambooth3d", "--registry", "registry.example.com"),
-    *("--tracking-uri", "http://127.0.0.1:9", "--tracking-secret", "mlflow_login"),
-)
+
+
+def _run_of(pipeline: str, config: str) -> tuple[str, ...]:
+    return ("pipeline", "run", pipeline, "--config", config, "--stack", "gpu")
+
+
+def until(found: Callable[[], Any], seconds: float = 240) -> Any:
+    """What a look finds, as soon as it finds anything."""
+    end = time.monotonic() + seconds
+    while not (value := found()):
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.5)
+    return value
 
 
 @pytest.fixture(scope="session")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     """A checkout that is connected to the emulated cluster, its secrets made, its stack not yet registered."""
-    for package in ("kubernetes", "kubernetes_validate", "moto", "s3fs", "aiohttp", "croniter"):
+    for package in ("kubernetes", "kubernetes_validate", "moto", "s3fs", "aiohttp", "croniter", "flask_wtf"):
         pytest.importorskip(package, reason=f"needs {package}: run `make test-orchestrators`")
     from tests.emulators.cluster import emulated_cluster, missing
+    from tests.emulators.servers import PASSWORD, USER
 
     if reason := missing():
         pytest.skip(reason)
@@ -133,14 +134,26 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
     shutil.copyfile(ROOT / "tests" / "orchestrators" / "tiny_pipeline.py", root / "pipelines" / "tiny.py")
     with emulated_cluster(folder / "cluster") as cluster:
         made = Checkout(root, cluster)
-        result = made.run("-c", PREPARE)
-        assert result.returncode == 0, result.stderr
+        # The commands of docs/kubernetes.md; here those of kubectl.
+        cluster.call("POST", "/api/v1/namespaces/zenml/serviceaccounts", {"metadata": {"name": "dreambooth3d"}})
+        account = {"kind": "ServiceAccount", "name": "dreambooth3d", "namespace": "zenml"}
+        role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "edit"}
+        binding = {"metadata": {"name": "dreambooth3d"}, "roleRef": role, "subjects": [account]}
+        cluster.call("POST", "/apis/rbac.authorization.k8s.io/v1/namespaces/zenml/rolebindings", binding)
+        for result in (
+            made.zenml("init"),
+            made.zenml("secret", "create", "s3_keys", "--aws_access_key_id=k", "--aws_secret_access_key=s"),
+            made.zenml("secret", "create", "mlflow_login", f"--username={USER}", f"--password={PASSWORD}"),
+        ):
+            assert result.returncode == 0, result.stderr + result.stdout
         yield made
 
 
 @pytest.fixture(scope="session")
 def on_cluster(checkout: Checkout) -> Checkout:
-    """The checkout with the stack `gpu`, registered by the product's own command."""
-    result = checkout.dreambooth3d("stack", "kubernetes", *STACK, "--endpoint-url", checkout.cluster.s3)
-    assert result.returncode == 0, result.stderr
+    """The checkout with the stack `gpu`, registered by the product's own command, and active."""
+    for result in (
+        checkout.dreambooth3d("stack", "kubernetes", *checkout.stack_options), checkout.zenml("stack", "set", "gpu"),
+    ):  # fmt: skip
+        assert result.returncode == 0, result.stderr
     return checkout

@@ -1,11 +1,12 @@
 """Two steps with the names of real ones, so that the product's YAML configures their pods; in place of training.
 
 The tests copy this file into a checkout as `pipelines/tiny.py`. The seed says what the second step does: 1 fails,
-2 takes long.
+2 takes long, 3 fails in the first pod of Kubeflow's two.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ from zenml import step
 
 from pipelines import strict
 
-FAILS, TAKES_LONG = 1, 2
+FAILS, TAKES_LONG, FAILS_ONCE = 1, 2, 3
 
 # There are neither photos nor models here, and no asset of which a summary could tell.
 strict.preflight = lambda config: "corgi"
@@ -31,16 +32,15 @@ def validate_photos(seed: int) -> Annotated[dict, "photos"]:
 
 @step
 def finetune_dreambooth(photos: dict, seed: int) -> Annotated[dict, "checkpoints"]:
-    """Tell where it runs and what it has there, unless the seed says otherwise."""
-    if seed == FAILS:
+    """Say in the log where both steps ran and what is there, unless the seed says otherwise."""
+    if seed == FAILS or (seed == FAILS_ONCE and socket.gethostname().startswith("finetune-dreambooth-0-")):
         raise RuntimeError("out of memory, says the test")
     if seed == TAKES_LONG:
         time.sleep(300)
-    return {
-        "host": socket.gethostname(),
-        "gpus": os.environ["NVIDIA_VISIBLE_DEVICES"],
-        "shared_memory": shutil.disk_usage("/dev/shm").total,
-    }
+    found = {"host": socket.gethostname(), "gpus": os.environ["NVIDIA_VISIBLE_DEVICES"], "photos": photos}
+    found["shared_memory"] = shutil.disk_usage("/dev/shm").total
+    print(f"FOUND {json.dumps(found)}")
+    return found
 
 
 @strict.strict_pipeline(experiment="dreambooth3d")

@@ -20,14 +20,9 @@ from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.fleet import PromotionConfig
 from pipelines import outcome
 from pipelines.decisions import Verdict
-from tests.product import TINY, ZENML, Product, make_product
+from tests.product import SHORTEST, ZENML, Product, make_product
 
 SUBJECTS = ["corgi", "mallard"]
-# The shortest recipe.
-TRAINING = {name: section for name, section in TINY.items() if name != "photos"} | {
-    "recipe": {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"},
-    "init_nerf": TINY["init_nerf"] | {"steps": 2, "photos": {"weight": 0.0}},
-}
 PASSES = {"bounds": {"evaluate/psnr": {"min": 1.0}}}
 
 
@@ -41,7 +36,7 @@ class Fleet:
         self, pipeline: str = "retraining.retrain", steps: object = None, **parameters: object
     ) -> subprocess.CompletedProcess[str]:
         """Run a pipeline over the subjects."""
-        usual: dict[str, object] = {"subjects": SUBJECTS, "training": TRAINING}
+        usual: dict[str, object] = {"subjects": SUBJECTS, "training": SHORTEST}
         if pipeline == "retraining.retrain":
             usual["gates"] = PASSES
         path = self.product.root / "configs" / "tick.yaml"
@@ -116,7 +111,7 @@ def test_ticks(fleet: Fleet) -> None:
 
     # A subject that fails does not stop the other, and the exit code tells.
     (data / "corgi" / "untracked.jpg").write_bytes(b"")
-    result = fleet.tick(training=TRAINING | {"seed": 7})
+    result = fleet.tick(training=SHORTEST | {"seed": 7})
     assert result.returncode == 1
     table = fleet.summary()
     assert dict(table["action"]) == {"corgi": "failed", "mallard": "promoted"}
@@ -129,7 +124,7 @@ def test_ticks(fleet: Fleet) -> None:
 @pytest.mark.slow
 def test_portfolio(fleet: Fleet) -> None:
     """Every subject has a child run and a row, and what was trained before comes from the cache."""
-    training, never = TRAINING | {"seed": 11}, {"evaluate": {"enable_cache": False}}
+    training, never = SHORTEST | {"seed": 11}, {"evaluate": {"enable_cache": False}}
     for cached in (0.0, 1.0):
         names = ["mallard", "teapot"]
         result = fleet.tick("portfolio.portfolio", steps=never, subjects=names, training=training)
