@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 
 import pandas as pd
+from fsspec import AbstractFileSystem
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from zenml.enums import ArtifactType, VisualizationType
@@ -27,6 +28,7 @@ from materializers.hashing import content_hash
 
 RECORD = "record"
 STORE = "store:"
+PART_BYTES, PARTS_AT_ONCE = 16 * 2**20, 8
 
 
 def is_remote(uri: str) -> bool:
@@ -49,15 +51,36 @@ def copy_file(source: str, target: str) -> None:
             return
         except OSError:
             pass  # other disk, or no links there
-    fileio.copy(source, target, overwrite=True)
+    _transfer(source, target)
 
 
 def fetch_weights(source: str, target: str) -> None:
     """Bring remote weights by the active stack's artifact store, which has the credentials for them."""
     try:
-        fileio.copy(source, target, overwrite=True)
+        _transfer(source, target)
     except ValueError:  # it serves no such addresses
         fetch_by_fsspec(source, target)
+
+
+def _transfer(source: str, target: str) -> None:
+    """Copy one file; a large one from or to S3 several parts at once, which bounds the memory it takes."""
+    options = {"chunksize": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
+    if not is_remote(target) and (system := _s3_system(source)) is not None:
+        system.get_file(source, target, **options)
+    elif not is_remote(source) and Path(source).stat().st_size > PART_BYTES and (system := _s3_system(target)):
+        system.put_file(source, target, **options)
+    else:
+        fileio.copy(source, target, overwrite=True)
+
+
+def _s3_system(uri: str) -> AbstractFileSystem | None:
+    """The file system of the active stack's artifact store, where that is in S3 and holds the URI."""
+    if not uri.startswith("s3://"):
+        return None
+    from zenml.client import Client
+
+    store = Client().active_stack.artifact_store
+    return getattr(store, "filesystem", None) if uri.startswith(join(store.path, "")) else None
 
 
 def upload(folder: Path, uri: str) -> None:

@@ -11,15 +11,18 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 from uuid import UUID
 
+from zenml.artifact_stores import BaseArtifactStore
 from zenml.client import Client
-from zenml.enums import ModelStages
-from zenml.io import fileio
+from zenml.enums import ModelStages, StackComponentType
 from zenml.models import ArtifactVersionResponse, ModelVersionResponse, PipelineRunResponse
+from zenml.stack import StackComponent
 from zenml.utils.pagination_utils import depaginate
 
+from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.naming import model_name
 from materializers.files import STORE, join
 
@@ -167,16 +170,41 @@ def close_over_references(needed: Collection[UUID], every: Collection[ArtifactVe
 
 
 def references(version: ArtifactVersionResponse) -> set[str]:
-    """The places in its artifact store that an artifact's JSON files name, such as a checkpoint's weights."""
-    if not fileio.exists(version.uri) or not fileio.isdir(version.uri):
-        return set()
-    root = _store_root(version)
-    found: set[str] = set()
-    for name in map(str, fileio.listdir(version.uri)):
-        if name.endswith(".json"):
-            with fileio.open(join(version.uri, name), "r") as file:
-                found |= {place for text in _strings(json.load(file)) if (place := _place(text, root))}
+    """The places in its artifact store that an artifact's JSON files name, such as a checkpoint's weights.
+
+    Raises:
+        ConfigError: the store cannot be read, so that nobody knows what is needed.
+    """
+    try:
+        store = store_of(version)
+        if not store.exists(version.uri) or not store.isdir(version.uri):
+            return set()
+        root, found = str(store.path).rstrip("/"), set()
+        for name in map(str, store.listdir(version.uri)):
+            if name.endswith(".json"):
+                with store.open(join(version.uri, name), "rb") as file:
+                    found |= {place for text in _strings(json.load(file)) if (place := _place(text, root))}
+    # Each kind of store raises errors of its own.
+    except Exception as error:
+        raise ConfigError(
+            f"{version.uri}: cannot be read ({gist(error)}), so that nothing was deleted. Check that its artifact "
+            "store is reachable and give the command again."
+        ) from error
     return found
+
+
+def store_of(version: ArtifactVersionResponse) -> BaseArtifactStore:
+    """The artifact store that holds a version, which need not be that of the active stack."""
+    client = Client()
+    if version.artifact_store_id is None:
+        return client.active_stack.artifact_store
+    return _store(version.artifact_store_id)
+
+
+@lru_cache
+def _store(identity: UUID) -> BaseArtifactStore:
+    model = Client().get_stack_component(StackComponentType.ARTIFACT_STORE, identity)
+    return cast(BaseArtifactStore, StackComponent.from_model(model))
 
 
 def _place(text: str, root: str) -> str | None:
@@ -195,17 +223,6 @@ def _strings(value: Any) -> Iterator[str]:
     elif isinstance(value, list):
         for entry in value:
             yield from _strings(entry)
-
-
-def _store_root(version: ArtifactVersionResponse) -> str:
-    from zenml.enums import StackComponentType
-
-    if version.artifact_store_id is None:
-        return str(Client().active_stack.artifact_store.path).rstrip("/")
-    store = Client().get_stack_component(StackComponentType.ARTIFACT_STORE, version.artifact_store_id)
-    # A local store without a path lies below ZenML's configuration.
-    path = store.configuration.get("path") or Client().active_stack.artifact_store.path
-    return str(path).rstrip("/")
 
 
 def _lies_in(place: str, uri: str) -> bool:

@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.enums import StackComponentType
 from zenml.models import ArtifactVersionResponse, PipelineRunResponse
-from zenml.stack import StackComponent
 
 from dreambooth3d.cli import runs
 from dreambooth3d.errors import ConfigError, gist
-from pipelines.retention import LEFTOVER, Plan, make_plan
+from pipelines.retention import LEFTOVER, Plan, make_plan, store_of
 
 PRUNED = "pruned"
 
@@ -34,7 +32,7 @@ def run_prune(say: Callable[[str], None], keep_runs: int, older_than_days: float
         What was, or would be, deleted.
 
     Raises:
-        ConfigError: a negative number, or files that cannot be deleted.
+        ConfigError: a negative number, or files that cannot be read or deleted.
     """
     if keep_runs < 0 or older_than_days < 0:
         raise ConfigError("prune: --keep-runs and --older-than cannot be negative. Give 0 or more.")
@@ -104,12 +102,7 @@ def _is_used(identity: UUID) -> bool:
 
 def _delete_files(version: ArtifactVersionResponse) -> None:
     """Through the artifact store that holds them; files that are gone already are no error."""
-    client = Client()
-    if version.artifact_store_id is None:
-        store = client.active_stack.artifact_store
-    else:
-        kind = StackComponentType.ARTIFACT_STORE
-        store = StackComponent.from_model(client.get_stack_component(kind, version.artifact_store_id))
+    store = store_of(version)
     if store.exists(version.uri):
         store.rmtree(version.uri)
 

@@ -132,11 +132,13 @@ def _time_table(row: Run) -> Table:
 
 def _places(row: Run, folder: Path) -> list[str]:
     shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    uri = tracking_uri()
+    interface = uri if uri.startswith("http") else f"dreambooth3d ui   (or: mlflow ui --backend-store-uri {uri})"
     return [
         f"Asset       {shown}/asset.glb",
         f"Viewer      {shown}/asset.html",
         f"Turntable   {shown}/turntable.mp4",
         f"Report      {shown}/report.json",
         *(f"Context {index}   {shown}/contexts/{index}/asset.html" for index, _ in enumerate(context_prompts(row))),
-        f"MLflow UI   dreambooth3d ui   (or: mlflow ui --backend-store-uri {tracking_uri()})",
+        f"MLflow UI   {interface}",
     ]
