@@ -34,6 +34,7 @@ from pipelines.identity import git_commit
 from pipelines.liveness import PROCESS, process_to_record
 from pipelines.outcome import explained, require_success
 from pipelines.preflight import check_scorers, preflight
+from pipelines.stack_fit import require_fitting_stack
 from steps._support import forget_finished_work
 
 _FILTERED_LOGGERS = (
@@ -58,6 +59,7 @@ class _Strict:
     preset = "none"
     config_type: type[PipelineConfig] = TrainingConfig
     step_settings: Mapping[str, Any] = {}
+    _given: Mapping[str, Any] = {}
     _submitted: PipelineSnapshotResponse | None = None
 
     def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> Self:
@@ -69,7 +71,8 @@ class _Strict:
         copy.config_type = self.config_type
         if config_path is not None:
             copy.preset = Path(config_path).stem
-            copy.step_settings = read_yaml(config_path).get("steps") or {}
+            copy._given = read_yaml(config_path)
+            copy.step_settings = copy._given.get("steps") or {}
         return copy
 
     def __call__(self, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
@@ -82,6 +85,7 @@ class _Strict:
             return super().__call__(*args, **kwargs)
         with user_errors():
             config = self._parameters_in_force(kwargs)
+            require_fitting_stack(self._given)
             options = self._prepared(config)
             _require_tracker()
             with self.__suppress_configure_warnings__():
@@ -99,6 +103,10 @@ class _Strict:
             run = require_success(run, self._submitted)
         if run is not None and run.status == ExecutionStatus.COMPLETED:
             self._concluded(run, config)
+        elif run is not None:
+            print(
+                f"Run {run.name} was handed over, and is not waited for. `zenml pipeline runs list` tells how it ends."
+            )
         return run
 
     def _create_snapshot(self, *args: Any, **kwargs: Any) -> PipelineSnapshotResponse:
@@ -167,6 +175,17 @@ class StrictFleetPipeline(_Strict, Pipeline):
 
 class StrictDynamicPipeline(_Strict, DynamicPipeline):
     """A strict pipeline over many subjects, whose body runs in the orchestrator, at each tick of a schedule."""
+
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> Self:
+        """As of every strict pipeline; where the YAML sends training steps elsewhere, this run finds their image."""
+        copy = super().with_options(*args, config_path=config_path, **kwargs)
+        if any((options or {}).get("step_operator") for options in copy.step_settings.values()):
+            from pipelines.children import TRAINING_STEPS
+
+            # ZenML looks for images among the steps that a pipeline names; children have those of their parent.
+            named = {step.name for step in copy.depends_on}
+            copy._depends_on = [*copy.depends_on, *(step.copy() for step in TRAINING_STEPS if step.name not in named)]
+        return copy
 
     def _is_inside_another(self) -> bool:
         return DynamicPipelineRunContext.get() is not None

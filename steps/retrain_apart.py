@@ -25,7 +25,8 @@ def retrain_apart(
     with tempfile.TemporaryDirectory() as temporary:
         config = Path(temporary) / "retrain.yaml"
         config.write_text(yaml.safe_dump({"parameters": {**parameters, "dataset": pinned, "subjects": names}}))
-        zenml = [sys.executable, "-m", "zenml.cli.cli"]
+        # As the script `zenml` does; the package has no __main__, and its module of the group has no commands.
+        zenml = [sys.executable, "-c", "import sys; from zenml_cli import cli; sys.argv[0] = 'zenml'; sys.exit(cli())"]
         command = [*zenml, "pipeline", "run", "pipelines.retraining.retrain", "--config", str(config), "--stack", stack]
         # The stack of this step, which the orchestrator names in the environment, would win over --stack.
         environment = {name: value for name, value in os.environ.items() if name != "ZENML_ACTIVE_STACK_ID"}
