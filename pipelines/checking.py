@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from dreambooth3d.config import CONTEXT_STEPS, CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
+from pipelines.airflow_settings import airflow_problems
 
 STEPS = Path(__file__).resolve().parents[1] / "steps"
 _FLAVORS = {
@@ -26,10 +27,12 @@ _FLAVORS = {
     "LocalDockerOrchestratorSettings",
     "orchestrator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_orchestrator_flavor."
     "KubernetesOrchestratorSettings",
+    "orchestrator.kubeflow_pods": "pipelines.kubeflow.flavor.KubeflowPodsSettings",
     "orchestrator.airflow": "zenml.integrations.airflow.flavors.airflow_orchestrator_flavor."
     "AirflowOrchestratorSettings",
     "step_operator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_step_operator_flavor."
     "KubernetesStepOperatorSettings",
+    "step_operator.ssh": "zenml.integrations.ssh.flavors.ssh_step_operator_flavor.SSHStepOperatorSettings",
 }
 PipelineConfig = TrainingConfig | CeilingConfig | FleetConfig
 ConfigType = type[PipelineConfig]
@@ -136,7 +139,7 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     if problems:
         return problems
     own = {key: value for key, value in values.items() if key not in ("parameters", "settings")}
-    return list(_type_problems("", own, PipelineRunConfiguration))
+    return list(_type_problems("", own, PipelineRunConfiguration)) or list(airflow_problems(values))
 
 
 def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = None) -> PipelineConfig:
@@ -234,6 +237,12 @@ def _settings_problems(where: str, settings: object) -> list[str]:
             problems.append(
                 f"{where}.resources.gpu_count: Kubernetes ignores it. Set nvidia.com/gpu under "
                 f"{where}.orchestrator.kubernetes.pod_settings.resources.limits."
+            )
+        wanted = (settings.get("resources") or {}).get("gpu_count") if "step_operator.ssh" in settings else None
+        if wanted and not problems and not (settings["step_operator.ssh"] or {}).get("gpu_indices"):
+            problems.append(
+                f"{where}.resources.gpu_count: the SSH step operator ignores it. Set gpu_indices under "
+                f"{where}.step_operator.ssh."
             )
     return problems
 

@@ -22,6 +22,10 @@ OTHER_KINDS = {
     CEILING.stem: CeilingConfig,
     "portfolio": PortfolioConfig,
     "retrain": RetrainConfig,
+    "retrain_kubeflow": StaticRetrainConfig,
+    "retrain_airflow": StaticRetrainConfig,
+    "retrain_airflow_kubernetes": StaticRetrainConfig,
+    "retrain_gpu_box": RetrainConfig,
     "retrain_kubernetes": RetrainConfig,
     "retrain_static": StaticRetrainConfig,
 }
@@ -172,9 +176,62 @@ def test_a_schedule_has_five_fields() -> None:
     assert problem.startswith("schedule.cron_expression: '0 3 * *' has not five fields")
 
 
-def test_the_cluster_trains_as_the_gpu_preset_does() -> None:
-    paths = [ROOT / "configs" / f"{name}.yaml" for name in ("kubernetes", "toybox_gpu")]
+@pytest.mark.parametrize("target", ["kubernetes", "airflow", "gpu_box"])
+def test_other_machines_train_as_the_gpu_preset_does(target: str) -> None:
+    paths = [ROOT / "configs" / f"{name}.yaml" for name in (target, "toybox_gpu")]
     assert checking.check_file(paths[0]) == checking.check_file(paths[1])
+
+
+@pytest.mark.parametrize("target", ["airflow", "airflow_kubernetes", "gpu_box"])
+def test_other_machines_retrain_as_the_cluster_does(target: str) -> None:
+    own, cluster = (checking.check_file(ROOT / "configs" / f"retrain_{name}.yaml") for name in (target, "kubernetes"))
+    shared = ("dataset", "subjects", "gates", "training")
+    assert [getattr(own, name) for name in shared] == [getattr(cluster, name) for name in shared]
+
+
+def test_gpus_that_the_box_would_not_give_are_refused() -> None:
+    values = yaml.safe_load((ROOT / "configs" / "gpu_box.yaml").read_text())
+    settings = values["steps"]["evaluate"]["settings"]
+    values["steps"] = {"evaluate": values["steps"]["evaluate"]}
+    settings["resources"] = {"gpu_count": 1}
+    assert checking.list_problems(values) == []
+    del settings["step_operator.ssh"]["gpu_indices"]
+    (problem,) = checking.list_problems(values)
+    assert problem.startswith("steps.evaluate.settings.resources.gpu_count: the SSH step operator ignores it. Set")
+
+
+AIRFLOW, APART = "settings.orchestrator.airflow", "steps.retrain_apart.settings"
+
+
+@pytest.mark.parametrize(
+    ("preset", "place", "key", "value", "message"),
+    [
+        ("", APART, "resources", {"gpu_count": 1}, f"{APART}.resources.gpu_count: Airflow ignores it. Under"),
+        ("", f"{AIRFLOW}.operator_args", "automove", 1, "DockerOperator has no such argument, did you mean auto_re"),
+        ("", f"{APART}.orchestrator.airflow.operator_args", "namespace", "a", "DockerOperator has no such argument"),
+        ("", f"{AIRFLOW}.operator_args", "environment", {}, "operator_args.environment: that would take away"),
+        ("", AIRFLOW, "dag_id", None, "dag_id: is missing, so that each registration would add one more DAG"),
+        ("", AIRFLOW, "custom_dag_generator", None, "custom_dag_generator: without pipelines.airflow_dag"),
+        ("", AIRFLOW, "dag_ids", "a", f"{AIRFLOW}.dag_ids: unknown key, did you mean dag_id?"),
+        ("_kubernetes", f"{AIRFLOW}.operator_args", "shm_size", 1, "shm_size: the KubernetesPodOperator has no such"),
+        ("_kubernetes", f"{AIRFLOW}.operator_args", "env_from", None, "env_from: is missing, so that the pods could"),
+    ],
+)  # fmt: skip
+def test_what_airflow_would_drop_or_break_on_is_refused(
+    preset: str, place: str, key: str, value: object, message: str
+) -> None:
+    """Each changes one key of the preset, which itself has no problem; None removes it."""
+    values = yaml.safe_load((ROOT / "configs" / f"retrain_airflow{preset}.yaml").read_text())
+    assert checking.list_problems(values) == []
+    holder: Any = values
+    for part in place.replace("orchestrator.airflow", "orchestrator/airflow").split("."):
+        holder = holder[part.replace("/", ".")]
+    if value is None:
+        del holder[key]
+    else:
+        holder[key] = value
+    (problem,) = checking.list_problems(values)
+    assert message in problem
 
 
 def test_step_names_are_the_pipeline_s() -> None:

@@ -1,0 +1,1 @@
+"""ZenML's Kubeflow Pipelines orchestrator, with pods as configured: see docs/kubeflow.md."""
