@@ -16,3 +16,5 @@ python3 -c 'import sys; assert (3, 11) <= sys.version_info[:2] <= (3, 12), "Pyth
 useradd --uid 10001 --create-home --shell /bin/sh dreambooth
 mkdir -p /app/code /app/state /opt/venv /opt/dreambooth3d /opt/torch_extensions
 chown dreambooth: /app /app/code /app/state /opt/venv /opt/dreambooth3d /opt/torch_extensions
+# Steps may run under any other number: see the end of the Dockerfile.
+chmod a+rwx /app /app/code /app/state /opt/torch_extensions

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
+from docker.errors import ContainerError
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
@@ -49,27 +51,40 @@ def require_success(
     if not run.status.is_finished:
         raise _lost(run, "its orchestrator ended before it did")
     failed = sorted(name for name, step in run.steps.items() if step.status.is_failed)
-    place = f" in {', '.join(failed)}" if failed else ""
+    place = f" in {', '.join(failed)}{_reason(run, failed)}" if failed else ""
     verb = "was stopped" if run.status == ExecutionStatus.STOPPED else "failed"
     raise RunFailedError(f"Run {run.name} {verb}{place}. {_ADVICE}")
 
 
 def explained(error: Exception, snapshot: PipelineSnapshotResponse | None) -> Exception:
-    """One sentence for what a remote orchestrator raised, the run marked as failed; any other error as it is."""
+    """One sentence for what an orchestrator or a step operator raised whose steps run elsewhere; others as they are.
+
+    The run is marked as failed.
+    """
     if isinstance(error, PipelineSubmissionError):
         return RunFailedError(f"Nothing was started: {gist(error)} Correct it in your YAML's settings or schedule.")
-    orchestrator = Client().active_stack.orchestrator
-    if snapshot is None or not isinstance(error, RuntimeError) or not orchestrator.config.is_remote:
+    if isinstance(error, RuntimeError) and str(error).startswith("Docker error"):
+        return RunFailedError(f"Nothing was started: the image could not be built. {gist(error)}")
+    stack = Client().active_stack
+    remote = isinstance(error, RuntimeError) and (stack.orchestrator.config.is_remote or stack.step_operators)
+    if snapshot is None or not (remote or isinstance(error, ContainerError)):
         return error
     runs = Client().list_pipeline_runs(snapshot_id=snapshot.id, size=1).items
     if not runs:
         return error
-    # What a step has raised is told better by the step than by the job that ran it.
+    # What a step has raised is told better by the step than by the job that ran it; a step operator tells of its own.
     try:
         require_success(runs[0], snapshot)
     except RunFailedError as failure:
-        return failure if runs[0].status.is_finished else RunFailedError(f"{failure} ({gist(error)})")
+        enough = runs[0].status.is_finished and not stack.step_operators
+        return failure if enough else RunFailedError(f"{failure} ({gist(error)})")
     return error
+
+
+def _reason(run: PipelineRunResponse, failed: Sequence[str]) -> str:
+    """The first line that the first failed step said, in parentheses; empty where none is known."""
+    known = [info.message.strip() for name in failed if (info := run.steps[name].exception_info) and info.message]
+    return f" ({known[0].splitlines()[0]})" if known and known[0] else ""
 
 
 def _was_awaited(snapshot: PipelineSnapshotResponse | None) -> bool:

@@ -79,7 +79,7 @@ def test_the_image_ends_as_a_user_and_checks_its_models() -> None:
     (health,) = [rest for name, rest in found if name == "HEALTHCHECK"]
     assert "--check" in health
     order = [rest for name, rest in found if name in ("COPY", "RUN")]
-    copy = next(index for index, rest in enumerate(order) if rest.startswith("models "))
+    copy = next(index for index, rest in enumerate(order) if " models " in f" {rest}")
     check = next(index for index, rest in enumerate(order) if "sha256sum" in rest)
     assert copy < check
     used = set(re.findall(r"\$\{(\w+)\}", (DOCKER / "Dockerfile").read_text()))
@@ -149,7 +149,7 @@ def test_every_secret_comes_from_the_environment_and_has_no_default() -> None:
 
 
 def test_the_documented_docker_settings_are_zenmls() -> None:
-    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "operations.md").read_text(), re.DOTALL)
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "docs" / "docker.md").read_text(), re.DOTALL)
     (found,) = [settings for block in blocks if (settings := yaml.safe_load(block).get("settings", {}).get("docker"))]
     assert set(found) <= set(DockerSettings.model_fields)
     settings = DockerSettings(**found)
