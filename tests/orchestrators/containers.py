@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
+from tests import product
 from tests.emulators.services import loopback_services
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.orchestrators.conftest import CODE, ROOT, Checkout
-from tests.product import TINY
 from tests.tiny_models import write_tiny_base_model
 
 IMAGE = os.environ.get("DREAMBOOTH3D_IMAGE", "dreambooth3d:cpu")
@@ -26,11 +26,7 @@ MODELS = {
     "base_model": {"path": "tiny_models/base"},
     "scorers": {"selector": "tiny_models/selector", "judge": "tiny_models/judge"},
 }
-# The shortest recipe.
-SHORTEST = {name: section for name, section in TINY.items() if name != "photos"} | {
-    "recipe": {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"},
-    "init_nerf": TINY["init_nerf"] | {"steps": 2, "photos": {"weight": 0.0}},
-} | MODELS  # fmt: skip
+SHORTEST = product.SHORTEST | MODELS
 SUBJECT = "corgi"
 _PREPARE = """
 from zenml.client import Client

@@ -26,7 +26,7 @@ from dreambooth3d.config import DatasetConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.remote import fetch_subject, open_dataset
 from pipelines.dataset import find_subjects
-from tests.product import TINY, Product, make_product
+from tests.product import SHORTEST, TINY, Product, make_product
 
 for package in ("moto", "s3fs", "boto3", "dvc_s3", "flask_wtf"):
     pytest.importorskip(package, reason=f"needs {package}: run `make test-orchestrators`")
@@ -36,10 +36,7 @@ from tests.emulators.stores import KEY, SECRET, Stores, remote_stores  # noqa: E
 
 pytestmark = pytest.mark.slow
 ZENML = ("-c", "import sys; from zenml_cli import cli; sys.argv[0] = 'zenml'; sys.exit(cli())")
-SHORT = {
-    "recipe": {"init_from": "full", "pseudo_views": False, "multiview": False, "refine_with": "none"},
-    "init_nerf": TINY["init_nerf"] | {"steps": 2, "photos": {"weight": 0.0}},
-}
+SHORT = {name: SHORTEST[name] for name in ("recipe", "init_nerf")}
 RUNS = """
 import json
 from zenml.client import Client
