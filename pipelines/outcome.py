@@ -77,8 +77,14 @@ def explained(error: Exception, snapshot: PipelineSnapshotResponse | None) -> Ex
         require_success(runs[0], snapshot)
     except RunFailedError as failure:
         enough = runs[0].status.is_finished and not stack.step_operators
-        return failure if enough else RunFailedError(f"{failure} ({gist(error)})")
+        return failure if enough else RunFailedError(f"{failure} ({_said(error)})")
     return error
+
+
+def _said(error: Exception) -> str:
+    """The gist of what an orchestrator or a step operator says; of a lost SSH connection, also its last error."""
+    attempts, _, last = str(error).partition("Last error: ")
+    return f"{gist(error).partition(' To diagnose')[0]} {last.splitlines()[0]}" if attempts and last else gist(error)
 
 
 def _reason(run: PipelineRunResponse, failed: Sequence[str]) -> str:

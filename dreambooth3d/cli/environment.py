@@ -10,7 +10,12 @@ import logging
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_WIDE = 240
 ACTIVE = "DREAMBOOTH3D_ACTIVE"
 HOME = "DREAMBOOTH3D_HOME"
 ACTIVATE = "DREAMBOOTH3D_ACTIVATE"
@@ -63,6 +68,14 @@ def quiet() -> None:
     logging.getLogger().setLevel(logging.ERROR)
     for name in ("zenml", "mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def console() -> Console:
+    """Where tables go; in a file or a pipe they are as wide as they need to be, unless COLUMNS says otherwise."""
+    from rich.console import Console
+
+    wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    return Console(width=_WIDE if wide else None)
 
 
 def activate_script() -> Path | None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dreambooth3d.cli import runs
-from dreambooth3d.cli.environment import quiet
+from dreambooth3d.cli.environment import console, quiet
 from dreambooth3d.cli.show import number, print_json
 from dreambooth3d.errors import PromotionError, RunNotFoundError
 
@@ -102,7 +102,7 @@ def show_history(subject: str, as_json: bool) -> None:
         table.add_column(name)
     for entry in entries:
         table.add_row(*(entry[column.header] for column in table.columns))
-    Console().print(table)
+    console().print(table)
 
 
 def _of(subject: str) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _show_all(entries: list[dict[str, Any]], as_json: bool) -> None:
         figures = [entry.get("metrics", {}).get(f"evaluate/{name}") for name in FIGURES]
         where = entry.get("run") or entry.get("problem") or "none in production"
         table.add_row(*map(number, (entry["subject"], entry["number"], where, *figures)))
-    Console().print(table)
+    console().print(table)
 
 
 def _show_one(subject: str, as_json: bool) -> None:
@@ -154,22 +154,20 @@ def _show_one(subject: str, as_json: bool) -> None:
     if as_json:
         print_json(_described(version) if version else {"subject": subject, "number": None})
         return
-    console = Console(highlight=False, soft_wrap=True)
+    out = Console(highlight=False, soft_wrap=True)
     if version is None:
-        console.print(f"{subject}: no version is in production.")
+        out.print(f"{subject}: no version is in production.")
         return
     mark = ", interrupted" if version.interrupted else ""
-    console.print(
+    out.print(
         f"{subject}: version {version.number} of run {version.run}{mark}; MLflow version {version.mlflow_version}"
     )
     latest = [change for change in history(subject) if change.outcome == "done"]
     if latest:
-        console.print(
-            f"{latest[-1].action} at {latest[-1].time} by {latest[-1].who}: {latest[-1].reason}", markup=False
-        )
+        out.print(f"{latest[-1].action} at {latest[-1].time} by {latest[-1].who}: {latest[-1].reason}", markup=False)
     for title, values in (("metrics", _described(version)["metrics"]), ("identity", version.identity)):
         table = Table(title=title, title_justify="left", show_header=False)
         for key, value in values.items():
             table.add_row(key, number(value))
         if values:
-            console.print(table)
+            out.print(table)

@@ -6,7 +6,6 @@ import json
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from zenml.client import Client
 from zenml.enums import StackComponentType
@@ -14,7 +13,7 @@ from zenml.models import ScheduleResponse
 from zenml.orchestrators import BaseOrchestrator
 from zenml.utils.pagination_utils import depaginate
 
-from dreambooth3d.cli.environment import quiet
+from dreambooth3d.cli.environment import console, quiet
 from dreambooth3d.errors import ConfigError, DreamBooth3DError, gist
 
 _NOT_FOUND = 404
@@ -68,7 +67,7 @@ def show_schedules(as_json: bool) -> None:
         every = f"every {row['interval_s']:.0f} s" if row["interval_s"] else ""
         fires, state = row["cron"] or every or row["start"] or "", "active" if row["active"] else "paused"
         table.add_row(row["name"], row["pipeline"] or "", fires, state, row["orchestrator"] or "gone")
-    Console().print(table)
+    console().print(table)
 
 
 def set_active(name: str, active: bool, force: bool = False) -> str:

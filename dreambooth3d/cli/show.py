@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from dreambooth3d.cli import runs
-from dreambooth3d.cli.environment import quiet
+from dreambooth3d.cli.environment import console, quiet
 from dreambooth3d.errors import RunNotFoundError
 
 
@@ -49,7 +48,7 @@ def show_list(limit: int, as_json: bool) -> None:
         started = datetime.fromtimestamp(row.pop("started")).strftime("%Y-%m-%d %H:%M")
         cells = [*list(row.values())[:4], started, *list(row.values())[4:]]
         table.add_row(*map(number, cells))
-    Console().print(table)
+    console().print(table)
 
 
 def show_run(name: str, as_json: bool) -> None:
@@ -59,13 +58,13 @@ def show_run(name: str, as_json: bool) -> None:
     if as_json:
         print_json(values)
         return
-    console = Console()
-    console.print(f"{values['run']}: {values['status']}, {values['duration_s']} s", highlight=False)
+    out = console()
+    out.print(f"{values['run']}: {values['status']}, {values['duration_s']} s", highlight=False)
     for title in ("tags", "metrics", "params", "artifacts"):
         table = Table(title=title, title_justify="left", show_header=False)
         for key, value in values[title].items():
             table.add_row(key, number(value))
-        console.print(table)
+        out.print(table)
 
 
 def show_comparison(names: Sequence[str], as_json: bool) -> None:
@@ -88,4 +87,4 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
             table.add_column(column)
         for key, cells in rows.items():
             table.add_row(key, *(number(cells[column]) for column in columns))
-        Console().print(table)
+        console().print(table)

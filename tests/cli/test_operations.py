@@ -4,7 +4,23 @@ from __future__ import annotations
 
 import json
 
+import pytest
+from rich.table import Table
+
+from dreambooth3d.cli.environment import console
 from tests.product import Product
+
+
+def test_tables_in_a_pipe_are_not_cut(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rich takes a pipe for 80 columns wide, in which the name of a run leaves nothing for its figures."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    table, cells = Table(), [letter * 30 for letter in "abcdef"]
+    for cell in cells:
+        table.add_column(cell[0])
+    table.add_row(*cells)
+    console().print(table)
+    printed = capsys.readouterr().out
+    assert all(cell in printed for cell in cells)
 
 
 def test_there_is_nothing_to_do_yet(product: Product) -> None:
