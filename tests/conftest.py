@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,17 @@ def tiny_base_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def work_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep resumable states and caches of a test out of the repository."""
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "work"))
+
+
+@pytest.fixture(autouse=True)
+def _silence_ends_with_its_test() -> Iterator[None]:
+    """A command silences logging for the rest of its process, which here is that of the tests after it."""
+    level, verbosity = logging.getLogger().level, os.environ.get("ZENML_LOGGING_VERBOSITY")
+    yield
+    logging.getLogger().setLevel(level)
+    os.environ.pop("ZENML_LOGGING_VERBOSITY", None)
+    if verbosity is not None:
+        os.environ["ZENML_LOGGING_VERBOSITY"] = verbosity
 
 
 @pytest.fixture(autouse=True)
