@@ -134,7 +134,7 @@ def _row(stores: Stores, name: str) -> dict[str, Any]:
     experiments = stores.ask_mlflow("experiments/search", {"max_results": 100})["experiments"]
     identities = [found["experiment_id"] for found in experiments if found["name"] == "dreambooth3d"]
     body = {"experiment_ids": identities, "filter": f"attributes.run_name = '{name}'", "max_results": 10}
-    (row,) = stores.ask_mlflow("runs/search", body)["runs"]
+    (row,) = stores.ask_mlflow("runs/search", body).get("runs", [])
     return row
 
 
