@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +50,7 @@ class CommandError(click.ClickException, DreamBooth3DError):
     """A user's error as click shows it: one sentence on stderr, exit code 1."""
 
 
-class _Strict:
+class _Strict(ABC):
     """What strict pipelines share, static or dynamic.
 
     Their parameters are the fields of their configuration. Their YAML is checked to the last key, their inputs are
@@ -117,11 +118,11 @@ class _Strict:
     def _is_inside_another(self) -> bool:
         return PipelineCompilationContext.is_active()
 
+    @abstractmethod
     def _prepared(self, config: PipelineConfig) -> dict[str, Any]:
         """Check the inputs; what the run is configured with."""
-        raise NotImplementedError
 
-    def _concluded(self, run: PipelineRunResponse, config: PipelineConfig) -> None:
+    def _concluded(self, run: PipelineRunResponse, config: PipelineConfig) -> None:  # noqa: B027 (most add nothing)
         """What follows a run that completed."""
 
     def _require_own(self, path: str) -> None:

@@ -58,11 +58,11 @@ class Checkout:
 
     def zenml(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the real zenml command."""
-        return self.run(*_ZENML, *arguments)
+        return self.run(*ZENML, *arguments)
 
     def start_pipeline(self, config: str) -> subprocess.Popen[str]:
         """Start the documented command."""
-        return self.start(*_ZENML, *_run_of(TINY_PIPELINE, config))
+        return self.start(*ZENML, *_run_of(TINY_PIPELINE, config))
 
     def run_pipeline(self, config: str, pipeline: str = TINY_PIPELINE) -> subprocess.CompletedProcess[str]:
         """Run the documented command to the end."""
@@ -101,7 +101,8 @@ class Checkout:
         )
 
 
-_ZENML = ("-c", "import sys; from zenml_cli import cli; sys.argv[0] = 'zenml'; sys.exit(cli())")
+# The orchestrators' environment sees the product's packages, and has no script `zenml`.
+ZENML = ("-c", "import sys; from zenml_cli import cli; sys.argv[0] = 'zenml'; sys.exit(cli())")
 
 
 def _run_of(pipeline: str, config: str) -> tuple[str, ...]:

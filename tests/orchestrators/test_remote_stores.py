@@ -26,6 +26,7 @@ from dreambooth3d.config import DatasetConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.remote import fetch_subject, open_dataset
 from pipelines.dataset import find_subjects
+from tests.orchestrators.conftest import ZENML
 from tests.product import SHORTEST, TINY, Product, make_product
 
 for package in ("moto", "s3fs", "boto3", "dvc_s3", "flask_wtf"):
@@ -35,7 +36,6 @@ from tests.emulators.servers import PASSWORD, USER  # noqa: E402
 from tests.emulators.stores import KEY, SECRET, Stores, remote_stores  # noqa: E402
 
 pytestmark = pytest.mark.slow
-ZENML = ("-c", "import sys; from zenml_cli import cli; sys.argv[0] = 'zenml'; sys.exit(cli())")
 SHORT = {name: SHORTEST[name] for name in ("recipe", "init_nerf")}
 RUNS = """
 import json
