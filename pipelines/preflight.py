@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from transformers import CLIPTokenizer
-
 from dreambooth3d.config import (
     BaseModelConfig,
     CeilingConfig,
@@ -65,6 +63,8 @@ def _check_photos(config: PhotosConfig) -> tuple[Path, str, str]:
 
 
 def _check_words(config: BaseModelConfig, class_noun: str, identifier: str) -> None:
+    from transformers import CLIPTokenizer
+
     folder = model_folder(resolve(config))
     require_known_words(CLIPTokenizer.from_pretrained(str(folder / "tokenizer")), class_noun, identifier)
 

@@ -9,15 +9,18 @@ import re
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from safetensors import SafetensorError, safe_open
-from transformers import CLIPTokenizer
 
 from dreambooth3d import hub
 from dreambooth3d.artifacts import BaseModelRef
 from dreambooth3d.config import BaseModelConfig
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.weights import sha256_file
+
+if TYPE_CHECKING:
+    from transformers import CLIPTokenizer
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NETWORKS = ("text_encoder", "unet", "vae")

@@ -6,20 +6,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.models.attention_processor import AttnProcessor
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
-from transformers.utils import logging as transformers_logging
 
 from dreambooth3d.artifacts import BaseModelRef, DreamBoothCheckpoint
 from dreambooth3d.config import Acceleration
 from dreambooth3d.diffusion import base_model, lora
 from dreambooth3d.diffusion.graphs import DifferentiableGraph, GraphedFunction
 from dreambooth3d.errors import BaseModelError
+
+if TYPE_CHECKING:  # diffusers and transformers load for seconds, and most steps and commands need neither
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
 
 VAE_PIXELS = 512**2
 
@@ -73,6 +74,8 @@ class Components:
         """
         use, compiles = acceleration != "none", acceleration == "compile"
         if use and self.device.type == "cuda":
+            from diffusers.models.attention_processor import AttnProcessor
+
             # The layout that the GPU's convolutions compute in: in the other one they convert what they read and write.
             # The encoder's gain nothing by it, since its backward pass converts all the same.
             nn.Module.to(self.unet, memory_format=torch.channels_last)
@@ -242,6 +245,8 @@ def load_components(
 @contextmanager
 def _no_progress_bars() -> Iterator[None]:
     """Keep transformers from drawing a bar per load: a model is loaded many times in one run."""
+    from transformers.utils import logging as transformers_logging
+
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -253,6 +258,9 @@ def _no_progress_bars() -> Iterator[None]:
 
 def _load_parts(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[str, object]:
     """All parts on the CPU, in the dtype that is wanted, whatever the files hold."""
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import CLIPTextModel, CLIPTokenizer
+
     options = {"use_safetensors": True, "output_loading_info": True, "torch_dtype": dtype}
     classes = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
     parts: dict[str, object] = {}

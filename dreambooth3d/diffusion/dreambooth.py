@@ -6,7 +6,6 @@ import dataclasses
 from pathlib import Path
 
 import torch
-from diffusers import StableDiffusionPipeline
 from torch import Tensor
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint, PseudoViews, SubjectPhotos
@@ -272,6 +271,8 @@ def _report(result: TrainingResult, context: StepContext) -> None:
 
 def export_pipeline(checkpoint: DreamBoothCheckpoint, folder: Path | str) -> Path:
     """Write a checkpoint as a complete model folder that `StableDiffusionPipeline.from_pretrained` loads."""
+    from diffusers import StableDiffusionPipeline
+
     parts = load_components(checkpoint.base_model, "cpu", checkpoint)
     pipeline = StableDiffusionPipeline(
         vae=parts.vae,

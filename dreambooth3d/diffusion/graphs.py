@@ -10,7 +10,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import torch
-import torch._dynamo
 from torch import Tensor
 
 from dreambooth3d.errors import gist

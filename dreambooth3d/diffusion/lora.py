@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
@@ -35,6 +33,8 @@ def add_adapters(network: nn.Module, kind: str, rank: int, generator: torch.Gene
         rank: of the LoRA.
         generator: on the CPU; draws the first weights, normal with standard deviation 1 / rank.
     """
+    from peft import LoraConfig
+
     network.requires_grad_(False)
     device = next(network.parameters()).device
     # peft draws first weights as well, from the global generators, which others use.
@@ -50,6 +50,8 @@ def add_adapters(network: nn.Module, kind: str, rank: int, generator: torch.Gene
 
 def adapter_weights(network: nn.Module, kind: str) -> dict[str, Tensor]:
     """A network's LoRA, float32, under diffusers' names."""
+    from diffusers.utils import convert_state_dict_to_diffusers
+
     weights = {
         name.replace(".default.", "."): weight.detach().float()
         for name, weight in network.named_parameters()

@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from peft import LoraConfig
 from torch import Tensor, nn
 
 from dreambooth3d.context import optimizer_state, restore_optimizer
 from dreambooth3d.diffusion.components import Components
 from dreambooth3d.diffusion.lora import ADAPTED
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 
 class RenderModel:
@@ -100,6 +101,8 @@ def _sharing_copy(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 def _add_lora(unet: UNet2DConditionModel, rank: int, device: torch.device, generator: torch.Generator) -> None:
     """Put a float32 LoRA on the attention; it is all of `unet` that takes gradients, and changes nothing yet."""
+    from peft import LoraConfig
+
     # peft draws first weights from the global generators, which others use as well.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED["unet"])))

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dreambooth3d.diffusion.components import Components
 from dreambooth3d.diffusion.scores import classifier_free
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
 
 BATCH_SIZE = 16
 
@@ -20,6 +24,8 @@ def initial_noise(components: Components, count: int, seed: int) -> Tensor:
 
 def make_schedule(components: Components, steps: int) -> DDIMScheduler:
     """A DDIM scheduler of the model's noise schedule, set to `steps` steps."""
+    from diffusers import DDIMScheduler
+
     scheduler = DDIMScheduler.from_config(components.scheduler.config)
     # The timesteps stay on the CPU: the scheduler looks each up in a CPU table, and must not wait for a GPU to do so.
     scheduler.set_timesteps(steps)

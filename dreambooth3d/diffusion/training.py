@@ -8,13 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from diffusers.training_utils import EMAModel
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -28,6 +25,10 @@ from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.parallel import ALONE, Team
 from dreambooth3d.transfer import send
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from diffusers.training_utils import EMAModel
 
 LOG_EVERY = 5
 DISK_BYTES_PER_SECOND = 0.5e9
@@ -118,8 +119,17 @@ def step_generator(seed: int, step: int, rank: int = 0) -> torch.Generator:
 
 def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:
     """An accelerator for one training; the settings of an earlier one in this process do not stick."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
     AcceleratorState._reset_state(reset_partial_state=True)
     return Accelerator(cpu=device.type == "cpu", mixed_precision=mixed_precision)
+
+
+def _running_average(parameters: list[nn.Parameter], decay: float) -> EMAModel | None:
+    from diffusers.training_utils import EMAModel
+
+    return EMAModel(parameters, decay=decay, foreach=True) if decay else None
 
 
 def parameter_groups(networks: Sequence[tuple[nn.Module, float]], weight_decay: float) -> list[dict[str, Any]]:
@@ -208,9 +218,7 @@ class Trainer:
         self._trained_parameters = [
             parameter for network, _ in trained for parameter in network.parameters() if parameter.requires_grad
         ]
-        self._average = (
-            EMAModel(self._trained_parameters, decay=settings.ema_decay, foreach=True) if settings.ema_decay else None
-        )
+        self._average = _running_average(self._trained_parameters, settings.ema_decay)
         self.accelerator = make_accelerator(context.device, settings.mixed_precision)
         self._unet, self._text_encoder, self._stepper = self._prepare()
         self._token_ids, self._prompt_index = self._index_prompts()

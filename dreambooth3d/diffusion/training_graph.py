@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
-import torch._dynamo
 from torch import Tensor, nn
 
 from dreambooth3d.config import Acceleration

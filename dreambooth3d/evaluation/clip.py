@@ -6,18 +6,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from transformers import CLIPModel, CLIPTokenizer
 
 from dreambooth3d import hub
 from dreambooth3d.diffusion.base_model import local_folder, weight_files
 from dreambooth3d.diffusion.prompts import view_prompt
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.nerf.cameras import VIEW_WORDS
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel, CLIPTokenizer
 
 _BATCH = 64
 _BICUBIC = Image.Resampling.BICUBIC.value
@@ -82,6 +85,8 @@ class ClipScorer:
         Raises:
             BaseModelError: the model is missing, damaged, or not a CLIP model.
         """
+        from transformers import CLIPModel, CLIPTokenizer  # loads for seconds
+
         folder = scorer_folder(str(path))
         try:
             # Without safetensors transformers reads a .bin file as weights only: tensors, and no other objects.

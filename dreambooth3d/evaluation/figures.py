@@ -8,8 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -25,6 +23,9 @@ def plot_scores(scores: pd.DataFrame) -> Tensor:
     Args:
         scores: the table of `CheckpointChoice`.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 3.6), dpi=110, layout="constrained")
     left = figure.subplots()
     right = left.twinx()
