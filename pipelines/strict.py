@@ -36,6 +36,7 @@ from pipelines.liveness import PROCESS, process_to_record
 from pipelines.outcome import explained, require_success
 from pipelines.preflight import check_scorers, preflight
 from pipelines.stack_fit import require_fitting_stack
+from pipelines.step_tokens import tokens_in_secrets
 from steps._support import forget_finished_work
 
 _FILTERED_LOGGERS = (
@@ -187,6 +188,11 @@ class StrictDynamicPipeline(_Strict, DynamicPipeline):
             named = {step.name for step in copy.depends_on}
             copy._depends_on = [*copy.depends_on, *(step.copy() for step in TRAINING_STEPS if step.name not in named)]
         return copy
+
+    def _call_entrypoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body, in the orchestrator."""
+        with tokens_in_secrets():
+            return super()._call_entrypoint(*args, **kwargs)
 
     def _is_inside_another(self) -> bool:
         return DynamicPipelineRunContext.get() is not None

@@ -110,6 +110,8 @@ class Kubelet:
             "NVIDIA_VISIBLE_DEVICES": ",".join(sorted(gpus)) or "void",
             "OMP_NUM_THREADS": "1",
         }  # fmt: skip
+        if not gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # as a container without that limit sees none
         environment |= await self._environment(metadata["namespace"], container)
         environment |= _fields(pod, container)
         command = [*(container.get("command") or []), *(container.get("args") or [])]

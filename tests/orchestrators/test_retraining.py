@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,154 +10,32 @@ import requests
 import yaml
 
 from tests.orchestrators.conftest import Checkout, until
-from tests.photos.test_remote import dvc, git
+from tests.orchestrators.fleet import NEW_PHOTO, PRESET, SCHEDULE, SUBJECTS, Fleet, product_photos, scheduled
 from tests.product import SHORTEST, write_models
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).resolve().parents[2]
-PRESET = ROOT / "configs" / "retrain_kubernetes.yaml"
-SCHEDULE, SUBJECTS, NEW_PHOTO = "nightly", ("corgi", "mallard"), "corgi/04.jpg"
 # Of the shortest recipe, those that the preset sends to a GPU, and the others.
 ON_GPU = {"finetune_dreambooth", "select_checkpoints", "init_nerf", "evaluate", "export_asset"}
 ON_CPU = {"validate_photos", "load_ground_truth", "publish"}
 
 
-class PhotoRepository:
-    """A team's photos: a Git repository, a DVC remote, and the clone of somebody who pushes to both."""
-
-    def __init__(self, folder: Path) -> None:
-        self.url, self._clone = f"file://{folder / 'photos.git'}", folder / "clone"
-        git(folder, "init", "-q", "--bare", "-b", "main", "photos.git")
-        git(folder, "clone", "-q", "photos.git", "clone")
-        dvc(self._clone, "init", "-q")
-        dvc(self._clone, "remote", "add", "-q", "-d", "store", str(folder / "store"))
-
-    def push(self, files: Mapping[str, bytes]) -> None:
-        """Add files below data/ for everyone."""
-        for name, content in files.items():
-            path = self._clone / "data" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        dvc(self._clone, "add", "-q", "data")
-        dvc(self._clone, "push", "-q")
-        git(self._clone, "add", "data.dvc", ".gitignore", ".dvc/config")
-        git(self._clone, "commit", "-q", "-m", f"{len(files)} files")
-        git(self._clone, "push", "-q", "origin", "HEAD:main")
-
-
-def product_photos() -> dict[str, bytes]:
-    """The files of the product's own photo sets, by their paths below data/."""
-
-    def stored(md5: str) -> bytes:
-        return (ROOT / "data_store" / "files" / "md5" / md5[:2] / md5[2:]).read_bytes()
-
-    (out,) = yaml.safe_load((ROOT / "data.dvc").read_text())["outs"]
-    return {entry["relpath"]: stored(entry["md5"]) for entry in json.loads(stored(out["md5"]))}
-
-
-class Fleet:
-    """The schedule as its team sees it.
-
-    Attributes:
-        checkout: from which it was made.
-        photos: what it trains.
-        cron_job: what the cluster holds of it.
-    """
-
-    def __init__(self, checkout: Checkout, photos: PhotoRepository) -> None:
-        self.checkout, self.photos, self.cluster = checkout, photos, checkout.cluster
-        (self.cron_job,) = self.cluster.items("cronjobs")
-
-    def jobs(self) -> list[dict[str, Any]]:
-        """The orchestrator's jobs, one per tick."""
-        uid = self.cron_job["metadata"]["uid"]
-        return [
-            job
-            for job in self.cluster.items("jobs")
-            if uid in {owner["uid"] for owner in job["metadata"].get("ownerReferences", [])}
-        ]
-
-    def suspend(self) -> None:
-        """Let no more ticks come by themselves, as `kubectl patch cronjob` does; ZenML knows nothing of it."""
-        path = f"/apis/batch/v1/namespaces/zenml/cronjobs/{self.cron_job['metadata']['name']}"
-        self.cluster.call("PATCH", path, {"spec": {"suspend": True}})
-
-    def fire(self) -> None:
-        """Make a job of the CronJob, as `kubectl create job --from=cronjob/...` does."""
-        metadata = self.cron_job["metadata"]
-        owner = {"apiVersion": "batch/v1", "kind": "CronJob", "name": metadata["name"], "uid": metadata["uid"]}
-        job = {
-            "metadata": {
-                "name": f"{metadata['name']}-{len(self.jobs())}", "ownerReferences": [owner | {"controller": True}],
-                "annotations": {"cronjob.kubernetes.io/instantiate": "manual"},
-            },
-            "spec": self.cron_job["spec"]["jobTemplate"]["spec"],
-        }  # fmt: skip
-        self.cluster.call("POST", "/apis/batch/v1/namespaces/zenml/jobs", job)
-
-    def wait_for_tick(self, number: int) -> dict[str, tuple[str, str]]:
-        """Wait for a tick's end; the action and the reason of each subject."""
-
-        def ended() -> list[Any]:
-            conditions = [job["status"].get("conditions", []) for job in self.jobs()]
-            return [found for found in conditions if found] if all(conditions) and len(conditions) == number else []
-
-        conditions = until(ended, 1200)
-        assert [found[0]["type"] for found in conditions] == ["Complete"] * number, self._log()
-        rows = self.rows("dreambooth3d-retrain")
-        assert len(rows) == number
-        told = rows[0]["params"]
-        return {name.removesuffix(".action"): (value, told[f"{name.removesuffix('.action')}.reason"])
-                for name, value in told.items() if name.endswith(".action")}  # fmt: skip
-
-    def _log(self) -> str:
-        pods = [pod for pod in self.cluster.items("pods") if "step_name" not in pod["metadata"]["labels"]]
-        return self.cluster.log(pods[-1])[-5000:]
-
-    def rows(self, experiment: str) -> list[dict[str, Any]]:
-        """An experiment's rows, newest first: run, params, metrics, tags."""
-        found = self.cluster.ask_mlflow(f"experiments/get-by-name?experiment_name={experiment}")["experiment"]
-        query = {"experiment_ids": [found["experiment_id"]], "order_by": ["attributes.start_time DESC"]}
-        return [
-            {"run": row["info"]["run_name"], "status": row["info"]["status"]}
-            | {what: {one["key"]: one["value"] for one in row["data"].get(what, [])} for what in ("params", "tags")}
-            for row in self.cluster.ask_mlflow("runs/search", query).get("runs", [])
-        ]
-
-    def trainings(self) -> list[dict[str, Any]]:
-        """The child runs as ZenML tells them, newest first."""
-        return self.checkout.runs(pipeline="dreambooth3d_subject")
-
-    def tell(self, *arguments: str) -> Any:
-        """What a command answers with --json to a user who has no login of MLflow, only ZenML's."""
-        result = self.checkout.dreambooth3d(*arguments, "--json")
-        assert result.returncode == 0, result.stderr[-3000:]
-        return json.loads(result.stdout)
-
-
 @pytest.fixture(scope="module")
 def fleet(on_cluster: Checkout, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
-    """The schedule, made by the documented command; its first tick is due within a minute."""
+    """The schedule, with a few steps of training and tiny models in the place of those that the image carries."""
     folder = tmp_path_factory.mktemp("retraining")
-    write_models(folder / "models")  # in the place of those that the image carries
-    photos, files = PhotoRepository(folder), product_photos()
-    photos.push({name: files[name] for name in files if name.split("/")[0] in SUBJECTS and name != NEW_PHOTO})
-    values = yaml.safe_load(PRESET.read_text())
-    values["schedule"] = {"name": SCHEDULE, "cron_expression": "* * * * *"}
-    values["parameters"] |= {
-        "dataset": {"url": photos.url, "rev": "main"},
-        "gates": {"bounds": {"evaluate/psnr": {"min": 1.0}}, "regression": {"evaluate/psnr": {"tolerance": 50.0}}},
-        "training": SHORTEST | {
+    write_models(folder / "models")
+
+    def shortest(parameters: dict[str, Any]) -> None:
+        parameters["gates"] = {
+            "bounds": {"evaluate/psnr": {"min": 1.0}}, "regression": {"evaluate/psnr": {"tolerance": 50.0}},
+        }  # fmt: skip
+        parameters["training"] = SHORTEST | {
             "base_model": {"path": str(folder / "models" / "tiny")},
             "scorers": {name: str(folder / "models" / name) for name in ("selector", "judge")},
-        },
-    }  # fmt: skip
-    (on_cluster.root / "configs" / "retrain.yaml").write_text(yaml.safe_dump(values))
-    result = on_cluster.run_pipeline("configs/retrain.yaml", "pipelines.retraining.retrain")
-    assert result.returncode == 0, result.stderr[-3000:]
-    made = Fleet(on_cluster, photos)
-    yield made
-    on_cluster.dreambooth3d("schedules", "delete", SCHEDULE, "--force")
+        }
+
+    with scheduled(on_cluster, folder, shortest) as made:
+        yield made
 
 
 def test_ticks(fleet: Fleet) -> None:
@@ -225,6 +101,22 @@ def test_each_training_step_had_a_pod_with_what_the_preset_gives_it(fleet: Fleet
             assert all(mount in main["volumeMounts"] for mount in wanted["volume_mounts"])
             job = jobs[pod["metadata"]["labels"]["job-name"]]
             assert job["spec"]["activeDeadlineSeconds"] == preset["active_deadline_seconds"]
+
+
+def test_no_pod_holds_the_token_in_plain_text(fleet: Fleet) -> None:
+    """ZenML writes it into the pods of a dynamic pipeline's steps; here a secret of their run has it."""
+    held: dict[str, set[str]] = {}
+    for pod in fleet.cluster.items("pods"):
+        variables = {one["name"]: one for one in pod["spec"]["containers"][0].get("env") or []}
+        token = variables["ZENML_STORE_API_TOKEN"]
+        assert "value" not in token and "ZENML_STORE_API_KEY" not in variables
+        held.setdefault(token["valueFrom"]["secretKeyRef"]["name"], set()).add(pod["metadata"]["labels"].get("run_id"))
+    secrets = {one["metadata"]["name"]: one for one in fleet.cluster.items("secrets")}
+    jobs = {job["metadata"]["uid"] for job in fleet.jobs()}
+    for run in fleet.trainings():
+        name = f"zenml-token-run-{run['id']}"
+        (owner,) = secrets[name]["metadata"]["ownerReferences"]
+        assert held[name] == {run["id"]} and owner["uid"] in jobs
 
 
 def test_the_commands_work_over_http_and_both_registries_agree(fleet: Fleet) -> None:
