@@ -6,7 +6,6 @@ ZenML 0.98 writes it in plain text into the manifest of every step that a dynami
 
 from __future__ import annotations
 
-import copy
 import functools
 import socket
 from collections.abc import Callable, Iterator
@@ -60,10 +59,9 @@ def _referring(pod_settings: Any, secret: str, names: dict[str, str]) -> Any:
     """A copy of a step's pod settings with the secret's values among its variables."""
     from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
 
-    result = copy.deepcopy(pod_settings) or KubernetesPodSettings()
+    given = pod_settings or KubernetesPodSettings()
     references = [{"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": name}}} for name in names]
-    result.env = [*result.env, *references]
-    return result
+    return given.model_copy(update={"env": [*given.env, *references]})
 
 
 def _store(orchestrator: KubernetesOrchestrator, name: str, values: dict[str, str]) -> None:
