@@ -35,9 +35,13 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
-        userinfo = urlsplit(self.url or "").netloc.rpartition("@")[0]
-        if ":" in userinfo:
-            raise ValueError("url holds a password, which would be logged: leave it to Git's credential helper")
+        parts = urlsplit(self.url or "")
+        userinfo = parts.netloc.rpartition("@")[0]
+        # Over HTTP a user's name alone is how access tokens are given.
+        if ":" in userinfo or (userinfo and parts.scheme in ("http", "https")):
+            raise ValueError(
+                "url holds a password or token, which would be logged: leave it to Git's credential helper"
+            )
         return self
 
 

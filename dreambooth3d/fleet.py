@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dreambooth3d.config import DatasetConfig, Section, TrainingConfig
 
+PARALLEL = 4
 Subjects = Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -43,7 +45,12 @@ class PromotionConfig(Section):
     bounds: dict[str, BoundsConfig] = {}
     """By metric key of the MLflow row, such as evaluate/psnr_fg; a metric that is missing does not pass."""
     regression: dict[str, RegressionConfig] = {}
-    """By metric key; compared where production has the metric."""
+    """By metric key; compared where production has the metric. One that neither has does not pass."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the gates' values."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class _FleetConfig(Section):
@@ -53,6 +60,8 @@ class _FleetConfig(Section):
     """Names of photo sets, or all that the dataset holds at that time."""
     training: TrainingConfig = TrainingConfig()
     """The parameters of `pipelines.training.dreambooth3d`; photos.subject is filled in for each subject."""
+    parallel: Annotated[int, Field(ge=1)] = PARALLEL
+    """Subjects that train at the same time, where the orchestrator gives each step a place of its own."""
 
     @model_validator(mode="after")
     def _names_no_photos_itself(self) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from zenml.execution.pipeline.dynamic.run_context import DynamicPipelineRunConte
 from zenml.logger import get_logger
 from zenml.model.model import Model
 from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
+from zenml.utils.pagination_utils import depaginate
 
 import steps
 from dreambooth3d.config import TrainingConfig
@@ -66,7 +68,7 @@ class Child:
     error: str = ""
 
 
-def train_children(configs: Mapping[str, TrainingConfig]) -> Iterator[tuple[str, Child]]:
+def train_children(configs: Mapping[str, TrainingConfig], parallel: int) -> Iterator[tuple[str, Child]]:
     """Train each subject in a run of its own; one that fails does not stop the others.
 
     Subjects train at the same time where the orchestrator gives each step a place of its own. Elsewhere all steps share
@@ -74,14 +76,19 @@ def train_children(configs: Mapping[str, TrainingConfig]) -> Iterator[tuple[str,
 
     Args:
         configs: of each training, by subject.
+        parallel: how many at the same time; more would only wait for a GPU, and a step's deadline runs meanwhile.
 
     Yields:
         subject and child, in the given order.
     """
     if _can_run_apart():
-        futures = {name: _submit(name, config) for name, config in configs.items()}
-        for name, future in futures.items():
-            yield name, future if isinstance(future, Child) else _outcome(name, future.result)
+        started: deque[tuple[str, Any]] = deque()
+        for name, config in configs.items():
+            if len(started) == parallel:
+                yield _ended(*started.popleft())
+            started.append((name, _submit(name, config)))
+        while started:
+            yield _ended(*started.popleft())
         return
     for name, config in configs.items():
         # Asked for one by one, so that a subject is promoted before the next one trains.
@@ -113,6 +120,10 @@ def _submit(name: str, config: TrainingConfig) -> Any:
     return _checked(name, config) or _child(name, runtime=StepRuntime.ISOLATED).submit(_plain(config))
 
 
+def _ended(name: str, started: Any) -> tuple[str, Child]:
+    return name, started if isinstance(started, Child) else _outcome(name, started.result)
+
+
 def _outcome(name: str, wait: Any) -> Child:
     try:
         wait()
@@ -131,7 +142,11 @@ def _child(name: str, runtime: StepRuntime | None = None) -> DynamicPipeline:
     own = ("docker", "experiment_tracker")
     settings = {key: value for key, value in parent.run.config.settings.items() if not key.startswith(own)}
     with child.__suppress_configure_warnings__():
-        child.configure(model=Model(name=model_name(name)), extra=extra, settings=settings)
+        child.configure(
+            model=Model(name=model_name(name)), extra=extra, settings=settings,
+            # Not inherited by themselves, and steps in places of their own have their credentials from there.
+            secrets=parent.run.config.secrets, environment=parent.run.config.environment,
+        )  # fmt: skip
     given = parent.run.config.extra.get("training_steps", {})
     for step in child.depends_on:
         options = dict(given.get(step.name, {}))
@@ -145,5 +160,5 @@ def _child(name: str, runtime: StepRuntime | None = None) -> DynamicPipeline:
 def _run_name(name: str) -> str:
     """The name of the newest child run of a subject."""
     parent = DynamicPipelineRunContext.get().run.id
-    page = Client().list_pipeline_runs(parent_run_id=parent, sort_by="desc:created", size=100, hydrate=True)
-    return next((run.name for run in page.items if run.config.extra.get("subject") == name), "")
+    found = depaginate(Client().list_pipeline_runs, parent_run_id=parent, sort_by="desc:created", hydrate=True)
+    return next((run.name for run in found if run.config.extra.get("subject") == name), "")

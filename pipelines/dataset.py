@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,6 +13,9 @@ from dreambooth3d.photos.dataset import dataset_hash
 from dreambooth3d.photos.remote import RemoteDataset, open_dataset, subject_names
 from dreambooth3d.photos.subject import SUBJECT_FILE
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root
+
+# What MLflow takes in the names of models and parameters.
+_NAME = re.compile(r"\w[\w. -]*")
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,21 @@ def find_subjects(dataset: DatasetConfig, subjects: Subjects) -> list[FoundSubje
         DatasetError: the dataset itself is not to be had, or `subjects: all` finds none.
     """
     if dataset == DatasetConfig():
-        return _in_checkout(subjects)
-    remote = open_dataset(dataset)
-    return [_in_remote(remote, name) for name in _names(subjects, remote.subjects)]
+        found = _in_checkout(subjects)
+    else:
+        remote = open_dataset(dataset)
+        found = [_in_remote(remote, name) for name in _names(subjects, remote.subjects)]
+    return [one if _NAME.fullmatch(one.subject) else _misnamed(one.subject) for one in found]
+
+
+def _misnamed(name: str) -> FoundSubject:
+    """A subject that no registry could keep; its row in the table needs a name that one can."""
+    plain = re.sub(r"[^\w. -]", "_", name).lstrip(". -") or "_"
+    return FoundSubject(
+        plain,
+        error=f"the folder {name!r} cannot be a subject's name: rename it, with letters, digits, spaces, '_', '-' and "
+        "'.' only",
+    )
 
 
 def _names(subjects: Subjects, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -39,6 +39,7 @@ class Verdict:
         data: hash of its photos, empty where that is unknown.
         run: the child run that trained it, empty where there is none.
         version: number of the new version, empty where there is none.
+        production: number of the version in production when it was decided, empty where there was none.
     """
 
     subject: str
@@ -47,6 +48,7 @@ class Verdict:
     data: str = ""
     run: str = ""
     version: str = ""
+    production: str = ""
 
     def row(self) -> dict[str, str]:
         """Plain values by column."""
@@ -82,7 +84,9 @@ def objections(gates: PromotionConfig, candidate: Version, production: Version |
     ]
     for key, bounds in gates.bounds.items():
         found += _out_of_bounds(key, metrics.get(key), bounds)
-    if production is not None:
+    if production is not None and gates.regression and not production.metrics:
+        found.append("production's metrics are gone, so that nothing can be compared")
+    elif production is not None:
         for key, rule in gates.regression.items():
             found += _regression(key, metrics.get(key), production.metrics.get(key), rule)
     return found
@@ -99,6 +103,8 @@ def _out_of_bounds(key: str, value: float | None, bounds: BoundsConfig) -> Itera
 
 def _regression(key: str, value: float | None, before: float | None, rule: RegressionConfig) -> Iterator[str]:
     if before is None or math.isnan(before):
+        if value is None or math.isnan(value):
+            yield f"{key} was measured neither now nor in production"
         return
     if value is None or math.isnan(value):
         yield f"{key} was not measured, production has {before:.4g}"

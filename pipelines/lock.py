@@ -97,7 +97,12 @@ class Lock:
         try:
             Client().delete_model(self._id)
         except KeyError:
-            raise self._lost() from None
+            # Within the lease nobody else deletes it: it was deleted by a request whose answer was lost.
+            if time.monotonic() >= self._valid_until:
+                raise self._lost() from None
+        except Exception as error:
+            # What it protected is done, and it ends by itself.
+            _logger.warning("%s: not given back (%s), it ends in %.0f s.", self._name, error, LEASE_S)
 
     def _try(self) -> bool:
         start = time.monotonic()

@@ -6,7 +6,7 @@ from zenml.logger import get_logger
 
 import steps
 from dreambooth3d.config import DatasetConfig, TrainingConfig
-from dreambooth3d.fleet import PortfolioConfig, Subjects
+from dreambooth3d.fleet import PARALLEL, PortfolioConfig, Subjects
 from pipelines.children import train_children
 from pipelines.dataset import FoundSubject
 from pipelines.decisions import Verdict
@@ -22,6 +22,7 @@ def portfolio(
     dataset: DatasetConfig = DatasetConfig(),
     subjects: Subjects = "all",
     training: TrainingConfig = TrainingConfig(),
+    parallel: int = PARALLEL,
 ) -> None:
     """Train every subject; a step whose inputs have not changed comes from the cache, subject by subject."""
     found = [
@@ -31,7 +32,7 @@ def portfolio(
     hashes = {row.subject: row.data for row in found}
     usable = [row for row in found if not row.error]
     configs = {row.subject: training.model_copy(update={"photos": row.photos(training.photos)}) for row in usable}
-    for name, child in train_children(configs):
+    for name, child in train_children(configs, parallel):
         action, reason = ("failed", child.error) if child.error else ("trained", "asked for")
         verdicts[name] = Verdict(name, action, reason, hashes[name], child.run)
     for verdict in verdicts.values():

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -43,9 +43,12 @@ from dreambooth3d.errors import LockError, PromotionError, RunNotFoundError
 from dreambooth3d.naming import model_name
 from pipelines import lock as locks
 from pipelines.lock import Lock, exclusive, who
-from pipelines.versions import ALIAS, CHANGE_KEY, Change, Registered, Version, read, trail
+from pipelines.versions import ALIAS, CHANGE_KEY, REFUSED, Change, Registered, Version, read, taken_back, trail
 
-__all__ = ["Change", "Version", "candidate", "exclusive", "history", "production", "promote", "repair", "rollback"]
+__all__ = [
+    "Change", "Version", "candidate", "exclusive", "history", "objection_to", "production", "promote", "refuse",
+    "repair", "rollback",
+]  # fmt: skip
 
 _REASON_LENGTH = 2000
 _FINISHED = (ExecutionStatus.COMPLETED, ExecutionStatus.CACHED)
@@ -133,6 +136,37 @@ def rollback(subject: str, reason: str) -> Version:
             )
         _switch(registered, lock, "rollback", earlier[-1], reason)
         return registered.version(earlier[-1])
+
+
+def refuse(version: Version, reason: str, production: str, gates: str) -> None:
+    """Note with a version why it was kept out.
+
+    Args:
+        version: complete in both registries.
+        reason: in words.
+        production: number of the version that it was compared with, empty for none.
+        gates: their digest.
+    """
+    values = {"reason": reason[:_REASON_LENGTH], "production": production, "gates": gates}
+    _write(read(version.subject), version.number, REFUSED, values)
+
+
+def objection_to(subject: str, identity: Mapping[str, str], gates: str) -> str:
+    """Why a version that was made of just this is not to be trained once more; empty where nothing speaks against it.
+
+    It was in production and rolled back, or the same gates have kept it out beside the same production version.
+    """
+    registered = _settled(subject)
+    back = taken_back(registered.changes)
+    for number in sorted(registered.versions, key=int, reverse=True):
+        if registered.identity_of(number) != dict(identity):
+            continue
+        same, refused = f"version {number}, which was made of the same", registered.refused(number)
+        if change := back.get(number):
+            return f"{same}, was rolled back on {change.time[:10]}: {change.reason}"
+        if (refused.get("gates"), refused.get("production")) == (gates, registered.current):
+            return f"{same}, was kept out: {refused['reason']}"
+    return ""
 
 
 def repair(subject: str) -> bool:

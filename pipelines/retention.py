@@ -25,6 +25,7 @@ from zenml.utils.pagination_utils import depaginate
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.naming import model_name
 from materializers.files import STORE, join
+from pipelines.versions import CHANGE_KEY, PRUNED, changes_of, trail
 
 STAGES = (ModelStages.PRODUCTION, ModelStages.STAGING)
 
@@ -36,7 +37,7 @@ class Plan:
     Attributes:
         runs: the pipeline runs to delete, oldest first.
         versions: the artifact versions to delete with their files.
-        models: the model versions whose runs all go.
+        models: the model versions whose runs all go; those that record a change of production stay as records.
         kept: why each run that stays stays, by its name.
     """
 
@@ -75,7 +76,10 @@ def make_plan(keep_runs: int, older_than: timedelta, now: datetime) -> Plan:
     husks = [
         version
         for version in models
-        if version.id not in safe and (linked := _linked_runs(version)) and set(linked) <= gone
+        if version.id not in safe
+        and PRUNED not in version.run_metadata
+        and (linked := _linked_runs(version))
+        and set(linked) <= gone
     ]
     reasons = {run.name: kept[run.id] for run in staying}
     return Plan(tuple(reversed(going)), tuple(versions), tuple(husks), reasons)
@@ -127,15 +131,26 @@ def _model_versions() -> list[ModelVersionResponse]:
 
 def _protected_models(versions: Iterable[ModelVersionResponse]) -> list[tuple[ModelVersionResponse, str]]:
     """The versions whose runs stay, with the reason: in production, staged, a subject's latest, the way back."""
-    protected, latest, previous = [], {}, {}
+    by_model: dict[UUID, dict[str, ModelVersionResponse]] = {}
     for version in sorted(versions, key=lambda version: version.number):
-        label = f"{version.model.name} version {version.number}"
-        if version.stage in STAGES:
-            protected.append((version, f"{label} is in {version.stage}"))
-        elif version.stage == ModelStages.ARCHIVED:
-            previous[version.model.id] = (version, f"{label} is the one to go back to")
-        latest[version.model.id] = (version, f"{label} is the latest")
-    return [*latest.values(), *previous.values(), *protected]
+        by_model.setdefault(version.model.id, {})[str(version.number)] = version
+    protected = []
+    for own in by_model.values():
+        reasons = {next(reversed(own)): "the latest"}
+        way = [number for number in trail(changes_of(own.values())) if number in own]
+        archived = [number for number, version in own.items() if version.stage == ModelStages.ARCHIVED]
+        reasons |= dict.fromkeys(way[-2:-1] or archived[-1:], "the one to go back to")
+        reasons |= {number: f"in {version.stage}" for number, version in own.items() if version.stage in STAGES}
+        protected += [
+            (own[number], f"{own[number].model.name} version {number} is {reason}")
+            for number, reason in reasons.items()
+        ]
+    return protected
+
+
+def is_record(version: ModelVersionResponse) -> bool:
+    """Whether a version tells of a change of production, so that its entry stays when its files go."""
+    return any(key.startswith(CHANGE_KEY) for key in version.run_metadata)
 
 
 def _linked_runs(version: ModelVersionResponse) -> list[UUID]:

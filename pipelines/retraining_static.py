@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import steps
 from dreambooth3d.config import DatasetConfig, TrainingConfig
-from dreambooth3d.fleet import PromotionConfig, StaticRetrainConfig, Subjects
+from dreambooth3d.fleet import PARALLEL, PromotionConfig, StaticRetrainConfig, Subjects
 from pipelines.strict import strict_fleet_pipeline
 
 
@@ -15,8 +15,10 @@ def retrain_static(
     subjects: Subjects = "all",
     training: TrainingConfig = TrainingConfig(),
     gates: PromotionConfig = PromotionConfig(),
+    parallel: int = PARALLEL,
 ) -> None:
     """Find the dataset's version at this tick, then decide, train and promote in one step on another stack."""
     found = steps.resolve_dataset(dataset, [] if subjects == "all" else [*subjects])
     sections = {"dataset": dataset, "training": training, "gates": gates}
-    steps.retrain_apart(found, {name: section.model_dump(mode="json") for name, section in sections.items()}, stack)
+    parameters = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    steps.retrain_apart(found, parameters | {"parallel": parallel}, stack)

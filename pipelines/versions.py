@@ -19,6 +19,10 @@ from dreambooth3d.naming import LINEAGE, model_name, subject_of
 
 ALIAS = "production"
 CHANGE_KEY = "promotion."
+REFUSED = "refused"
+"""Under which a version's metadata says why the gates kept it out."""
+PRUNED = "pruned"
+"""Under which a version's metadata says that its files were deleted."""
 _PAGE = 200
 
 
@@ -124,20 +128,31 @@ class Registered:
 
     def is_complete(self, number: str) -> bool:
         """Whether both registries hold all of a version."""
-        wanted = {*LINEAGE, "bundle"}
-        return self.mlflow_version(number) is not None and wanted <= self.versions[number].run_metadata.keys()
+        wanted, held = (
+            {*LINEAGE, "bundle"},
+            self.versions[number].run_metadata.keys() if number in self.versions else {},
+        )
+        return self.mlflow_version(number) is not None and wanted <= held and PRUNED not in held
+
+    def identity_of(self, number: str) -> dict[str, str]:
+        """What a version was made of; empty where its run did not record it."""
+        identity = dict(self.versions[number].run_metadata.get("identity") or {})
+        return {str(key): str(value) for key, value in identity.items()}
+
+    def refused(self, number: str) -> dict[str, str]:
+        """Why the gates kept a version out: reason, production, gates; empty where they did not."""
+        return dict(self.versions[number].run_metadata.get(REFUSED) or {})
 
     def version(self, number: str) -> Version:
         """A complete version with its figures."""
         entry, metadata = self.entries[self.run_of(number)], self.versions[number].run_metadata
-        identity = metadata.get("identity") or {}
         return Version(
             subject=self.subject,
             number=number,
             run=self.run_of(number),
             mlflow_version=str(entry.version),
             metrics=_metrics(entry),
-            identity={str(key): str(value) for key, value in dict(identity).items()},
+            identity=self.identity_of(number),
             interrupted=metadata.get("status") == "interrupted",
         )
 
@@ -151,7 +166,7 @@ def read(subject: str) -> Registered:
         versions=versions,
         entries=_complete_entries(client, model_name(subject)),
         alias=_alias(client, model_name(subject)),
-        changes=_changes(versions.values()),
+        changes=changes_of(versions.values()),
     )
 
 
@@ -176,6 +191,17 @@ def trail(changes: Iterable[Change]) -> list[str]:
         else:
             numbers.append(change.target)
     return numbers
+
+
+def taken_back(changes: Iterable[Change]) -> dict[str, Change]:
+    """The rollbacks by the number of the version that each took out of production, and that has not come back since."""
+    back: dict[str, Change] = {}
+    for change in changes:
+        if change.outcome == "done":
+            back.pop(change.target, None)
+            if change.action == "rollback":
+                back[change.origin] = change
+    return back
 
 
 def _zenml_versions(name: str) -> list[ModelVersionResponse]:
@@ -211,7 +237,8 @@ def _alias(client: MlflowClient, name: str) -> str | None:
     return None if found is None else str(found)
 
 
-def _changes(versions: Iterable[ModelVersionResponse]) -> tuple[Change, ...]:
+def changes_of(versions: Iterable[ModelVersionResponse]) -> tuple[Change, ...]:
+    """The changes that one subject's versions record, oldest first."""
     changes = [
         Change(key=key, **values)
         for version in versions

@@ -70,7 +70,12 @@ def training_digest() -> str:
     What only starts, shows and compares trainings is left out, so that a change there retrains nothing.
     """
     files = [path for folder in ("dreambooth3d", "steps") for path in ROOT.joinpath(folder).rglob("*.py")]
-    files = [path for path in files if path.relative_to(ROOT).as_posix() not in _BESIDE and "cli" not in path.parts]
+    command_line = ROOT / "dreambooth3d" / "cli"
+    files = [
+        path
+        for path in files
+        if path.relative_to(ROOT).as_posix() not in _BESIDE and not path.is_relative_to(command_line)
+    ]
     digest = hashlib.sha256()
     for path in sorted([*files, ROOT / "pipelines" / "training.py"]):
         digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")

@@ -9,6 +9,7 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
+from zenml.exceptions import IllegalOperationError
 from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
 
 from dreambooth3d.cli import runs
@@ -41,11 +42,12 @@ def clean_runs(say: Callable[[str], None], older_than_h: float | None = None, dr
     for run in unfinished_runs():
         verdict = judge(run, older_than)
         if verdict.state == "dead":
+            if not dry_run and not _end_run(run, verdict.reason):
+                say(f"{run.name}: left alone, it has ended meanwhile.")
+                continue
             dead[run.name] = verdict.reason
             say(f"{run.name}: {verb} as failed in ZenML, {verdict.reason}.")
             marked += 1
-            if not dry_run:
-                _end_run(run, verdict.reason)
         else:
             say(f"{run.name}: left alone, {verdict.reason}.")
     for row in _open_rows():
@@ -60,14 +62,24 @@ def clean_runs(say: Callable[[str], None], older_than_h: float | None = None, dr
     return marked
 
 
-def _end_run(run: PipelineRunResponse, reason: str) -> None:
-    """Mark a run and its unfinished steps as failed; ZenML computes a run's status from its steps."""
+def _end_run(seen: PipelineRunResponse, reason: str) -> bool:
+    """Mark a run and its unfinished steps as failed, unless it has ended since it was seen; whether it was marked.
+
+    ZenML computes a run's status from its steps.
+    """
     store = Client().zen_store
-    for step in run.steps.values():
-        if not step.status.is_finished:
-            store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
-    update = PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=f"Marked by runs clean: {reason}")
-    store.update_run(run.id, update)
+    try:
+        run = store.get_run(seen.id)
+        if run.status.is_finished:
+            return False
+        for step in run.steps.values():
+            if not step.status.is_finished:
+                store.update_run_step(step.id, StepRunUpdate(status=ExecutionStatus.FAILED))
+        update = PipelineRunUpdate(status=ExecutionStatus.FAILED, status_reason=f"Marked by runs clean: {reason}")
+        store.update_run(run.id, update)
+    except (IllegalOperationError, KeyError):  # it ended, or was deleted, at this very moment
+        return False
+    return True
 
 
 def _open_rows() -> list[Run]:

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.models import ArtifactVersionResponse, PipelineRunResponse
+from zenml.enums import MetadataResourceTypes
+from zenml.models import ArtifactVersionResponse, ModelVersionResponse, PipelineRunResponse, RunMetadataResource
 
 from dreambooth3d.cli import runs
 from dreambooth3d.errors import ConfigError, gist
-from pipelines.retention import LEFTOVER, Plan, make_plan, store_of
+from dreambooth3d.photos.remote import forget_unused
+from pipelines.lock import exclusive
+from pipelines.retention import LEFTOVER, Plan, is_record, make_plan, store_of
+from pipelines.versions import PRUNED as PRUNED_VERSION
+from pipelines.versions import subjects
 
 PRUNED = "pruned"
 
@@ -25,7 +31,7 @@ def run_prune(say: Callable[[str], None], keep_runs: int, older_than_days: float
     Args:
         say: takes one line per thing that goes.
         keep_runs: newest successful runs that stay per subject.
-        older_than_days: younger runs stay as well.
+        older_than_days: younger runs stay as well, and local copies of datasets that were in use since.
         dry_run: say it only.
 
     Returns:
@@ -36,22 +42,29 @@ def run_prune(say: Callable[[str], None], keep_runs: int, older_than_days: float
     """
     if keep_runs < 0 or older_than_days < 0:
         raise ConfigError("prune: --keep-runs and --older-than cannot be negative. Give 0 or more.")
-    now = datetime.now(UTC).replace(tzinfo=None)
-    plan = make_plan(keep_runs, timedelta(days=older_than_days), now)
-    for name, reason in plan.kept.items():
-        say(f"{name}: stays, {reason}.")
+    older_than, now = timedelta(days=older_than_days), datetime.now(UTC).replace(tzinfo=None)
     verb = "would be deleted" if dry_run else "deleted"
-    if not dry_run:
-        _tag(plan.versions)
-    for run in plan.runs:
+    with ExitStack() as held:
         if not dry_run:
-            _tag_row(run.name)
-            _delete_run(run)
-        say(f"{run.name}: {verb}.")
-    for model in plan.models:
+            # Nobody may promote, or go back to, what is about to go.
+            for subject in subjects():
+                held.enter_context(exclusive(subject))
+        plan = make_plan(keep_runs, older_than, now)
+        for name, reason in plan.kept.items():
+            say(f"{name}: stays, {reason}.")
         if not dry_run:
-            _ignore_missing(Client().delete_model_version, model.id)
-        say(f"{model.model.name} version {model.number}: {verb}.")
+            _tag(plan.versions)
+        for run in plan.runs:
+            if not dry_run:
+                _tag_row(run.name)
+                _delete_run(run)
+            say(f"{run.name}: {verb}.")
+        for model in plan.models:
+            if not dry_run:
+                _delete_model(model)
+            say(f"{model.model.name} version {model.number}: {verb}.")
+    for folder in forget_unused(older_than, dry_run):
+        say(f"{folder}: {verb}.")
     count = 0
     for version in plan.versions:
         if dry_run or _delete_version(version):
@@ -76,6 +89,15 @@ def _tag_row(name: str) -> None:
 
 def _delete_run(run: PipelineRunResponse) -> None:
     _ignore_missing(Client().delete_pipeline_run, run.id)
+
+
+def _delete_model(model: ModelVersionResponse) -> None:
+    """Delete a version's entry; one that tells of a change of production stays, marked as without files."""
+    if is_record(model):
+        resource = RunMetadataResource(id=model.id, type=MetadataResourceTypes.MODEL_VERSION)
+        _ignore_missing(Client().create_run_metadata, {PRUNED_VERSION: True}, resources=[resource])
+    else:
+        _ignore_missing(Client().delete_model_version, model.id)
 
 
 def _delete_version(version: ArtifactVersionResponse) -> bool:

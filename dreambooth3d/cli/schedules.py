@@ -202,9 +202,9 @@ def _delete_token_secrets(schedule: ScheduleResponse, orchestrator: BaseOrchestr
     if orchestrator is None or name_of is None or not orchestrator.config.pass_zenml_token_as_secret:
         return []
     namespace, core = orchestrator.config.kubernetes_namespace, orchestrator._k8s_core_api
-    said = []
-    for snapshot in depaginate(Client().list_snapshots, schedule_id=schedule.id, named_only=False):
-        secret = name_of(snapshot.id)
+    namespace_of, said = getattr(orchestrator, "token_namespace", lambda snapshot: namespace), []
+    for snapshot in depaginate(Client().list_snapshots, schedule_id=schedule.id, named_only=False, hydrate=True):
+        secret, namespace = name_of(snapshot.id), namespace_of(snapshot)
         try:
             core.delete_namespaced_secret(name=secret, namespace=namespace)
         except Exception as error:

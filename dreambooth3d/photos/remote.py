@@ -6,13 +6,18 @@ so that all that reads tracked photos reads these as well.
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
 import logging
 import os
+import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -123,12 +128,31 @@ def _fetch_file(repo: Repo, dataset: RemoteDataset, path: str, md5: str) -> None
     _write(target, content)
 
 
+def forget_unused(older_than: timedelta, dry_run: bool = False) -> list[Path]:
+    """Delete the local copies of dataset versions that no run has opened for some time.
+
+    Returns:
+        Their folders.
+    """
+    oldest = time.time() - older_than / timedelta(seconds=1)
+    unused = [path.parent for path in sorted(_copies().glob(f"*/{POINTER}")) if path.stat().st_mtime < oldest]
+    for folder in unused:
+        if not dry_run:
+            shutil.rmtree(folder)
+    return unused
+
+
+def _copies() -> Path:
+    return work_root().absolute().parent / "datasets"
+
+
 def _store(config: DatasetConfig, listing: bytes, oid: str) -> RemoteDataset:
     """Write the pointer and the list of files of a small repository."""
     key = hashlib.sha256(f"{config.url}\n{config.path}\n{oid}".encode()).hexdigest()[:16]
-    root = work_root().absolute().parent / "datasets" / key
+    root = _copies() / key
     _write(root / ".dvc" / "cache" / "files" / "md5" / oid[:2] / oid[2:], listing)
     _write(root / POINTER, yaml.safe_dump({"outs": [{"md5": oid, "hash": "md5", "path": DATA}]}).encode())
+    (root / POINTER).touch()  # when it was last in use
     entries = recorded_entries(root)
     assert entries is not None
     return RemoteDataset(root, config, entries)
@@ -166,6 +190,7 @@ def _opened(config: DatasetConfig) -> Iterator[Repo]:
                 )
             options["config"] = {"core": {"no_scm": True}}
     logging.getLogger("dvc").setLevel(logging.ERROR)
+    _remove_clones_at_exit()
     try:
         repo = Repo.open(url, rev=config.rev, **options)
     # DVC, scmrepo and Git each raise errors of their own.
@@ -176,6 +201,14 @@ def _opened(config: DatasetConfig) -> Iterator[Repo]:
         ) from None
     with repo:
         yield repo
+
+
+@cache
+def _remove_clones_at_exit() -> None:
+    """DVC keeps clones of Git repositories in temporary folders while a process lives, and then forgets them."""
+    from dvc.repo.open_repo import clean_repos
+
+    atexit.register(clean_repos)
 
 
 def _tree(repo: Repo, config: DatasetConfig) -> Any:

@@ -79,17 +79,27 @@ class KubeflowPodsOrchestrator(KubeflowOrchestrator):
             trigger = kubeflow_trigger(snapshot.schedule) if snapshot.schedule else {}
             name = get_orchestrator_run_name(snapshot.pipeline_configuration.name).replace("_", "-")
             package = self._compile(snapshot, name, step_environments)
-        token = base_environment.get(TOKEN)
-        if self.config.pass_zenml_token_as_secret and token is not None:
+        token = base_environment.get(TOKEN) if self.config.pass_zenml_token_as_secret else None
+        if token is not None:
             with _submission("The secret with ZenML's token cannot be written"):
                 self._write_token(snapshot, token)
         try:
             with _submission("Kubeflow Pipelines did not take the package"):
-                return self._submit(snapshot, package, name, trigger)
+                result = self._submit(snapshot, package, name, trigger)
         except PipelineSubmissionError:
-            if self.config.pass_zenml_token_as_secret and token is not None:
+            if token is not None:
                 self._remove_token(snapshot)
             raise
+        if token is None or result is None or (wait := result.wait_for_completion) is None:
+            return result
+
+        def wait_and_remove() -> None:
+            try:
+                wait()
+            finally:
+                self._remove_token(snapshot)
+
+        return SubmissionResult(wait_for_completion=wait_and_remove)
 
     def _compile(
         self, snapshot: PipelineSnapshotResponse, name: str, environments: Mapping[str, Mapping[str, str]]
@@ -226,14 +236,15 @@ class KubeflowPodsOrchestrator(KubeflowOrchestrator):
 
     def _write_token(self, snapshot: PipelineSnapshotResponse, token: str) -> None:
         name = self.get_token_secret_name(snapshot.id)
-        create_or_update_secret(self._k8s_core_api, self._pod_namespace(snapshot), name, {_TOKEN_KEY: token})
+        create_or_update_secret(self._k8s_core_api, self.token_namespace(snapshot), name, {_TOKEN_KEY: token})
 
     def _remove_token(self, snapshot: PipelineSnapshotResponse) -> None:
         name = self.get_token_secret_name(snapshot.id)
         with _submission("The secret with ZenML's token cannot be removed"):
-            self._k8s_core_api.delete_namespaced_secret(name, self._pod_namespace(snapshot))
+            self._k8s_core_api.delete_namespaced_secret(name, self.token_namespace(snapshot))
 
-    def _pod_namespace(self, snapshot: PipelineSnapshotResponse) -> str:
+    def token_namespace(self, snapshot: PipelineSnapshotResponse) -> str:
+        """Namespace of the pods of a snapshot's runs, and so of the secret with their token."""
         return cast(KubeflowPodsSettings, self.get_settings(snapshot)).user_namespace or self.config.kubeflow_namespace
 
 

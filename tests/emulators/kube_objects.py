@@ -124,8 +124,9 @@ class Store:
         if status:
             new = {**old, "status": new["status"]}
         else:
-            new["status"] = old["status"]
+            del new["status"]  # kinds without one have an empty one here
             check(resource, new)
+            new["status"] = old["status"]
         self._version += 1
         new["metadata"]["resourceVersion"] = str(self._version)
         self._items[resource, namespace, name] = new

@@ -16,7 +16,7 @@ import pytest
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from dreambooth3d.cli import runs
+from dreambooth3d.cli import cleaning, runs
 from dreambooth3d.cli.cleaning import clean_runs
 from dreambooth3d.errors import ConfigError
 from pipelines.liveness import judge, last_sign_of_life, this_process, unfinished_runs
@@ -29,7 +29,8 @@ START = "from tests.operations.toy import configured, endless; configured(endles
 def stand_in(run: PipelineRunResponse, **process: object) -> SimpleNamespace:
     """The same run as if another process had started it."""
     config = SimpleNamespace(extra={"preset": "tiny", "process": process or None})
-    return SimpleNamespace(config=config, stack=run.stack, steps=run.steps, created=run.created, start_time=None)
+    known = {"id": run.id, "name": run.name, "stack": run.stack, "steps": run.steps, "created": run.created}
+    return SimpleNamespace(config=config, start_time=None, **known)
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +78,19 @@ def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], l
     lines.clear()
     assert clean_runs(lines.append) == 0
     assert lines == ["Nothing to clean."]
+
+
+def test_a_run_that_ends_while_it_is_looked_at_stays_as_it_is(
+    home: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its process is gone when it is judged; that it has ended shows only when it is read again."""
+    ended = run_toy()
+    gone = psutil.Process().pid, 0.0
+    seen = stand_in(ended, host=this_process()["host"], pid=gone[0], started=gone[1])
+    monkeypatch.setattr(cleaning, "unfinished_runs", lambda: [seen])
+    assert clean_runs(lines.append) == 0
+    assert lines == [f"{ended.name}: left alone, it has ended meanwhile.", "Nothing to clean."]
+    assert Client().get_pipeline_run(ended.id).status == "completed"
 
 
 def test_a_mark_that_was_interrupted_is_completed(home: Path, lines: list[str]) -> None:

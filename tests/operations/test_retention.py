@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from zenml.client import Client
-from zenml.models import PipelineRunResponse
+from zenml.enums import MetadataResourceTypes
+from zenml.models import PipelineRunResponse, RunMetadataResource
 from zenml.utils.pagination_utils import depaginate
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
@@ -17,6 +19,7 @@ from dreambooth3d.cli.prune import run_prune
 from dreambooth3d.errors import ConfigError
 from pipelines import retention
 from pipelines.retention import LEFTOVER, make_plan
+from pipelines.versions import CHANGE_KEY, PRUNED, Change, changes_of, trail
 from tests.operations.toy import configured, run_toy, toy_from
 
 SUBJECT = "dreambooth3d-frosty"
@@ -123,6 +126,41 @@ def test_a_staged_version_and_the_one_to_go_back_to_stay(stage: str, lines: list
     assert names() == {staged.name, latest.name}
     assert all(path.exists() for path in folders(staged).values())
     assert gone.name not in names()
+
+
+def test_the_way_back_is_that_of_the_records_which_outlive_their_files(lines: list[str]) -> None:
+    """3 was rolled back to 2, and 4 came after: from 4 the way leads to 2, and never to 3."""
+    made = [run_frosty(seed=seed) for seed in range(1, 5)]
+    story = [("promote", 1), ("promote", 2), ("promote", 3), ("rollback", 2), ("promote", 4)]
+    for sequence, (action, number) in enumerate(story):
+        promote(made[number - 1])
+        change = Change(f"{CHANGE_KEY}{sequence}", sequence, action, "", str(number), "", "", "", "done")
+        version = Client().get_model_version(SUBJECT, number)
+        resource = RunMetadataResource(id=version.id, type=MetadataResourceTypes.MODEL_VERSION)
+        Client().create_run_metadata({change.key: change.record()}, resources=[resource])
+    run_prune(lines.append, keep_runs=0, older_than_days=0)
+    assert names() == {made[1].name, made[3].name}
+    versions = {version.number: version for version in depaginate(Client().list_model_versions, hydrate=True)}
+    assert {number for number, version in versions.items() if PRUNED in version.run_metadata} == {1, 3}
+    assert trail(changes_of(versions.values())) == ["1", "2", "4"]
+    run_prune(lines.append, keep_runs=0, older_than_days=0)
+    assert lines[-1] == "Nothing to prune."
+
+
+def test_local_copies_of_datasets_go_when_they_are_not_used(
+    lines: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "state" / "work"))
+    old, new = (tmp_path / "state" / "datasets" / name for name in ("old", "new"))
+    for folder, days in ((old, 31), (new, 1)):
+        folder.mkdir(parents=True)
+        (folder / "data.dvc").touch()
+        used = (datetime.now(UTC) - timedelta(days=days)).timestamp()
+        os.utime(folder / "data.dvc", (used, used))
+    run_prune(lines.append, keep_runs=0, older_than_days=30, dry_run=True)
+    assert old.is_dir() and lines[-2] == f"{old}: would be deleted."
+    run_prune(lines.append, keep_runs=0, older_than_days=30)
+    assert not old.exists() and new.is_dir()
 
 
 def test_age_and_number_are_both_needed(lines: list[str]) -> None:

@@ -147,6 +147,7 @@ def scheduled(checkout: Checkout, folder: Path, change: Callable[[dict[str, Any]
     photos.push({name: files[name] for name in files if name.split("/")[0] in SUBJECTS and name != NEW_PHOTO})
     values = yaml.safe_load(PRESET.read_text())
     values["schedule"] = {"name": SCHEDULE, "cron_expression": "* * * * *"}
+    values["secrets"] = ["mlflow_login"]
     values["parameters"]["dataset"] = {"url": photos.url, "rev": "main"}
     change(values["parameters"])
     (checkout.root / "configs" / "retrain.yaml").write_text(yaml.safe_dump(values))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from dreambooth3d.config import DatasetConfig, PhotosConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.dataset import dataset_hash
-from dreambooth3d.photos.remote import fetch_subject, open_dataset
+from dreambooth3d.photos.remote import RemoteDataset, fetch_subject, open_dataset
 from dreambooth3d.photos.subject import resolve_folder
 from pipelines.dataset import find_subjects
 
@@ -149,3 +150,32 @@ def test_credentials_are_refused() -> None:
         DatasetConfig(url="https://user:token@example.com/photos.git")
     for url in ("https://example.com/photos.git", "git@example.com:team/photos.git", "ssh://git@example.com:22/photos"):
         assert DatasetConfig(url=url).url == url
+
+
+@pytest.mark.parametrize("url", ["https://token@example.com/photos.git", "ssh://git:word@example.com/photos.git"])
+def test_a_secret_in_the_url_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match="url holds a password or token"):
+        DatasetConfig(url=url)
+    assert DatasetConfig(url="ssh://git@example.com/photos.git").url
+
+
+def test_a_folder_that_no_registry_can_name_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = {f"{name}/a.jpg": "0" * 32 for name in ("dog", "bob's car", "Fido (2)")}
+    dataset = RemoteDataset(Path(), DatasetConfig(url="x"), entries)
+    monkeypatch.setattr("pipelines.dataset.open_dataset", lambda config: dataset)
+    found = {one.subject: one.error for one in find_subjects(DatasetConfig(url="x"), "all")}
+    assert found.pop("dog") == ""
+    assert found.keys() == {"bob_s car", "Fido _2_"}
+    assert "the folder \"bob's car\" cannot be a subject's name: rename it" in found["bob_s car"]
+
+
+def test_no_clone_outlives_its_process(source: Path, tmp_path: Path) -> None:
+    """DVC itself leaves them behind where it is not its own command that runs."""
+    code = (
+        "from dreambooth3d.config import DatasetConfig; from dreambooth3d.photos.remote import open_dataset;"
+        f"print(open_dataset(DatasetConfig(url='file://{source}', rev='v1')).subjects)"
+    )
+    folders = {"TMPDIR": str(tmp_path / "tmp"), "DREAMBOOTH3D_WORK": str(tmp_path / "work")}
+    (tmp_path / "tmp").mkdir()
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | folders)
+    assert not list((tmp_path / "tmp").iterdir())

@@ -78,7 +78,8 @@ def test_production_that_does_not_know_its_parts_is_trained_again() -> None:
         ({"evaluate/janus_excess": 0.21}, GOOD, "worse than production's 0.1"),
         ({"evaluate/janus_excess": -1.0}, GOOD, ""),
         # What production was not measured on cannot be compared.
-        ({"evaluate/psnr_fg": 10.5}, {}, ""),
+        ({"evaluate/psnr_fg": 10.5}, {"evaluate/clip_i": 0.5}, ""),
+        ({}, {}, "production's metrics are gone"),
         ({"evaluate/psnr_fg": 10.5}, {"evaluate/psnr_fg": math.nan}, ""),
         ({"init_nerf/gates/empty_trips": 1.0}, None, "a guard tripped (init_nerf/gates/empty_trips = 1)"),
         ({"refine_nerf/gates/clip_i_trips": math.nan}, None, "a guard tripped"),
@@ -95,6 +96,12 @@ def test_gates(changes: dict[str, float], before: dict[str, float] | None, word:
 def test_a_metric_that_is_missing_does_not_pass() -> None:
     found = objections(PromotionConfig.model_validate(GATES), Version({}), Version())
     assert sum("not measured" in clause for clause in found) == 4
+
+
+def test_a_mistyped_gate_lets_nothing_pass() -> None:
+    gates = PromotionConfig.model_validate({"regression": {"evaluate/psnr_gf": {"tolerance": 0.5}}})
+    (found,) = objections(gates, Version(), Version())
+    assert found == "evaluate/psnr_gf was measured neither now nor in production"
 
 
 def test_an_interrupted_run_does_not_pass() -> None:

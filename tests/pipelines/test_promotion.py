@@ -24,7 +24,18 @@ from dreambooth3d.cli import runs
 from dreambooth3d.errors import LockError, PromotionError, RunNotFoundError
 from dreambooth3d.naming import model_name
 from pipelines import lock
-from pipelines.promotion import candidate, exclusive, history, production, promote, repair, rollback
+from pipelines.decisions import PARTS
+from pipelines.promotion import (
+    candidate,
+    exclusive,
+    history,
+    objection_to,
+    production,
+    promote,
+    refuse,
+    repair,
+    rollback,
+)
 from tests.pipelines.registries import add_version, delete_version, own_registries, seen_by_readers, set_stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -166,6 +177,34 @@ def test_rollback_goes_back_step_by_step() -> None:
     assert in_production("ram") == "ram_1"
     promote(candidate("ram", "ram_3"), "after all")
     assert rollback("ram", "no").run == "ram_1"
+
+
+def test_what_was_rolled_back_is_not_trained_again_until_something_changes() -> None:
+    made = {number: dict.fromkeys(PARTS, f"of {number}") for number in "12"}
+    for number, identity in made.items():
+        add_version("yak", f"yak_{number}", identity=identity)
+        promote(candidate("yak", f"yak_{number}"), "better")
+    assert not any(objection_to("yak", identity, "gates") for identity in made.values())
+    rollback("yak", "it has six legs")
+    assert objection_to("yak", made["2"], "gates").startswith("version 2, which was made of the same, was rolled back")
+    assert objection_to("yak", made["2"], "gates").endswith(": it has six legs")
+    assert not objection_to("yak", made["2"] | {"data": "new photos"}, "gates")
+    promote(candidate("yak", "yak_2"), "after all")
+    assert not objection_to("yak", made["2"], "gates")
+
+
+def test_what_the_gates_kept_out_is_not_trained_again_until_they_or_production_change() -> None:
+    same = dict.fromkeys(PARTS, "a")
+    add_version("emu", "emu_1", identity=dict.fromkeys(PARTS, "b"))
+    promote(candidate("emu", "emu_1"), "the first")
+    add_version("emu", "emu_2", identity=same)
+    refuse(candidate("emu", "emu_2"), "evaluate/psnr = 1 is below 2", "1", "gates")
+    reason = "version 2, which was made of the same, was kept out: evaluate/psnr = 1 is below 2"
+    assert objection_to("emu", same, "gates") == reason
+    assert objection_to("emu", same, "looser gates") == "" == objection_to("emu", same | {"code": "new"}, "gates")
+    add_version("emu", "emu_3")
+    promote(candidate("emu", "emu_3"), "better")
+    assert objection_to("emu", same, "gates") == ""
 
 
 def test_rollback_passes_over_deleted_versions() -> None:
@@ -359,6 +398,23 @@ def in_thread(call: Callable[[], object]) -> None:
     """Call something as another thread would, and raise here what it raised there."""
     with ThreadPoolExecutor(1) as pool:
         pool.submit(call).result()
+
+
+def test_a_release_whose_answer_was_lost_is_a_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ZenML's client asks again and then finds nothing to delete; a server that is away lets the lock end by itself."""
+    delete = Client.delete_model
+
+    def twice(self: Client, *arguments: Any) -> None:
+        delete(self, *arguments)
+        delete(self, *arguments)
+
+    monkeypatch.setattr(Client, "delete_model", twice)
+    with exclusive("eft"):
+        pass
+    assert not Client().list_models(name="equals:lock.dreambooth3d-eft").items
+    monkeypatch.setattr(Client, "delete_model", lambda self, *arguments: 1 / 0)
+    with exclusive("eft"):
+        pass
 
 
 def test_lost_lock_is_one_clear_error_and_writes_nothing(short_lease: None, monkeypatch: pytest.MonkeyPatch) -> None:

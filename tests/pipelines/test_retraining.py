@@ -202,6 +202,7 @@ class Registry:
 
     def __init__(self, candidate: Version, production: Version | None) -> None:
         self.held, self.now, self.new = False, production, candidate
+        self.refused: tuple[Version, str, str] | None = None
 
     @contextmanager
     def exclusive(self, subject: str) -> Iterator[None]:
@@ -216,6 +217,10 @@ class Registry:
     def production(self, subject: str) -> Version | None:
         return self.now
 
+    def refuse(self, version: Version, reason: str, production: str, gates: str) -> None:
+        assert self.held and gates
+        self.refused = (version, reason, production)
+
     def promote(self, version: Version, reason: str) -> None:
         assert self.held
         if version.metrics.get("break"):
@@ -229,11 +234,14 @@ def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Verdict, Regi
     from pipelines import retraining
     from pipelines.children import Child
 
-    def judge(new: Version, old: Version | None, error: str = "") -> tuple[Verdict, Registry]:
+    def judge(
+        new: Version, old: Version | None, error: str = "", decided: Version | None = None
+    ) -> tuple[Verdict, Registry]:
         registry = Registry(new, old)
         monkeypatch.setattr(retraining, "promotion", registry)
         gates = PromotionConfig.model_validate({"regression": {"evaluate/psnr": {"tolerance": 0.5}}})
-        decision = Verdict("corgi", "train", "changed", "abc.dir")
+        before = decided or old
+        decision = Verdict("corgi", "train", "changed", "abc.dir", production=before.number if before else "")
         return retraining.judge_child(decision, Child(new.run, error), gates), registry
 
     return judge
@@ -251,14 +259,51 @@ def test_worse_version_is_kept_out(judged: Callable[..., tuple[Verdict, Registry
     verdict, registry = judged(new, old)
     assert (verdict.action, registry.now) == ("kept", old)
     assert verdict.reason.startswith("production 1 was kept: evaluate/psnr = 11 is worse")
+    assert registry.refused == (new, verdict.reason.partition(": ")[2], "1")
     verdict, registry = judged(Version("2", "new", {}, interrupted=True), None)
-    assert (verdict.action, registry.now) == ("kept", None)
+    assert (verdict.action, registry.now, registry.refused) == ("kept", None, None)
     assert verdict.reason == "nothing was promoted: the run was interrupted"
 
 
+def test_promotion_that_came_between_decision_and_comparison_stays(
+    judged: Callable[..., tuple[Verdict, Registry]],
+) -> None:
+    """It may be of newer photos; the next tick compares with it."""
+    seen, now, new = (Version(number, number, {"evaluate/psnr": 12.0}) for number in "132")
+    verdict, registry = judged(new, now, decided=seen)
+    assert (verdict.action, registry.now, registry.refused) == ("kept", now, None)
+    assert verdict.reason == "production 3 was kept: production has changed to version 3 since this run decided"
+
+
 def test_restarted_run_promotes_nothing_twice(judged: Callable[..., tuple[Verdict, Registry]]) -> None:
-    version = Version("2", "new", {"break": 1.0})
-    assert judged(version, version)[0].action == "promoted"
+    version, old = Version("2", "new", {"break": 1.0}), Version("1", "old", {})
+    assert judged(version, version, decided=old)[0].action == "promoted"
+
+
+def test_subjects_train_side_by_side_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one starts when the oldest ends; each is told as soon as it is known to have ended."""
+    from pipelines import children
+
+    story: list[str] = []
+
+    class Future:
+        def __init__(self, name: str) -> None:
+            self.name = name
+            story.append(f"start {name}")
+
+        def result(self) -> None:
+            story.append(f"end {self.name}")
+            if self.name == "b":
+                raise RuntimeError("out of memory")
+
+    refused = children.Child(error="no photos")
+    monkeypatch.setattr(children, "_can_run_apart", lambda: True)
+    monkeypatch.setattr(children, "_submit", lambda name, config: refused if name == "d" else Future(name))
+    monkeypatch.setattr(children, "_run_name", lambda name: f"run of {name}")
+    ended = dict(children.train_children(dict.fromkeys("abcde"), parallel=2))
+    assert story == ["start a", "start b", "end a", "start c", "end b", "end c", "start e", "end e"]
+    assert ended["b"] == children.Child("run of b", "out of memory") and ended["d"] == refused
+    assert list(ended) == [*"abcde"] and ended["e"] == children.Child("run of e")
 
 
 def test_failures_are_verdicts(judged: Callable[..., tuple[Verdict, Registry]]) -> None:
