@@ -141,12 +141,10 @@ def _child(name: str, runtime: StepRuntime | None = None) -> DynamicPipeline:
     # Images are the parent's anyway, and rows belong into the trainings' experiment.
     own = ("docker", "experiment_tracker")
     settings = {key: value for key, value in parent.run.config.settings.items() if not key.startswith(own)}
+    # Children do not inherit these by themselves, and steps in places of their own have their credentials from them.
+    inherited = {"environment": parent.run.config.environment, "secrets": parent.run.config.secrets}
     with child.__suppress_configure_warnings__():
-        child.configure(
-            model=Model(name=model_name(name)), extra=extra, settings=settings,
-            # Not inherited by themselves, and steps in places of their own have their credentials from there.
-            secrets=parent.run.config.secrets, environment=parent.run.config.environment,
-        )  # fmt: skip
+        child.configure(model=Model(name=model_name(name)), extra=extra, settings=settings, **inherited)
     given = parent.run.config.extra.get("training_steps", {})
     for step in child.depends_on:
         options = dict(given.get(step.name, {}))

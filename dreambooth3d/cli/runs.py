@@ -47,7 +47,10 @@ def _tracker() -> MLFlowExperimentTracker:
 
     tracker = Client().active_stack.experiment_tracker
     if tracker is None:
-        raise ConfigError("The active ZenML stack has no MLflow tracker. Run `dreambooth3d setup`.")
+        raise ConfigError(
+            "The active ZenML stack has no MLflow tracker. Activate one that has (`zenml stack set NAME`), or run "
+            "`dreambooth3d setup`."
+        )
     return tracker
 
 
@@ -151,8 +154,12 @@ def _index(row: Run) -> Mapping[str, str]:
     import mlflow
     from mlflow.exceptions import MlflowException
 
+    name = "run_index.json"
     try:
-        path = mlflow.artifacts.download_artifacts(f"{row.info.artifact_uri}/run_index.json")
+        # Asked for a file that is not on S3, MLflow's server fails, and its client tries again for minutes.
+        if name not in {entry.path for entry in mlflow.artifacts.list_artifacts(run_id=row.info.run_id)}:
+            return {}
+        path = mlflow.artifacts.download_artifacts(f"{row.info.artifact_uri}/{name}")
         return json.loads(Path(path).read_text())
     except (MlflowException, OSError):
         return {}

@@ -222,7 +222,7 @@ def _read(context: str, path: tuple[str, ...]) -> None:
         from kubernetes import client, config
     except ImportError:
         raise ConfigError(
-            "The Kubernetes client is not installed. Install it with `zenml integration install kubernetes s3 -y`."
+            "The Kubernetes client is not installed. Install it with `pip install -r docker/requirements-remote.txt`."
         ) from None
     from urllib3.exceptions import HTTPError
 

@@ -216,10 +216,12 @@ def _tree(repo: Repo, config: DatasetConfig) -> Any:
     try:
         place = repo.fs.join(repo.root_dir, *config.path.split("/"))
         tree = repo.find_outs_by_path(place)[0].get_dir_cache()
+        if tree is None:  # DVC has only logged why
+            raise FileNotFoundError("DVC cannot fetch it")
         json.loads(tree.as_bytes())
     except Exception as error:  # noqa: BLE001
         raise DatasetError(
-            f"{shown(config)}: the list of photos could not be read ({gist(error)}). Check dataset.path, and the DVC "
-            "remote (`dvc push` there)."
+            f"{shown(config)}: the list of photos could not be read ({gist(error)}). Check dataset.path, the DVC "
+            "remote (`dvc push` there), and that its keys are in this process' environment."
         ) from None
     return tree

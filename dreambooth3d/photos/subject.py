@@ -109,7 +109,10 @@ def _missing(config: PhotosConfig, root: Path, folder: Path) -> PhotoSetError | 
         return PhotoSetError(f"{shown}: {what}. Check photos.dir, which is relative to the current directory.")
     tracked = recorded_entries(root) or {}
     if sub_entries(tracked, folder.name):
-        return DatasetError(f"{shown}: the photos are tracked by DVC but not here. Run `dvc pull`.")
+        return DatasetError(
+            f"{shown}: the photos are tracked by DVC but not here. Run `dvc pull`, or set photos.dataset={{}}, so that "
+            "each step fetches them."
+        )
     if folder.name in fetchable_subjects():
         return PhotoSetError(f"{shown}: the photos are not here yet. Run `dreambooth3d photos fetch {folder.name}`.")
     here = {path.name for path in folder.parent.glob("*/")}

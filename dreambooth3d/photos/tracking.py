@@ -47,7 +47,10 @@ def recorded_entries(root: Path) -> Entries | None:
     oid = _recorded_oid(root)
     content = _local_object(root, oid) or _object_from_remote(root, oid)
     if content is None:
-        raise DatasetError(f"{POINTER}: the list of files {oid} is not in DVC's cache or remote: run `dvc pull`.")
+        raise DatasetError(
+            f"{POINTER}: the list of files {oid} is not in DVC's cache or remote: run `dvc pull`. In a container or "
+            "pod, the default remote must be one that it reaches, and its keys in the environment."
+        )
     return {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
 
 

@@ -47,6 +47,8 @@ class Server:
             return web.json_response(status | {"reason": error.reason, "code": error.code}, status=error.code)
 
     def _answer(self, request: web.Request, body: Object) -> web.Response:
+        if found := _discovery(request.path):
+            return web.json_response(found)
         path, store, method = _PATH.fullmatch(request.path), self.store, request.method
         if path is None or path[2] not in KINDS:
             raise ApiError(404, "NotFound", "the server could not find the requested resource")
@@ -84,6 +86,24 @@ class Server:
             if binding["roleRef"]["name"] == "edit" and user in subjects and resource in EDITABLE:
                 return
         raise ApiError(403, "Forbidden", f'{resource} is forbidden: User "{user}" cannot {request.method} it')
+
+
+def _discovery(path: str) -> Object | None:
+    """What kubectl asks before all else: which groups there are, and which kinds a group has."""
+    groups = {version.rpartition("/")[0]: version for version, _ in KINDS.values()}
+    if path == "/api":
+        return {"kind": "APIVersions", "versions": [groups[""]]}
+    if path == "/apis":
+        versions = {name: {"groupVersion": version, "version": "v1"} for name, version in groups.items() if name}
+        found = [{"name": name, "versions": [one], "preferredVersion": one} for name, one in versions.items()]
+        return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}
+    version, verbs = re.sub("^/apis?/", "", path), ["create", "delete", "get", "list", "patch"]
+    resources = [
+        {"name": name, "kind": kind, "namespaced": kind not in ("Namespace", "Node"), "verbs": verbs}
+        for name, (own, kind) in KINDS.items()
+        if own == version
+    ]
+    return {"kind": "APIResourceList", "groupVersion": version, "resources": resources} if resources else None
 
 
 def _selected(item: Object, query: Mapping[str, str]) -> bool:

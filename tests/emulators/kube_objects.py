@@ -20,6 +20,7 @@ KINDS = {
 }  # fmt: skip
 SCHEMAS = ("1.30.0", "1.36.0")
 _UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+_WITHOUT_STATUS = ("secrets", "serviceaccounts", "rolebindings")
 _LONGEST = {"cronjobs": 52, "jobs": 63}
 _DEFAULTS = {
     "jobs": {"backoffLimit": 6, "completions": 1}, "pods": {"serviceAccountName": "default"},
@@ -107,7 +108,8 @@ class Store:
         metadata.update(uid=str(uuid.uuid4()), creationTimestamp=stamp(), resourceVersion=str(self._version))
         if namespace is not None:
             metadata["namespace"] = namespace
-        item["status"] = {"phase": "Pending"} if resource == "pods" else {}
+        if resource not in _WITHOUT_STATUS:
+            item["status"] = {"phase": "Pending"} if resource == "pods" else {}
         for key, value in _DEFAULTS.get(resource, {}).items():
             item["spec"].setdefault(key, value)
         if resource == "pods":
@@ -124,9 +126,9 @@ class Store:
         if status:
             new = {**old, "status": new["status"]}
         else:
-            del new["status"]  # kinds without one have an empty one here
+            if "status" in old:
+                new["status"] = old["status"]
             check(resource, new)
-            new["status"] = old["status"]
         self._version += 1
         new["metadata"]["resourceVersion"] = str(self._version)
         self._items[resource, namespace, name] = new

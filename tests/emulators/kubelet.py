@@ -115,7 +115,7 @@ class Kubelet:
         environment |= await self._environment(metadata["namespace"], container)
         environment |= _fields(pod, container)
         command = [*(container.get("command") or []), *(container.get("args") or [])]
-        lines = [f"hostname {metadata['name']}", *_mounts(pod, container, folder), f"cd {folder / 'app'}"]
+        lines = [f"hostname {metadata['name']}", *_mounts(pod, container, folder), "cd /app"]
         script = " && ".join([*lines, f"exec {shlex.join(command)}"])
         isolated = [*"unshare --mount --uts --pid --fork --kill-child --mount-proc sh -c".split(), script]
         log = self._options.logs / f"{metadata['namespace']}_{metadata['name']}.log"
@@ -171,8 +171,10 @@ def _fields(pod: Object, container: Object) -> dict[str, str]:
 
 
 def _mounts(pod: Object, container: Object, folder: Path) -> list[str]:
-    """Shell lines that mount the account's token and every emptyDir, the latter as a tmpfs of its size."""
-    lines = [f"mkdir -p {_ACCOUNT}", f"mount --bind {folder / 'account'} {_ACCOUNT}"]
+    """Shell lines that mount the account's token, a folder for the code, and every emptyDir as a tmpfs of its size."""
+    # ZenML unpacks the code into /app/code, which pods would otherwise share with all others on this machine.
+    places = {"account": _ACCOUNT, "app": "/app"}
+    lines = [f"mkdir -p {place} && mount --bind {folder / name} {place}" for name, place in places.items()]
     volumes = {volume["name"]: volume for volume in pod["spec"].get("volumes") or []}
     for mount in container.get("volumeMounts") or []:
         size = volumes[mount["name"]]["emptyDir"].get("sizeLimit", "50%").rstrip("i")

@@ -97,7 +97,7 @@ def start_s3(servers: ExitStack, folder: Path, buckets: Sequence[str]) -> tuple[
 
 
 def start_mlflow(
-    servers: ExitStack, folder: Path, artifacts: str, s3: str | None = None, login: bool = True
+    servers: ExitStack, folder: Path, artifacts: str, s3: str | None = None, login: bool = True, proxy: str = ""
 ) -> tuple[str, Callable[[], Any]]:
     """Start MLflow's server; its URL, and a function that waits for it.
 
@@ -107,6 +107,7 @@ def start_mlflow(
         artifacts: a folder, or a place on S3.
         s3: the URL of that S3 server.
         login: whether it wants `USER` and `PASSWORD`.
+        proxy: the URL by which the server reaches `s3`, where nobody else can; empty: directly.
     """
     url, where = _address()
     arguments = ["-m", "mlflow", "server", *where, "--workers", "1", "--serve-artifacts"]
@@ -114,6 +115,8 @@ def start_mlflow(
     variables = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     if s3 is not None:
         variables |= KEYS | {"MLFLOW_S3_ENDPOINT_URL": s3}
+    if proxy:
+        variables |= {"http_proxy": proxy, "no_proxy": ""}
     if login:
         arguments += ["--app-name", "basic-auth"]
         (folder / "mlflow.ini").write_text(_LOGIN.format(user=USER, password=PASSWORD, folder=folder))

@@ -50,7 +50,8 @@ def remote_stores(folder: Path) -> Iterator[Stores]:
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as servers:
         s3, wait_for_s3 = start_s3(servers, folder, BUCKETS)
-        mlflow, wait_for_mlflow = start_mlflow(servers, folder, "s3://mlflow", s3)
+        # As in docker/compose.yaml, only the server can resolve its name for the store; moto takes a proxy's requests.
+        mlflow, wait_for_mlflow = start_mlflow(servers, folder, "s3://mlflow", "http://store:9000", proxy=s3)
         wait_for_s3()
         wait_for_mlflow()
         yield Stores(s3, mlflow)

@@ -145,6 +145,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
             made.zenml("init"),
             made.zenml("secret", "create", "s3_keys", "--aws_access_key_id=k", "--aws_secret_access_key=s"),
             made.zenml("secret", "create", "mlflow_login", f"--username={USER}", f"--password={PASSWORD}"),
+            made.zenml("secret", "create", "photo_keys", "--AWS_ACCESS_KEY_ID=k", "--AWS_SECRET_ACCESS_KEY=s"),
         ):
             assert result.returncode == 0, result.stderr + result.stdout
         yield made

@@ -19,14 +19,18 @@ SCHEDULE, SUBJECTS, NEW_PHOTO = "nightly", ("corgi", "mallard"), "corgi/04.jpg"
 
 
 class PhotoRepository:
-    """A team's photos: a Git repository, a DVC remote, and the clone of somebody who pushes to both."""
+    """A team's photos: a Git repository, a DVC remote on S3, and the clone of somebody who pushes to both."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, s3: str) -> None:
         self.url, self._clone = f"file://{folder / 'photos.git'}", folder / "clone"
         git(folder, "init", "-q", "--bare", "-b", "main", "photos.git")
         git(folder, "clone", "-q", "photos.git", "clone")
         dvc(self._clone, "init", "-q")
-        dvc(self._clone, "remote", "add", "-q", "-d", "store", str(folder / "store"))
+        dvc(self._clone, "remote", "add", "-q", "-d", "store", "s3://dreambooth3d/photos")
+        dvc(self._clone, "remote", "modify", "-q", "store", "endpointurl", s3)
+        # This clone has keys of its own; the pods have none but those of the secret that the YAML names.
+        for name in ("access_key_id", "secret_access_key"):
+            dvc(self._clone, "remote", "modify", "-q", "--local", "store", name, "of-the-clone")
 
     def push(self, files: Mapping[str, bytes]) -> None:
         """Add files below data/ for everyone."""
@@ -143,12 +147,12 @@ def scheduled(checkout: Checkout, folder: Path, change: Callable[[dict[str, Any]
         folder: for the photos, which the preset is pointed at.
         change: the preset's parameters further, in place.
     """
-    photos, files = PhotoRepository(folder), product_photos()
+    photos, files = PhotoRepository(folder, checkout.cluster.s3), product_photos()
     photos.push({name: files[name] for name in files if name.split("/")[0] in SUBJECTS and name != NEW_PHOTO})
     values = yaml.safe_load(PRESET.read_text())
     values["schedule"] = {"name": SCHEDULE, "cron_expression": "* * * * *"}
-    values["secrets"] = ["mlflow_login"]
     values["parameters"]["dataset"] = {"url": photos.url, "rev": "main"}
+    values["secrets"] = ["photo_keys"]
     change(values["parameters"])
     (checkout.root / "configs" / "retrain.yaml").write_text(yaml.safe_dump(values))
     result = checkout.run_pipeline("configs/retrain.yaml", "pipelines.retraining.retrain")

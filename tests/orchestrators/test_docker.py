@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,8 @@ from tests.product import ROOT, TINY, ZENML, Product, make_product
 pytestmark = pytest.mark.slow
 BASE_VARIABLE = "DREAMBOOTH3D_TEST_BASE"
 BASE, IMAGE = "dreambooth3d-base:bookworm", "dreambooth3d:test"
+# As ZenML names what it builds for the training without a container registry.
+BUILT = "zenml:dreambooth3d-orchestrator"
 CERTIFICATES = "usr/local/share/ca-certificates"
 DOCS = (ROOT / "docs" / "docker.md").read_text()
 FREEZE = "import importlib.metadata as m; print(*(f'{d.name}=={d.version}' for d in m.distributions()), sep=chr(10))"
@@ -147,7 +149,7 @@ def write_config(product: Product, name: str, base: str, mounted: bool = True, *
     (block,) = documented("yaml", "The pipeline in containers on this machine")
     values = yaml.safe_load(block)
     options = values["settings"]["docker"]["parent_image_build_config"]["build_options"]
-    options |= {"build_args": {"BASE": base}, "network_mode": "host"}
+    options |= {"build_args": options["build_args"] | {"BASE": base}, "network_mode": "host"}
     if not mounted:
         del values["settings"]["orchestrator.local_docker"]["run_args"]["mounts"]
     bundled = {key: value for key, value in TINY.items() if key not in ("base_model", "scorers")}
@@ -231,18 +233,32 @@ def test_other_models_than_the_recorded_ones_end_the_build(image: str, base: str
     assert result.returncode != 0 and "card.json: FAILED" in result.stdout + result.stderr
 
 
-def test_a_run_in_containers_ends_with_a_row(image: str, base: str, product: Product) -> None:
+@pytest.fixture
+def new_containers() -> Iterator[Callable[[], set[str]]]:
+    """Tells the steps' containers since the test began; they are removed at its end."""
+    before = _step_containers()
+
+    def new() -> set[str]:
+        return _step_containers() - before
+
+    yield new
+    docker("rm", "--force", *new())
+
+
+def _step_containers() -> set[str]:
+    """Those of ZenML's own image only: other tests have containers of their own at the same time."""
+    return set(docker("ps", "--all", "--quiet", "--no-trunc", "--filter", f"ancestor={BUILT}").stdout.split())
+
+
+def test_a_run_in_containers_ends_with_a_row(
+    image: str, base: str, product: Product, new_containers: Callable[[], set[str]]
+) -> None:
     """ZenML builds from the Dockerfile; each step has a container; the row is in this checkout's MLflow."""
     write_config(product, "tiny_docker", base)
-    before = set(docker("ps", "--all", "--quiet", "--no-trunc").stdout.split())
-    try:
-        result = run(product, "tiny_docker")
-        assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
-        new = set(docker("ps", "--all", "--quiet", "--no-trunc").stdout.split()) - before
-        told = docker("inspect", "--format", "{{json .Config.Cmd}} {{.State.ExitCode}}", *new).stdout.splitlines()
-    finally:
-        new = set(docker("ps", "--all", "--quiet", "--no-trunc").stdout.split()) - before
-        docker("rm", "--force", *new)
+    result = run(product, "tiny_docker")
+    assert result.returncode == 0, (result.stdout + result.stderr)[-3000:]
+    states = docker("inspect", "--format", "{{json .Config.Cmd}} {{.State.ExitCode}}", *new_containers())
+    told = states.stdout.splitlines()
     ended = {name for line in told if line.endswith(" 0") for name in re.findall(r'"--step_name","(\w+)"', line)}
     assert ended == set(_steps(product))
     (database,) = (product.root / ".zenconfig").rglob("mlflow.db")
@@ -261,10 +277,13 @@ def _steps(product: Product) -> list[str]:
     return line.split()[1:]
 
 
-def test_an_error_in_a_container_is_told_in_one_sentence(image: str, base: str, product: Product) -> None:
+def test_an_error_in_a_container_is_told_in_one_sentence(
+    image: str, base: str, product: Product, new_containers: Callable[[], set[str]]
+) -> None:
     """Only the container knows that the photos are not mounted."""
     write_config(product, "no_photos", base, mounted=False, photos={"subject": "mallard"})
     result = run(product, "no_photos")
     last = result.stderr.splitlines()[-1]
     assert result.returncode == 1 and "Traceback" not in result.stderr, result.stderr[-3000:]
     assert "failed in validate_photos (data" in last
+    assert new_containers()

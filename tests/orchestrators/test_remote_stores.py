@@ -199,6 +199,8 @@ def test_mlflow_is_behind_a_login(team: Team, first: str) -> None:
     assert listed["psnr"] == pytest.approx(metrics["evaluate/psnr"])
     shown = json.loads(team.ok("runs", "show", "latest", "--json"))
     assert shown["metrics"].keys() == metrics.keys()
+    index = json.loads(_mlflow_file(team.stores, row, "run_index.json"))
+    assert shown["artifacts"]["bundle"] == index["bundle"]
     assert Path(shown["artifacts"]["asset"]).read_bytes() == _mlflow_file(team.stores, row, "asset/asset.glb")
 
 

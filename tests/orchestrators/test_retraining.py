@@ -89,7 +89,7 @@ def test_each_training_step_had_a_pod_with_what_the_preset_gives_it(fleet: Fleet
             if pod["metadata"]["labels"].get("run_id") == run["id"]
         }
         assert pods.keys() == ON_GPU | ON_CPU
-        assert run["metadata"]["config"]["secrets"] == ["mlflow_login"]  # whose values the steps get as variables
+        assert run["metadata"]["config"]["secrets"] == ["photo_keys"]  # without which no pod could fetch photos
         for name, pod in pods.items():
             spec, (main,) = pod["spec"], pod["spec"]["containers"]
             if name in ON_CPU:

@@ -195,16 +195,16 @@ def test_what_was_rolled_back_is_not_trained_again_until_something_changes() -> 
 
 def test_what_the_gates_kept_out_is_not_trained_again_until_they_or_production_change() -> None:
     same = dict.fromkeys(PARTS, "a")
-    add_version("emu", "emu_1", identity=dict.fromkeys(PARTS, "b"))
-    promote(candidate("emu", "emu_1"), "the first")
-    add_version("emu", "emu_2", identity=same)
-    refuse(candidate("emu", "emu_2"), "evaluate/psnr = 1 is below 2", "1", "gates")
+    add_version("kid", "kid_1", identity=dict.fromkeys(PARTS, "b"))
+    promote(candidate("kid", "kid_1"), "the first")
+    add_version("kid", "kid_2", identity=same)
+    refuse(candidate("kid", "kid_2"), "evaluate/psnr = 1 is below 2", "1", "gates")
     reason = "version 2, which was made of the same, was kept out: evaluate/psnr = 1 is below 2"
-    assert objection_to("emu", same, "gates") == reason
-    assert objection_to("emu", same, "looser gates") == "" == objection_to("emu", same | {"code": "new"}, "gates")
-    add_version("emu", "emu_3")
-    promote(candidate("emu", "emu_3"), "better")
-    assert objection_to("emu", same, "gates") == ""
+    assert objection_to("kid", same, "gates") == reason
+    assert objection_to("kid", same, "looser gates") == "" == objection_to("kid", same | {"code": "new"}, "gates")
+    add_version("kid", "kid_3")
+    promote(candidate("kid", "kid_3"), "better")
+    assert objection_to("kid", same, "gates") == ""
 
 
 def test_rollback_passes_over_deleted_versions() -> None:
