@@ -159,7 +159,7 @@ def test_a_run_is_waited_for_and_its_pods_have_what_the_yaml_says(kubeflow: Kube
 
 @pytest.mark.slow
 def test_the_token_is_in_a_secret_and_nowhere_else(kubeflow: Kubeflow) -> None:
-    """Neither what was sent nor what lies on the disk holds one; the secret that the package names does, till the end."""
+    """Neither what was sent nor what lies on the disk holds one; the secret that the package names does for a while."""
     cluster = kubeflow.checkout.cluster
     before = [secret["metadata"]["name"] for secret in cluster.items("secrets")]
 
