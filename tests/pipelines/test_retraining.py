@@ -101,13 +101,21 @@ def test_ticks(fleet: Fleet) -> None:
     data = fleet.product.root / "data"
     sorted((data / "corgi").glob("*.jpg"))[0].unlink()
     assert fleet.product.run("-m", "dvc", "add", "--quiet", "data").returncode == 0
-    result = fleet.tick(gates={"bounds": {"evaluate/psnr": {"min": 99.0}}})
+    strict = {"bounds": {"evaluate/psnr": {"min": 99.0}}}
+    result = fleet.tick(gates=strict)
     assert result.returncode == 0, result.stderr[-3000:]
     table = fleet.summary()
     assert dict(table["action"]) == {"corgi": "kept", "mallard": "skipped"}
     assert table["reason"]["corgi"].startswith("production 1 was kept: evaluate/psnr")
     assert len(fleet.rows("dreambooth3d")) == 3
     assert fleet.production("corgi") == 1
+
+    # The same again would come to the same.
+    assert fleet.tick(gates=strict).returncode == 0
+    table = fleet.summary()
+    assert dict(table["action"]) == {"corgi": "skipped", "mallard": "skipped"}
+    assert "made of the same, was kept out: evaluate/psnr" in table["reason"]["corgi"]
+    assert len(fleet.rows("dreambooth3d")) == 3
 
     # A subject that fails does not stop the other, and the exit code tells.
     (data / "corgi" / "untracked.jpg").write_bytes(b"")
