@@ -35,15 +35,14 @@ from functools import partial
 from uuid import uuid4
 
 from zenml.client import Client
-from zenml.enums import ExecutionStatus, MetadataResourceTypes, ModelStages
-from zenml.models import RunMetadataResource
+from zenml.enums import ExecutionStatus, ModelStages
 
 from dreambooth3d.cli import runs
 from dreambooth3d.errors import LockError, PromotionError, RunNotFoundError
 from dreambooth3d.naming import model_name
 from pipelines import lock as locks
 from pipelines.lock import Lock, exclusive, who
-from pipelines.versions import ALIAS, CHANGE_KEY, REFUSED, Change, Registered, Version, read, taken_back, trail
+from pipelines.versions import ALIAS, CHANGE_KEY, REFUSED, Change, Registered, Version, note, read, taken_back, trail
 
 __all__ = [
     "Change", "Version", "candidate", "exclusive", "history", "objection_to", "production", "promote", "refuse",
@@ -286,8 +285,7 @@ def _change(registered: Registered, action: str, origin: str, target: str, reaso
 
 
 def _write(registered: Registered, number: str, key: str, values: dict[str, object]) -> None:
-    resource = RunMetadataResource(id=registered.versions[number].id, type=MetadataResourceTypes.MODEL_VERSION)
-    Client().create_run_metadata({key: values}, resources=[resource])
+    note(registered.versions[number], {key: values})
 
 
 def _set_stage(registered: Registered, number: str, stage: ModelStages) -> None:

@@ -10,8 +10,8 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
-from zenml.enums import ModelStages
-from zenml.models import ModelVersionResponse
+from zenml.enums import MetadataResourceTypes, ModelStages
+from zenml.models import ModelVersionResponse, RunMetadataResource
 from zenml.utils.pagination_utils import depaginate
 
 from dreambooth3d.cli import runs
@@ -22,7 +22,7 @@ CHANGE_KEY = "promotion."
 REFUSED = "refused"
 """Under which a version's metadata says why the gates kept it out."""
 PRUNED = "pruned"
-"""Under which a version's metadata says that its files were deleted."""
+"""Under which a version's metadata, and a row's tags, say that their files were deleted."""
 _PAGE = 200
 
 
@@ -168,6 +168,12 @@ def read(subject: str) -> Registered:
         alias=_alias(client, model_name(subject)),
         changes=changes_of(versions.values()),
     )
+
+
+def note(version: ModelVersionResponse, values: Mapping[str, Any]) -> None:
+    """Write metadata of a ZenML model version; ZenML merges the dicts of one key."""
+    resource = RunMetadataResource(id=version.id, type=MetadataResourceTypes.MODEL_VERSION)
+    Client().create_run_metadata(dict(values), resources=[resource])
 
 
 def subjects() -> list[str]:

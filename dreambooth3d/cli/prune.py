@@ -8,18 +8,14 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from zenml.client import Client
-from zenml.enums import MetadataResourceTypes
-from zenml.models import ArtifactVersionResponse, ModelVersionResponse, PipelineRunResponse, RunMetadataResource
+from zenml.models import ArtifactVersionResponse, ModelVersionResponse, PipelineRunResponse
 
 from dreambooth3d.cli import runs
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.photos.remote import forget_unused
 from pipelines.lock import exclusive
 from pipelines.retention import LEFTOVER, Plan, is_record, make_plan, store_of
-from pipelines.versions import PRUNED as PRUNED_VERSION
-from pipelines.versions import subjects
-
-PRUNED = "pruned"
+from pipelines.versions import PRUNED, note, subjects
 
 
 def run_prune(say: Callable[[str], None], keep_runs: int, older_than_days: float, dry_run: bool = False) -> Plan:
@@ -94,8 +90,7 @@ def _delete_run(run: PipelineRunResponse) -> None:
 def _delete_model(model: ModelVersionResponse) -> None:
     """Delete a version's entry; one that tells of a change of production stays, marked as without files."""
     if is_record(model):
-        resource = RunMetadataResource(id=model.id, type=MetadataResourceTypes.MODEL_VERSION)
-        _ignore_missing(Client().create_run_metadata, {PRUNED_VERSION: True}, resources=[resource])
+        _ignore_missing(note, model, {PRUNED: True})
     else:
         _ignore_missing(Client().delete_model_version, model.id)
 

@@ -201,8 +201,8 @@ def _delete_token_secrets(schedule: ScheduleResponse, orchestrator: BaseOrchestr
     name_of = getattr(orchestrator, "get_token_secret_name", None)
     if orchestrator is None or name_of is None or not orchestrator.config.pass_zenml_token_as_secret:
         return []
-    namespace, core = orchestrator.config.kubernetes_namespace, orchestrator._k8s_core_api
-    namespace_of, said = getattr(orchestrator, "token_namespace", lambda snapshot: namespace), []
+    own_namespace, core = orchestrator.config.kubernetes_namespace, orchestrator._k8s_core_api
+    namespace_of, said = getattr(orchestrator, "token_namespace", lambda snapshot: own_namespace), []
     for snapshot in depaginate(Client().list_snapshots, schedule_id=schedule.id, named_only=False, hydrate=True):
         secret, namespace = name_of(snapshot.id), namespace_of(snapshot)
         try:
