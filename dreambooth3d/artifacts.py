@@ -1,10 +1,14 @@
-"""The typed values that the pipeline's steps pass on. Frozen; weights are handles; each carries its step's record."""
+"""The typed values that the pipeline's steps pass on. Frozen; weights are handles; each carries its step's record.
+
+What tells two values apart (`materializers.hashing`) are all their fields but those that `beside` marks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -13,6 +17,13 @@ from torch import Tensor
 from dreambooth3d.nerf.cameras import TURNTABLE_FOV_Y_DEG, Cameras
 from dreambooth3d.record import StepRecord
 from dreambooth3d.weights import WeightsRef
+
+BESIDE = "beside the content"
+
+
+def beside(**options: Any) -> Any:
+    """A dataclass' field that is no part of its value's identity: what no later step's result depends on."""
+    return field(metadata={BESIDE: True}, **options)
 
 
 @dataclass(frozen=True)
@@ -55,13 +66,14 @@ class SubjectPhotos:
 
     images: tuple[Tensor, ...]
     facts: pd.DataFrame
-    findings: tuple[str, ...]
+    findings: tuple[str, ...] = beside()
     subject: str
     identifier: str
     class_noun: str
     description: str
-    dataset_hash: str
-    record: StepRecord = field(default_factory=lambda: StepRecord("validate_photos"))
+    # Of files; the same images in other files, or under another version of the dataset, are the same photos.
+    dataset_hash: str = beside()
+    record: StepRecord = beside(default_factory=lambda: StepRecord("validate_photos"))
 
     @property
     def instance_prompt(self) -> str:
@@ -118,7 +130,7 @@ class DreamBoothCheckpoint:
     unet: WeightsRef
     text_encoder: WeightsRef
     base_model: BaseModelRef
-    record: StepRecord | None = None
+    record: StepRecord | None = beside(default=None)
 
     def kept_in(self, folder: Path) -> DreamBoothCheckpoint:
         """The pair as local files; remote ones are copied to the folder (see `WeightsRef.kept_in`)."""
@@ -131,7 +143,7 @@ class CheckpointSet:
 
     checkpoints: Mapping[int, DreamBoothCheckpoint]
     base_model: BaseModelRef
-    record: StepRecord = field(default_factory=lambda: StepRecord("finetune_dreambooth"))
+    record: StepRecord = beside(default_factory=lambda: StepRecord("finetune_dreambooth"))
 
     @property
     def steps(self) -> list[int]:
@@ -153,7 +165,7 @@ class CheckpointChoice:
     partial_step: int
     full_step: int
     reason: str
-    record: StepRecord = field(default_factory=lambda: StepRecord("select_checkpoints"))
+    record: StepRecord = beside(default_factory=lambda: StepRecord("select_checkpoints"))
 
 
 @dataclass(frozen=True)
@@ -189,7 +201,7 @@ class RadianceField:
     config: Mapping[str, object]
     previews: Tensor
     steps: int
-    record: StepRecord = field(default_factory=lambda: StepRecord("init_nerf"))
+    record: StepRecord = beside(default_factory=lambda: StepRecord("init_nerf"))
 
 
 @dataclass(frozen=True)
@@ -209,7 +221,7 @@ class PseudoViews:
     opacity: Tensor
     cameras: Cameras
     strength: float
-    record: StepRecord = field(default_factory=lambda: StepRecord("generate_pseudo_views"))
+    record: StepRecord = beside(default_factory=lambda: StepRecord("generate_pseudo_views"))
 
 
 @dataclass(frozen=True)
@@ -222,9 +234,9 @@ class AssetBundle:
         files: paths relative to `folder`, sorted.
     """
 
-    folder: Path
+    folder: Path = beside()
     files: tuple[str, ...]
-    record: StepRecord = field(default_factory=lambda: StepRecord("export_asset"))
+    record: StepRecord = beside(default_factory=lambda: StepRecord("export_asset"))
 
 
 @dataclass(frozen=True)
@@ -242,4 +254,4 @@ class EvaluationReport:
     definitions: Mapping[str, str]
     views: pd.DataFrame
     comparison: Tensor
-    record: StepRecord = field(default_factory=lambda: StepRecord("evaluate"))
+    record: StepRecord = beside(default_factory=lambda: StepRecord("evaluate"))

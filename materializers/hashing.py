@@ -5,36 +5,37 @@ ZenML compares them for its cache, and resumable states are keyed by them.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from functools import singledispatch
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from dreambooth3d.artifacts import (
-    AssetBundle,
-    BaseModelRef,
-    CheckpointChoice,
-    CheckpointSet,
-    DreamBoothCheckpoint,
-    EvaluationReport,
-    GroundTruth,
-    PseudoViews,
-    RadianceField,
-    SubjectPhotos,
-)
+from dreambooth3d.artifacts import BESIDE, AssetBundle, BaseModelRef
 from dreambooth3d.weights import WeightsRef, sha256_file
 
 
 @singledispatch
 def content_hash(value: object) -> str:
-    """SHA-256 of a value's content: of plain values, tensors, tables and all artifact types."""
+    """SHA-256 of a value's content: of plain values, tensors, tables and dataclasses such as all artifact types.
+
+    A dataclass' content are all its fields but those marked as `beside` it.
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _all({entry.name: getattr(value, entry.name) for entry in identity_fields(type(value))})
     return _sha256(json.dumps(value, sort_keys=True, default=str).encode())
+
+
+def identity_fields(kind: type[Any]) -> list[dataclasses.Field[Any]]:
+    """The fields of a dataclass that tell two of its values apart."""
+    return [entry for entry in dataclasses.fields(kind) if not entry.metadata.get(BESIDE)]
 
 
 def _sha256(*parts: bytes) -> str:
@@ -72,7 +73,7 @@ def _(value: Sequence[object]) -> str:
     return _all(*value)
 
 
-@content_hash.register(dict)
+@content_hash.register(Mapping)
 def _(value: Mapping[str, object]) -> str:
     return _all(*(item for key in sorted(value, key=str) for item in (str(key), value[key])))
 
@@ -88,50 +89,7 @@ def _(value: BaseModelRef) -> str:
 
 
 @content_hash.register
-def _(value: SubjectPhotos) -> str:
-    seen = value.views, value.off_front_deg
-    return _all(value.images, *seen, value.subject, value.identifier, value.class_noun, value.description)
-
-
-@content_hash.register
-def _(value: DreamBoothCheckpoint) -> str:
-    return _all(value.step, value.unet, value.text_encoder, value.base_model)
-
-
-@content_hash.register
-def _(value: CheckpointSet) -> str:
-    return _all(dict(value.checkpoints), value.base_model)
-
-
-@content_hash.register
-def _(value: CheckpointChoice) -> str:
-    return _all(value.scores, value.partial_step, value.full_step)
-
-
-@content_hash.register
-def _(value: GroundTruth) -> str:
-    return _all(dict(value.recipe), list(value.photo_azimuths_deg))
-
-
-@content_hash.register
-def _(value: RadianceField) -> str:
-    return _all(dict(value.state), dict(value.config))
-
-
-@content_hash.register
-def _(value: PseudoViews) -> str:
-    cameras = value.cameras
-    poses = (cameras.azimuth_deg, cameras.elevation_deg, cameras.distance, cameras.fov_y_deg)
-    return _all(value.images, value.renders, value.opacity, poses, value.strength)
-
-
-@content_hash.register
 def _(value: AssetBundle) -> str:
     # Not the video and the page: an encoder's version may change their bytes, not their content.
     files = [name for name in value.files if not name.endswith((".mp4", ".html"))]
-    return _all({name: sha256_file(Path(value.folder) / name) for name in files})
-
-
-@content_hash.register
-def _(value: EvaluationReport) -> str:
-    return _all(dict(value.metrics), value.views)
+    return _all(value.files, {name: sha256_file(Path(value.folder) / name) for name in files})

@@ -19,6 +19,8 @@ from zenml.materializers.materializer_registry import materializer_registry
 
 import materializers
 from dreambooth3d.artifacts import (
+    BESIDE,
+    POSE_FACTS,
     AssetBundle,
     BaseModelRef,
     CheckpointChoice,
@@ -214,6 +216,50 @@ def test_hash_is_of_the_content_alone() -> None:
     assert content_hash(other) == content_hash(value)
     changed = dataclasses.replace(value, images=(value.images[0], value.images[1] * 0.5))
     assert content_hash(changed) != content_hash(value)
+
+
+def changed(value: Any) -> Any:
+    """Another value of the same kind, but for its smallest detail."""
+    if isinstance(value, torch.Tensor):
+        flat = value.clone().flatten()
+        flat[-1] = ~flat[-1] if flat.dtype == torch.bool else flat[-1] + 1
+        return flat.reshape(value.shape)
+    if isinstance(value, pd.DataFrame):
+        return value.assign(azimuth_deg=float(len(value)))
+    if isinstance(value, WeightsRef):
+        return weights(f"other_{value.sha256[:8]}")
+    if isinstance(value, BaseModelRef):
+        return dataclasses.replace(value, path=f"{value.path}-other", digest=f"{value.digest}0")
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        first = dataclasses.fields(value)[0].name
+        return dataclasses.replace(value, **{first: changed(getattr(value, first))})
+    if isinstance(value, dict):
+        last = max(value, key=str)
+        return {**value, last: changed(value[last])}
+    if isinstance(value, tuple | list):
+        return type(value)([*value[:-1], changed(value[-1])])
+    return value + ("x" if isinstance(value, str) else 1)
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_every_field_is_part_of_the_hash_or_marked_beside_it(make: Callable[[], Any]) -> None:
+    """The cameras that silhouettes tell, for one, teach the field: found otherwise, it is trained anew."""
+    value = make()
+    for entry in dataclasses.fields(value):
+        if entry.metadata.get(BESIDE):
+            continue
+        other = dataclasses.replace(value, **{entry.name: changed(getattr(value, entry.name))})
+        if isinstance(value, AssetBundle):
+            (value.folder / other.files[-1]).write_text("a file more")
+        assert content_hash(other) != content_hash(value), entry.name
+
+
+def test_cameras_from_silhouettes_change_the_photos_hash() -> None:
+    value = photos()
+    poses = {name: [1.0, 2.0] for name in POSE_FACTS}
+    found = dataclasses.replace(value, facts=value.facts.assign(**poses))
+    moved = dataclasses.replace(value, facts=value.facts.assign(**poses | {"azimuth_deg": [1.0, 2.5]}))
+    assert len({content_hash(value), content_hash(found), content_hash(moved)}) == 3
 
 
 def test_record_is_read_without_the_artifact(store: SimpleNamespace) -> None:
