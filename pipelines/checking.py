@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -131,6 +132,7 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
 
     problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
     problems += parameter_problems(values.get("parameters") or {})
+    problems += _missing_folder(values.get("parameters"))
     problems += _settings_problems("settings", values.get("settings"))
     problems += _schedule_problems(values.get("schedule"))
     problems += _step_problems(values.get("steps"), step_names(values.get("parameters") or {}))
@@ -153,6 +155,71 @@ def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = 
     # Strict JSON mode refuses "300" for a number and true for 1, but takes a list for a tuple.
     config = config or config_type(parameters)
     return config.model_validate_json(json.dumps(parameters, default=str), strict=True)
+
+
+def _missing_folder(parameters: object) -> Iterator[str]:
+    """A folder that is asked for by a key without a value would silently be the subject of a preset."""
+    photos = parameters.get("photos") if isinstance(parameters, Mapping) else None
+    if isinstance(photos, Mapping) and "dir" in photos and photos["dir"] is None:
+        yield "parameters.photos.dir: has no value. Name the folder with your photos, or remove the key."
+
+
+def override_parameter(parameters: dict[str, Any], key: str, text: str) -> None:
+    """Set one parameter to a value that is given as text, in place.
+
+    Text stays text where the schema takes text: a folder's name may hold a colon, a hash or nothing but digits, and
+    `no` is a choice. Everything else is read as YAML; so are lists, whose items are taken apart by YAML's own rules.
+
+    Args:
+        parameters: of a pipeline, nested.
+        key: dotted, such as `photos.dir`.
+        text: what stands behind the equals sign.
+
+    Raises:
+        ConfigError: the text is no YAML, or the key lies below one that is no section.
+    """
+    *sections, name = key.split(".")
+    place = parameters
+    for index, section in enumerate(sections):
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{key}: {'.'.join(sections[: index + 1])} is no section, but {place!r}.")
+    annotation = _annotation(key.split("."), config_type(parameters))
+    place[name] = text if _takes_text(annotation) and not _is_null(annotation, text) else _from_yaml(key, text)
+
+
+def _annotation(path: Sequence[str], section: Any) -> Any:
+    """The declared type of the parameter at a path; None where there is no such parameter."""
+    for name in path:
+        fields = getattr(section, "model_fields", {})
+        if name not in fields:
+            return None
+        annotation = fields[name].annotation
+        options = [option for option in get_args(annotation) if option is not NoneType]
+        section = options[0] if len(options) == 1 and isinstance(options[0], type) else annotation
+    return annotation if path else None
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Whether a parameter of this type is text, or one of several texts."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(option, str) for option in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _takes_text(get_args(annotation)[0])
+    options = [option for option in get_args(annotation) if option is not NoneType]
+    return annotation is str or (bool(options) and len(options) < 2 and options[0] is str)
+
+
+def _is_null(annotation: Any, text: str) -> bool:
+    return NoneType in get_args(annotation) and text == "null"
+
+
+def _from_yaml(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _NoDuplicates)
+    except (yaml.YAMLError, ValueError) as error:
+        gist = " ".join(str(error).split())
+        raise ConfigError(f"{key}: {text!r} is no value in YAML ({gist}). Put text into quotes.") from None
 
 
 def parameter_problems(parameters: object, config: ConfigType | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -98,21 +99,18 @@ def resolve(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, no YAML, or an override without `=`.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from pipelines.checking import read_yaml
+    from pipelines.checking import override_parameter, read_yaml
 
     values = read_yaml(config)
+    parameters = copy.deepcopy(values.get("parameters") or {})
+    if not isinstance(parameters, dict):
+        raise ConfigError(f"{config}: parameters: must be keys and values")
     for override in overrides:
-        if "=" not in override:
+        key, equals, text = override.partition("=")
+        if not (equals and all(key.split("."))):
             raise ConfigError(f"{override}: is no override. Write key.sub=value, for example photos.class_noun=duck.")
-    try:
-        merged = OmegaConf.merge(values.get("parameters") or {}, OmegaConf.from_dotlist(list(overrides)))
-        return {**values, "parameters": OmegaConf.to_container(merged, resolve=True)}
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError, TypeError) as error:
-        gist = str(error).splitlines()[0]
-        raise ConfigError(f"{' '.join(overrides)}: cannot be merged into {config} ({gist}).") from None
+        override_parameter(parameters, key, text)
+    return {**values, "parameters": parameters}
 
 
 def check_files(files: Sequence[str]) -> bool:

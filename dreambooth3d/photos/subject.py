@@ -35,6 +35,8 @@ def subject_name(config: PhotosConfig) -> str:
     Raises:
         ConfigError: neither is given, or `subject` is a path.
     """
+    if config.dir is not None and not config.dir.strip():
+        raise ConfigError("photos.dir: is empty. Name the folder with your photos, or leave photos.dir out.")
     if config.dir is not None:
         return Path(config.dir).absolute().name
     if config.subject is None:

@@ -12,10 +12,13 @@ import yaml
 from PIL import Image
 from typer.testing import Result
 
-from tests.product import TINY, Product
+from dreambooth3d.cli.train import checked_parameters
+from pipelines.checking import list_problems
+from tests.product import ROOT, TINY, Product
 
 Invoke = Callable[..., Result]
 CONFIG = "configs/tiny.yaml"
+DEMO = str(ROOT / "configs" / "demo.yaml")
 
 
 def assert_one_sentence(result: Result, *parts: str) -> None:
@@ -82,10 +85,41 @@ def test_unknown_noun(invoke: Invoke) -> None:
         ("finetune_dreambooth.lora_rank=-1", "greater than or equal to 0"),
         ("finetune_dreambooth.ema_decay=1.0", "less than 1"),
         ("photos", "key.sub=value"),
+        (".dir=x", "key.sub=value"),
+        ("photos.dir=", "photos.dir: is empty"),
+        ("photos.dir=null", "photos.dir: has no value"),
+        ("photos.dir.x=1", "photos.dir"),
+        ("init_nerf.guidance.guidance_scale=[1", "no value in YAML"),
     ],
 )
 def test_bad_override(invoke: Invoke, override: str, part: str) -> None:
     assert_one_sentence(invoke("train", CONFIG, override), part)
+
+
+@pytest.mark.parametrize("name", ["My Dog #1", "Rex: the dog", "2024", "no", "1e3", "[a]", "it's"])
+def test_text_is_taken_as_it_stands(tmp_path: Path, name: str) -> None:
+    """It was read as YAML: `My Dog #1` became `My Dog`, whose photos were trained instead."""
+    chosen = checked_parameters(DEMO, [f"photos.dir={tmp_path / name}", f"photos.class_noun={name}"])
+    assert (chosen.photos.dir, chosen.photos.class_noun) == (str(tmp_path / name), name)
+    assert checked_parameters(DEMO, [f"photos.dir={name}"]).photos.dir == name
+
+
+def test_what_is_no_text_is_typed_by_the_schema() -> None:
+    overrides = [
+        "finetune_dreambooth.mixed_precision=no", "seed=7", "init_nerf.guidance.guidance_scale=[7.5, 3.0]",
+        "photos.description=null", "recipe.pseudo_views=true",
+    ]  # fmt: skip
+    chosen = checked_parameters(DEMO, overrides)
+    assert chosen.finetune_dreambooth.mixed_precision == "no"
+    assert (chosen.seed, chosen.init_nerf.guidance.guidance_scale) == (7, (7.5, 3.0))
+    assert chosen.photos.description is None and chosen.recipe.pseudo_views is True
+
+
+def test_a_key_without_a_folder_in_a_file() -> None:
+    problem = "parameters.photos.dir: has no value. Name the folder with your photos, or remove the key."
+    for empty in ("", "~", "null"):
+        assert problem in list_problems({"parameters": {"photos": {"subject": "corgi", "dir": yaml.safe_load(empty)}}})
+    assert not list_problems({"parameters": {"photos": {"subject": "corgi"}}})
 
 
 def test_a_forced_checkpoint_that_will_be_deleted(invoke: Invoke) -> None:
