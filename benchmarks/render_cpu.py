@@ -14,11 +14,11 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.machine import processor
-from dreambooth3d.config import FieldConfig
-from dreambooth3d.nerf.cameras import random_cameras
-from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.rendering import render_cameras, sample_weights
-from dreambooth3d.nerf.sampling import DenseSampler, Samples
+from dreambooth3d.cameras import random_cameras
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.sampling import DenseSampler, Samples
+from dreambooth3d.nerf.rendering.volume import render_cameras, sample_weights
 
 VIEWS = 4
 

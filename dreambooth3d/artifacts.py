@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.cameras import TURNTABLE_FOV_Y_DEG, Cameras
+from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, Cameras
 from dreambooth3d.record import StepRecord
 from dreambooth3d.weights import WeightsRef
 

@@ -25,8 +25,8 @@ class CollapseError(DreamBooth3DError):
     """A radiance field became empty, full or NaN, and retries did not help."""
 
 
-class GateError(DreamBooth3DError):
-    """A gate that is configured to stop a run tripped."""
+class GuardError(DreamBooth3DError):
+    """A guard that is configured to stop a run tripped."""
 
 
 class EmptyFieldError(DreamBooth3DError):

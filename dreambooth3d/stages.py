@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
-from dreambooth3d.config import DistillConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.guidance import ScoreDistillation
+from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.distillation import distil, follow
+from dreambooth3d.nerf.training.distillation import distil, follow
 from dreambooth3d.parallel import Team, team
+from dreambooth3d.runtime import Runtime
 
 
 def distil_checkpoint(
@@ -16,7 +16,7 @@ def distil_checkpoint(
     prompt: str,
     config: DistillConfig,
     seed: int,
-    context: StepContext,
+    runtime: Runtime,
     photos: SubjectPhotos,
     selector: str,
     *,
@@ -34,13 +34,13 @@ def distil_checkpoint(
     """
     if config.processes > 1:
         # The other processes know no artifact store.
-        checkpoint = checkpoint.kept_in(context.folder / "checkpoint")
-    with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, context.device) as members:
-        guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, context.device)
-        wanted = config.photos.weight > 0 or config.gates.need_selector
-        views = ViewScores.load(selector, photos.class_noun, context.device, photos.images) if wanted else None
+        checkpoint = checkpoint.kept_in(runtime.folder / "checkpoint")
+    with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, runtime.device) as members:
+        guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, runtime.device)
+        wanted = config.photos.weight > 0 or config.guards.need_selector
+        views = ViewScores.load(selector, photos.class_noun, runtime.device, photos.images) if wanted else None
         likeness = views and views.likeness
-        return distil(guidance, config, seed, context, init, reconstruction, photos, views, likeness, members)
+        return distil(guidance, config, seed, runtime, init, reconstruction, photos, views, likeness, members)
 
 
 def _follow(

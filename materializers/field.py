@@ -10,8 +10,8 @@ from torch import Tensor
 from zenml.enums import ArtifactType
 
 from dreambooth3d.artifacts import PseudoViews, RadianceField
+from dreambooth3d.cameras import Cameras
 from dreambooth3d.images import sheet
-from dreambooth3d.nerf.cameras import Cameras
 from dreambooth3d.record import StepRecord
 from materializers.files import FolderMaterializer, read_json, read_tensors, write_json, write_tensors
 

@@ -20,9 +20,9 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 
-from dreambooth3d.context import work_root
 from dreambooth3d.images import from_pil, save_image, to_pil
 from dreambooth3d.record import SERIES_COLUMNS, StepRecord
+from dreambooth3d.runtime import work_root
 from dreambooth3d.weights import WeightsRef, fetch_by_fsspec
 from materializers.hashing import content_hash
 

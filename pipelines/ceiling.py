@@ -5,17 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import steps
-from dreambooth3d.config import (
-    CeilingConfig,
-    EvaluateConfig,
-    ExportConfig,
-    FitTrueViewsConfig,
-    PhotosConfig,
-    ScorersConfig,
-)
+from dreambooth3d.config.distillation import FitTrueViewsConfig
+from dreambooth3d.config.models import ScorersConfig
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.results import EvaluateConfig, ExportConfig
+from dreambooth3d.config.training import CeilingConfig
 from dreambooth3d.photos.dataset import dataset_hash
-from pipelines.identity import scorer_identity
-from pipelines.strict import strict_pipeline
+from operations.launch.identity import scorer_identity
+from operations.launch.strict import strict_pipeline
 
 
 @strict_pipeline(experiment="dreambooth3d-ceiling", config=CeilingConfig)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import steps
-from dreambooth3d.config import DatasetConfig, TrainingConfig
-from dreambooth3d.fleet import PARALLEL, PromotionConfig, StaticRetrainConfig, Subjects
-from pipelines.strict import strict_fleet_pipeline
+from dreambooth3d.config.fleet import PARALLEL, PromotionConfig, StaticRetrainConfig, Subjects
+from dreambooth3d.config.photos import DatasetConfig
+from dreambooth3d.config.training import TrainingConfig
+from operations.launch.strict import strict_fleet_pipeline
 
 
 @strict_fleet_pipeline(experiment="dreambooth3d-retrain", config=StaticRetrainConfig)

@@ -5,25 +5,16 @@ from __future__ import annotations
 from typing import Literal
 
 import steps
-from dreambooth3d.config import (
-    BaseModelConfig,
-    EditNerfConfig,
-    EvaluateConfig,
-    ExportConfig,
-    FinetuneConfig,
-    InitNerfConfig,
-    MultiviewConfig,
-    PhotosConfig,
-    PseudoViewsConfig,
-    RecipeConfig,
-    RefineNerfConfig,
-    ScorersConfig,
-    SelectConfig,
-    TrainingConfig,
-)
+from dreambooth3d.config.distillation import EditNerfConfig, InitNerfConfig, RefineNerfConfig
+from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
+from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.pseudo_views import PseudoViewsConfig
+from dreambooth3d.config.results import EvaluateConfig, ExportConfig
+from dreambooth3d.config.training import RecipeConfig, TrainingConfig
 from dreambooth3d.photos.dataset import dataset_hash
-from pipelines.identity import base_model_identity, pretrained_identity, scorer_identity, training_identity
-from pipelines.strict import strict_pipeline
+from operations.launch.identity import base_model_identity, pretrained_identity, scorer_identity, training_identity
+from operations.launch.strict import strict_pipeline
 
 
 @strict_pipeline(experiment="dreambooth3d")

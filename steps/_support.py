@@ -4,58 +4,48 @@ from __future__ import annotations
 
 import dataclasses
 import gc
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TypeVar
 
 import torch
 
 import materializers  # noqa: F401  (registers them)
-from dreambooth3d.context import StepContext, pick_device, work_folder
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime, pick_device, work_folder
 from materializers.hashing import content_hash
-from steps._sources import library_digest
-from steps._tracking import LiveSeries, log_record
+from operations.launch.finished_work import keep_until_stored
+from operations.launch.sources import library_digest
+from operations.records.tracking import LiveSeries, log_record
 
 Artifact = TypeVar("Artifact")
-
-_finished_work: list[Path] = []
-
-
-def forget_finished_work() -> None:
-    """Remove the work folders of this process' finished steps, once their run has stored everything."""
-    while _finished_work:
-        shutil.rmtree(_finished_work.pop(), ignore_errors=True)
-
 
 class StepSession:
     """One running step.
 
     Attributes:
-        context: what the library gets.
+        runtime: what the library gets.
     """
 
-    def __init__(self, context: StepContext, live: LiveSeries) -> None:
-        self.context = context
+    def __init__(self, runtime: Runtime, live: LiveSeries) -> None:
+        self.runtime = runtime
         self._live = live
         self._start = time.monotonic()
 
     def finish(self, artifact: Artifact) -> Artifact:
         """Add the step's duration to its record, send the record to MLflow, and return the artifact with it."""
-        log = self.context.log
+        log = self.runtime.log
         log.metrics(seconds=time.monotonic() - self._start)
-        if self.context.device.type == "cuda":
+        if self.runtime.device.type == "cuda":
             log.metrics(peak_memory_mib=torch.cuda.max_memory_reserved() / 2**20)
-        if self.context.should_stop():
+        if self.runtime.should_stop():
             log.params(interrupted=True)
             _never_cache_this_step()
         else:
-            _finished_work.append(self.context.folder)
+            keep_until_stored(self.runtime.folder)
         self._live.flush()
         record = log.record()
         log_record(record, self._live.sent)
@@ -81,13 +71,13 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
     live = LiveSeries(name)
     folder = work_folder(name, device, library_digest(), *(content_hash(value) for value in inputs))
     with stop_signal() as should_stop:
-        context = StepContext(StepLog(name, live), folder, pick_device(device), should_stop)
-        if context.device.type == "cuda":
+        runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop)
+        if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        yield StepSession(context, live)
+        yield StepSession(runtime, live)
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from dreambooth3d.config import TrainingConfig
-from dreambooth3d.fleet import PromotionConfig
+from dreambooth3d.config.fleet import PromotionConfig
+from dreambooth3d.config.training import TrainingConfig
 
 
 @step(enable_cache=False)
@@ -15,8 +15,7 @@ def decide_subjects(
     subjects: list[dict[str, Any]], training: TrainingConfig, gates: PromotionConfig
 ) -> Annotated[list[dict[str, Any]], "decisions"]:
     """Compare what each training would be made of now with what production was made of."""
-    # The pipelines import the steps.
-    from pipelines.dataset import FoundSubject
-    from pipelines.retraining import decide_subject
+    from dreambooth3d.photos.subjects import FoundSubject
+    from operations.launch.retraining import decide_subject
 
     return [decide_subject(FoundSubject(**found), training, gates).row() for found in subjects]

@@ -7,10 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
-from dreambooth3d.config import EditNerfConfig
+from dreambooth3d.config.distillation import EditNerfConfig
 from dreambooth3d.evaluation.clip import pinned
 from dreambooth3d.stages import distil_checkpoint
-from steps._sources import library
+from operations.launch.sources import library
 from steps._support import step_name, step_session
 
 
@@ -29,7 +29,7 @@ def edit_nerf(
     """Distil under the context's prompt, from where the finished asset is."""
     inputs = (checkpoint, asset, photos, prompt, selector_digest, config, seed)
     with step_session(step_name(), device, *inputs) as session:
-        context = session.context
-        context.log.params(prompt=prompt)
-        given = (checkpoint, prompt, config, seed, context, photos, pinned(selector, selector_digest))
+        runtime = session.runtime
+        runtime.log.params(prompt=prompt)
+        given = (checkpoint, prompt, config, seed, runtime, photos, pinned(selector, selector_digest))
         return session.finish(distil_checkpoint(*given, init=asset))

@@ -7,10 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
-from dreambooth3d.config import EvaluateConfig
+from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation import report
 from dreambooth3d.evaluation.clip import ClipScorer, pinned
-from steps._sources import library
+from operations.launch.sources import library
 from steps._support import step_session
 
 
@@ -28,6 +28,6 @@ def evaluate(
     """Score refined and coarse asset; the judge steers nothing, so no other step may load it."""
     inputs = (asset, coarse, photos, truth, judge_digest, config)
     with step_session("evaluate", device, *inputs) as session:
-        session.context.log.params(judge=judge_digest)
-        scorer = ClipScorer.load(pinned(judge, judge_digest), session.context.device)
-        return session.finish(report.evaluate(asset, coarse, photos, truth, scorer, config, session.context))
+        session.runtime.log.params(judge=judge_digest)
+        scorer = ClipScorer.load(pinned(judge, judge_digest), session.runtime.device)
+        return session.finish(report.evaluate(asset, coarse, photos, truth, scorer, config, session.runtime))

@@ -7,10 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
-from dreambooth3d.config import EvaluateConfig
+from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation import contexts
 from dreambooth3d.evaluation.clip import ClipScorer, pinned
-from steps._sources import library
+from operations.launch.sources import library
 from steps._support import step_name, step_session
 
 
@@ -29,7 +29,7 @@ def evaluate_context(
     """Score the edited asset beside the one that it was made from; as in `evaluate`, the judge steers nothing."""
     inputs = (asset, source, prompt, photos, truth, judge_digest, config)
     with step_session(step_name(), device, *inputs) as session:
-        session.context.log.params(judge=judge_digest)
-        scorer = ClipScorer.load(pinned(judge, judge_digest), session.context.device)
-        report = contexts.evaluate_context(asset, source, prompt, photos, truth, scorer, config, session.context)
+        session.runtime.log.params(judge=judge_digest)
+        scorer = ClipScorer.load(pinned(judge, judge_digest), session.runtime.device)
+        report = contexts.evaluate_context(asset, source, prompt, photos, truth, scorer, config, session.runtime)
         return session.finish(report)

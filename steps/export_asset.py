@@ -7,9 +7,9 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
-from dreambooth3d.config import ExportConfig
+from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.export.bundle import export
-from steps._sources import library
+from operations.launch.sources import library
 from steps._support import step_name, step_session
 
 
@@ -25,4 +25,4 @@ def export_asset(
     """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
     with step_session(step_name(), device, asset, report, photos, config, prompt) as session:
         shown = prompt or photos.instance_prompt
-        return session.finish(export(asset, config, session.context, photos.subject, report.metrics, shown))
+        return session.finish(export(asset, config, session.runtime, photos.subject, report.metrics, shown))

@@ -7,9 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, SubjectPhotos
-from dreambooth3d.config import BaseModelConfig, FinetuneConfig
-from dreambooth3d.diffusion.dreambooth import finetune
-from steps._sources import library
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune
+from operations.launch.sources import library
 from steps._support import step_session
 
 
@@ -30,9 +31,9 @@ def finetune_dreambooth(
     """
     inputs = (photos, base_model, base_digest, config, pretrained_digest, seed)
     with step_session("finetune_dreambooth", device, *inputs) as session:
-        session.context.log.params(base_model=base_digest)
+        session.runtime.log.params(base_model=base_digest)
         base = as_reference(base_model, base_digest)
-        return session.finish(finetune(photos, base, config, seed, session.context))
+        return session.finish(finetune(photos, base, config, seed, session.runtime))
 
 
 def as_reference(config: BaseModelConfig, identity: str) -> BaseModelRef:

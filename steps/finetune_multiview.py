@@ -7,9 +7,9 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, SubjectPhotos
-from dreambooth3d.config import MultiviewConfig
-from dreambooth3d.diffusion import dreambooth
-from steps._sources import library
+from dreambooth3d.config.finetuning import MultiviewConfig
+from dreambooth3d.diffusion.finetuning import dreambooth
+from operations.launch.sources import library
 from steps._support import step_session
 
 
@@ -24,4 +24,4 @@ def finetune_multiview(
 ) -> Annotated[DreamBoothCheckpoint, "multiview"]:
     """Teach the partial checkpoint how the subject looks from all sides."""
     with step_session("finetune_multiview", device, checkpoint, pseudo, photos, config, seed) as session:
-        return session.finish(dreambooth.finetune_multiview(checkpoint, pseudo, photos, config, seed, session.context))
+        return session.finish(dreambooth.finetune_multiview(checkpoint, pseudo, photos, config, seed, session.runtime))

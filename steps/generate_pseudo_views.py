@@ -8,11 +8,11 @@ import torch
 from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
-from dreambooth3d.config import PseudoViewsConfig
-from dreambooth3d.diffusion.img2img import pseudo_views
-from dreambooth3d.nerf.cameras import spread_cameras
-from dreambooth3d.nerf.rendering import render_field
-from steps._sources import library
+from dreambooth3d.cameras import spread_cameras
+from dreambooth3d.config.pseudo_views import PseudoViewsConfig
+from dreambooth3d.diffusion.sampling.img2img import pseudo_views
+from dreambooth3d.nerf.rendering.volume import render_field
+from operations.launch.sources import library
 from steps._support import step_session
 
 
@@ -27,7 +27,7 @@ def generate_pseudo_views(
 ) -> Annotated[PseudoViews, "pseudo_views"]:
     """Render evenly spread views, and redo part of the noise schedule with the full checkpoint."""
     with step_session("generate_pseudo_views", device, coarse, checkpoint, photos, config, seed) as session:
-        context, cameras = session.context, spread_cameras(config.count, config.elevations_deg)
+        runtime, cameras = session.runtime, spread_cameras(config.count, config.elevations_deg)
         size, samples = config.render.size, config.render.samples_per_ray
         views = render_field(
             coarse,
@@ -35,8 +35,8 @@ def generate_pseudo_views(
             size=size,
             samples_per_ray=samples,
             background=torch.tensor(config.background),
-            device=context.device,
+            device=runtime.device,
         )
         return session.finish(
-            pseudo_views(views.color, views.opacity, cameras, checkpoint, photos, config, seed, context)
+            pseudo_views(views.color, views.opacity, cameras, checkpoint, photos, config, seed, runtime)
         )

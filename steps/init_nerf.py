@@ -7,10 +7,10 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint, RadianceField, SubjectPhotos
-from dreambooth3d.config import InitNerfConfig
+from dreambooth3d.config.distillation import InitNerfConfig
 from dreambooth3d.evaluation.clip import pinned
 from dreambooth3d.stages import distil_checkpoint
-from steps._sources import library
+from operations.launch.sources import library
 from steps._support import step_session
 
 
@@ -26,5 +26,5 @@ def init_nerf(
 ) -> Annotated[RadianceField, "coarse_field"]:
     """Distil a checkpoint into a first radiance field, whose heading the selector corrects."""
     with step_session("init_nerf", device, checkpoint, photos, selector_digest, config, seed) as session:
-        given = (checkpoint, photos.instance_prompt, config, seed, session.context, photos)
+        given = (checkpoint, photos.instance_prompt, config, seed, session.runtime, photos)
         return session.finish(distil_checkpoint(*given, pinned(selector, selector_digest)))

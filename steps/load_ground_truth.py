@@ -7,9 +7,9 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import GroundTruth
-from dreambooth3d.config import PhotosConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.photos.dataset import ground_truth
-from steps._sources import library
+from operations.launch.sources import library
 
 
 @step(cache_policy=library("photos"))

@@ -9,9 +9,9 @@ from zenml import get_step_context, step
 
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
-from dreambooth3d.config import CeilingConfig, TrainingConfig
-from steps import _row
-from steps._registry import register_asset
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from operations.records import publishing
+from operations.registry.registration import register_asset
 
 
 @step(enable_cache=False, experiment_tracker=True)
@@ -28,15 +28,15 @@ def publish(
     The model version keeps `identity`, what the training was made of, for later retrainings to compare with.
     """
     run = get_step_context().pipeline_run
-    stages = _row.finished_stages(run.id)
-    records = _row.replay(stages)
-    tags = _row.tags(run, photos, records)
-    _row.log_config(config)
-    _row.log_dataset(photos)
-    uri = _row.bundle_uri(stages)
-    _row.log_files(report, bundle, uri)
+    stages = publishing.finished_stages(run.id)
+    records = publishing.replay(stages)
+    tags = publishing.tags(run, photos, records)
+    publishing.log_config(config)
+    publishing.log_dataset(photos)
+    uri = publishing.bundle_uri(stages)
+    publishing.log_files(report, bundle, uri)
     if isinstance(config, TrainingConfig):
-        _row.log_contexts(run, stages, config.contexts)
+        publishing.log_contexts(run, stages, config.contexts)
     mlflow.set_tags(tags)
     version = register_asset(asset, uri, photos.subject, tags, identity)
     index = {

@@ -7,12 +7,12 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config import PhotosConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.evaluation.clip import ClipScorer, pinned
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.check import check_photos
 from dreambooth3d.photos.silhouettes import locate_photos
-from steps._sources import library
+from operations.launch.sources import library
 from steps._support import step_session
 
 
@@ -25,8 +25,8 @@ def validate_photos(
     Errors stop, warnings travel along.
     """
     with step_session("validate_photos", "cpu", config, data_md5, selector_digest) as session:
-        photos = check_photos(config, data_md5, session.context)
+        photos = check_photos(config, data_md5, session.runtime)
         named = name_photo_views(photos, ClipScorer.load(pinned(selector, selector_digest)))
         located = locate_photos(named)
-        session.context.log.params(views=", ".join(named.views))
+        session.runtime.log.params(views=", ".join(named.views))
         return session.finish(located)

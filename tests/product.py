@@ -12,12 +12,12 @@ from typing import IO
 
 import yaml
 
-from dreambooth3d.cli.environment import ACTIVE, SETTINGS
+from dreambooth3d.environment import ACTIVE, SETTINGS
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.tiny_models import write_tiny_base_model
 
 ROOT = Path(__file__).resolve().parents[1]
-CODE = ("dreambooth3d", "pipelines", "steps", "materializers")
+CODE = ("dreambooth3d", "pipelines", "steps", "materializers", "operations")
 COPIED = (*CODE, "configs", ".dvc/config", ".dvcignore", "data.dvc", "data_store")
 ZENML = str(Path(sys.executable).with_name("zenml"))
 FRONT_DOOR = (ZENML, "pipeline", "run", "pipelines.training.dreambooth3d", "--config")

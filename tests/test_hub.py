@@ -12,13 +12,13 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from dreambooth3d.artifacts import BaseModelRef
-from dreambooth3d.config import BaseModelConfig, ScorersConfig
-from dreambooth3d.diffusion.base_model import model_folder, resolve
-from dreambooth3d.diffusion.components import load_components
+from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
+from dreambooth3d.diffusion.model.base_model import model_folder, resolve
+from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.evaluation.clip import ClipScorer, pinned
-from pipelines.identity import base_model_identity, scorer_identity
-from pipelines.preflight import check_scorers
+from operations.launch.identity import base_model_identity, scorer_identity
+from operations.launch.preflight import check_scorers
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.hub_server import Hub, running_hub
 

@@ -42,7 +42,7 @@ def test_nerf_knows_no_diffusion() -> None:
 def test_diffusion_knows_no_nerf_but_cameras() -> None:
     for path in (ROOT / "dreambooth3d" / "diffusion").rglob("*.py"):
         known = [name for name in imports(path) if within(name, "dreambooth3d.nerf")]
-        assert all(name == "dreambooth3d.nerf" or within(name, "dreambooth3d.nerf.cameras") for name in known), path
+        assert all(name == "dreambooth3d.nerf" or within(name, "dreambooth3d.cameras") for name in known), path
 
 
 def test_nothing_is_pickled() -> None:

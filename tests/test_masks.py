@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.masks import FINE_SIZE, background_mask, smooth_background, soft_masks, subject_masks
-from dreambooth3d.nerf.cameras import turntable_cameras
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, casual_photos, photo_cameras
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dreambooth3d.config import CeilingConfig, TrainingConfig
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 
 Config = TypeVar("Config", TrainingConfig, CeilingConfig)
 

@@ -15,8 +15,8 @@ from benchmarks.quality import plan, report
 from benchmarks.quality.pool import Job, run_all
 from benchmarks.quality.results import Results
 from benchmarks.quality.sharing import shared_gpu
-from dreambooth3d.context import pick_device
-from pipelines.identity import git_commit
+from dreambooth3d.runtime import pick_device
+from operations.launch.identity import git_commit
 
 RESULTS = Path("outputs/benchmarks/quality")
 DEFAULT_WORKERS = {"cpu": 1, "cuda": 16}
@@ -73,7 +73,7 @@ def main() -> int:
 def log_rows(table: str, runs: list[plan.Run], results: Results) -> None:
     """Log to MLflow; imported here, since a GPU machine that only computes needs neither MLflow nor ZenML."""
     from benchmarks.quality.tracking import EXPERIMENT, track
-    from dreambooth3d.cli.runs import tracking_uri
+    from operations.records.rows import tracking_uri
 
     added = track(table, results.load(runs), results, tracking_uri())
     print(f"{added} new rows in the MLflow experiment {EXPERIMENT}")

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.quality.stages import SHOWN_FRAMES
+from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.evaluation.figures import labelled_rows
-from dreambooth3d.nerf.cameras import turntable_cameras
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import casual_photos, subject_recipe
 

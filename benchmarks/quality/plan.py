@@ -12,9 +12,9 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from dreambooth3d.config import CeilingConfig, TrainingConfig
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, TEST_SUBJECTS
-from pipelines.checking import parse_parameters
+from operations.launch.checking import parse_parameters
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "configs" / "bench"

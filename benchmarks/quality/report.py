@@ -227,14 +227,14 @@ def _subject_rows(table: pd.DataFrame, subjects: Sequence[str], names: Sequence[
 
 
 def _incidents(finished: Sequence[dict[str, Any]]) -> str:
-    """Gates that tripped, and what they did: warned, or tried again with another seed."""
+    """Guards that tripped, and what they did: warned, or tried again with another seed."""
     lines = []
     for run in finished:
         for key, value in run["notes"].items():
-            if key.endswith("gate_events") and value != "none":
-                stage = key.removesuffix("/gate_events")
+            if key.endswith("guard_events") and value != "none":
+                stage = key.removesuffix("/guard_events")
                 lines.append(f"- {run['method']}, {run['subject']}, seed {run['seed']}, {stage}: {value}")
-    return "\n".join(lines) or "No gate tripped."
+    return "\n".join(lines) or "No guard tripped."
 
 
 def write_pictures(stem: str, runs: Sequence[Run], results: Results, folder: Path) -> list[Path]:

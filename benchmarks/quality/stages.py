@@ -23,24 +23,26 @@ from dreambooth3d.artifacts import (
     RadianceField,
     SubjectPhotos,
 )
-from dreambooth3d.config import CeilingConfig, PhotosConfig, Section, TrainingConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.dreambooth import finetune, finetune_multiview
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.diffusion.img2img import pseudo_views
+from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, spread_cameras, turntable_cameras, wrap_degrees
+from dreambooth3d.config.base import Section
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune, finetune_multiview
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.sampling.img2img import pseudo_views
 from dreambooth3d.evaluation.ceiling import fit_true_views
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.report import evaluate
 from dreambooth3d.evaluation.selection import choose, select
 from dreambooth3d.evaluation.views import ViewScores, name_photo_views
-from dreambooth3d.nerf.cameras import TURNTABLE_FOV_Y_DEG, spread_cameras, turntable_cameras, wrap_degrees
-from dreambooth3d.nerf.distillation import distil
-from dreambooth3d.nerf.rendering import render_field
+from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.nerf.training.distillation import distil
 from dreambooth3d.photos.check import check_photos
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth
 from dreambooth3d.photos.silhouettes import locate_photos
 from dreambooth3d.record import StepLog, StepRecord
+from dreambooth3d.runtime import Runtime
 from dreambooth3d.toybox.subjects import photo_cameras, photo_exposures, write_subject
 
 SHOWN_FRAMES = (0, 9, 18, 27)
@@ -120,7 +122,7 @@ class Subject:
             views=self._views(asset, config),
         )
 
-    def _once(self, name: str, compute: Callable[[StepContext], Any], *inputs: object) -> Any:
+    def _once(self, name: str, compute: Callable[[Runtime], Any], *inputs: object) -> Any:
         """A stage's artifact, computed unless its inputs are known already."""
         key = json.dumps([name, self._given, *(_plain(value) for value in inputs)], sort_keys=True, default=str)
         if key not in self._stages:
@@ -130,7 +132,7 @@ class Subject:
             if self.device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats(self.device)
             started = time.monotonic()
-            value = compute(StepContext(StepLog(name), folder, self.device, progress=False))
+            value = compute(Runtime(StepLog(name), folder, self.device, progress=False))
             peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
             self._stages[key] = Stage(name, value, time.monotonic() - started, peak)
         self._used.append(self._stages[key])
@@ -143,8 +145,8 @@ class Subject:
         return PhotosConfig(dir=str(folder / self.name))
 
     def _photos(self, config: TrainingConfig | CeilingConfig) -> SubjectPhotos:
-        def compute(context: StepContext) -> SubjectPhotos:
-            checked = check_photos(config.photos, dataset_hash(config.photos), context)
+        def compute(runtime: Runtime) -> SubjectPhotos:
+            checked = check_photos(config.photos, dataset_hash(config.photos), runtime)
             located = locate_photos(name_photo_views(checked, ClipScorer.load(config.scorers.selector)))
             return with_truth(located, self.name, self._given)
 
@@ -161,14 +163,14 @@ class Subject:
         tuning = (config.base_model, config.finetune_dreambooth)
         checkpoints = self._once(
             "finetune_dreambooth",
-            lambda context: finetune(photos, resolve(config.base_model), config.finetune_dreambooth, seed, context),
+            lambda runtime: finetune(photos, resolve(config.base_model), config.finetune_dreambooth, seed, runtime),
             *tuning,
         )
         # Scores do not depend on what is forced, so they are measured once.
         free = config.select_checkpoints.model_copy(update={"partial_step": None, "full_step": None})
         measured = self._once(
             "select_checkpoints",
-            lambda context: select(checkpoints, photos, scorer, free, seed, context),
+            lambda runtime: select(checkpoints, photos, scorer, free, seed, runtime),
             *tuning,
             free,
         )
@@ -180,9 +182,9 @@ class Subject:
         first, prompt = (*tuning, start.step, config.init_nerf), photos.instance_prompt
         coarse = self._once(
             "init_nerf",
-            lambda context: distil(
+            lambda runtime: distil(
                 ScoreDistillation.from_checkpoint(start, prompt, config.init_nerf.guidance, seed, self.device),
-                config.init_nerf, seed, context, photos=photos, view_logits=views, likeness=views.likeness,
+                config.init_nerf, seed, runtime, photos=photos, view_logits=views, likeness=views.likeness,
             ),
             *first,
         )  # fmt: skip
@@ -190,13 +192,13 @@ class Subject:
             return coarse, coarse
         second = (*first, full.step, config.generate_pseudo_views)
         pseudo = self._once(
-            "generate_pseudo_views", lambda context: self._pseudo_views(coarse, full, photos, config, context), *second
+            "generate_pseudo_views", lambda runtime: self._pseudo_views(coarse, full, photos, config, runtime), *second
         )
         guide = full
         if recipe.multiview:
             guide = self._once(
                 "finetune_multiview",
-                lambda context: finetune_multiview(partial, pseudo, photos, config.finetune_multiview, seed, context),
+                lambda runtime: finetune_multiview(partial, pseudo, photos, config.finetune_multiview, seed, runtime),
                 *second,
                 partial.step,
                 config.finetune_multiview,
@@ -204,9 +206,9 @@ class Subject:
         guide = full if recipe.refine_with == "full" else guide
         asset = self._once(
             "refine_nerf",
-            lambda context: distil(
+            lambda runtime: distil(
                 ScoreDistillation.from_checkpoint(guide, prompt, config.refine_nerf.guidance, seed, self.device),
-                config.refine_nerf, seed, context, coarse, pseudo, photos, views, views.likeness,
+                config.refine_nerf, seed, runtime, coarse, pseudo, photos, views, views.likeness,
             ),
             *second,
             recipe,
@@ -222,7 +224,7 @@ class Subject:
         full: DreamBoothCheckpoint,
         photos: SubjectPhotos,
         config: TrainingConfig,
-        context: StepContext,
+        runtime: Runtime,
     ) -> PseudoViews:
         settings = config.generate_pseudo_views
         cameras = spread_cameras(settings.count, settings.elevations_deg)
@@ -234,12 +236,12 @@ class Subject:
             background=torch.tensor(settings.background),
             device=self.device,
         )
-        return pseudo_views(views.color, views.opacity, cameras, full, photos, settings, self.seed, context)
+        return pseudo_views(views.color, views.opacity, cameras, full, photos, settings, self.seed, runtime)
 
     def _ceiling(self, config: CeilingConfig) -> RadianceField:
         truth, settings = self._truth(config), config.fit_true_views
         return self._once(
-            "fit_true_views", lambda context: fit_true_views(truth, settings, self.seed, context), settings
+            "fit_true_views", lambda runtime: fit_true_views(truth, settings, self.seed, runtime), settings
         )
 
     def _report(
@@ -249,7 +251,7 @@ class Subject:
         judge = ClipScorer.load(config.scorers.judge)
         return self._once(
             "evaluate",
-            lambda context: evaluate(asset, coarse, photos, truth, judge, config.evaluate, context),
+            lambda runtime: evaluate(asset, coarse, photos, truth, judge, config.evaluate, runtime),
             config.evaluate,
             id(asset),
             id(coarse),
@@ -307,5 +309,5 @@ def _of_record(record: StepRecord) -> dict[str, Any]:
         "ms_per_step",
     )
     return {name: value for name, value in record.metrics.items() if name in kept or name.endswith("_trips")} | {
-        name: value for name, value in record.params.items() if name == "gate_events" or name.startswith("photo_")
+        name: value for name, value in record.params.items() if name == "guard_events" or name.startswith("photo_")
     }

@@ -14,8 +14,8 @@ import torch
 from benchmarks.machine import machine
 from benchmarks.speed import jobs, peers, report
 from benchmarks.speed.random_model import write_model
-from dreambooth3d.context import pick_device
-from pipelines.identity import git_commit
+from dreambooth3d.runtime import pick_device
+from operations.launch.identity import git_commit
 
 RESULTS = Path("outputs/benchmarks/speed")
 PEERS = {"diffusers": "--diffusers-script FILE", "threestudio": "--threestudio DIR"}

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 
 from benchmarks.speed.timing import time_steps
-from dreambooth3d.config import BaseModelConfig, FinetuneConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import load_components
-from dreambooth3d.diffusion.dreambooth import trained_dtype
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import trained_dtype
+from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 
 SAME_STEPS = 20
 
@@ -43,8 +44,8 @@ def measure(model: Path, config: FinetuneConfig, device: torch.device, steps: in
         ImageGroup(name, torch.randn(8, *components.latent_shape, generator=generator).to(device), [prompt] * 8, 1, 1.0)
         for name, prompt in (("instance", "a photo of a sks dog"), ("prior", "a photo of a dog"))
     ]
-    context = StepContext(StepLog("finetune_dreambooth"), folder, device, progress=False)
-    trainer = Trainer(components, groups, TrainingSettings.from_config(config), 0, context)
+    runtime = Runtime(StepLog("finetune_dreambooth"), folder, device, progress=False)
+    trainer = Trainer(components, groups, TrainingSettings.from_config(config), 0, runtime)
     for network in (components.unet, components.text_encoder):
         network.train()
     done = 0

@@ -14,8 +14,8 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from dreambooth3d.config import FieldConfig
-from dreambooth3d.nerf.encodings import HashGrid, TcnnGrid
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.nerf.field.encodings import HashGrid, TcnnGrid
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def _contenders(device: str) -> dict[str, Callable[[], torch.nn.Module]]:
 
 
 def _triton_grid(dtype: torch.dtype) -> torch.nn.Module:
-    from dreambooth3d.nerf.triton_grid import TritonGrid
+    from dreambooth3d.nerf.field.triton_grid import TritonGrid
 
     return TritonGrid(GRID, dtype)
 

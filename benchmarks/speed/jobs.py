@@ -20,8 +20,8 @@ import torch
 
 from benchmarks.speed import dreambooth, encodings, parallel, sds
 from benchmarks.speed.timing import time_steps
-from dreambooth3d.config import Acceleration
-from dreambooth3d.diffusion.guidance import ScoreDistillation
+from dreambooth3d.config.base import Acceleration
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 
 Job = Callable[[Path, torch.device, int, Path], dict[str, Any]]
 VIEWS_OF_TWO = 2

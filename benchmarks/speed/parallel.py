@@ -9,8 +9,8 @@ import torch
 
 from benchmarks.speed import sds
 from benchmarks.speed.timing import time_steps
-from dreambooth3d.config import InitNerfConfig
-from dreambooth3d.nerf.distillation import follow
+from dreambooth3d.config.distillation import InitNerfConfig
+from dreambooth3d.nerf.training.distillation import follow
 from dreambooth3d.parallel import Team, team
 
 

@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from benchmarks.speed.timing import Stopwatch, Timing, reset_peaks
-from dreambooth3d.context import ALLOCATOR_SETTINGS
+from dreambooth3d.runtime import ALLOCATOR_SETTINGS
 
 WARM_UP = 10
 LIMIT_S = 420

@@ -11,24 +11,22 @@ from typing import Any
 import torch
 
 from benchmarks.speed.timing import Stopwatch, time_steps
-from dreambooth3d.config import (
-    Acceleration,
-    BaseModelConfig,
-    FieldConfig,
-    GuidanceConfig,
-    InitNerfConfig,
-    InitPhotoTargetsConfig,
-    RenderConfig,
-)
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import load_components
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.nerf import view_loss
-from dreambooth3d.nerf.distillation import Trainer
-from dreambooth3d.nerf.gates import Ledger
+from dreambooth3d.config.base import Acceleration
+from dreambooth3d.config.distillation import InitNerfConfig
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.config.photo_targets import InitPhotoTargetsConfig
+from dreambooth3d.config.rendering import RenderConfig
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import load_components
+from dreambooth3d.nerf.training import view_loss
+from dreambooth3d.nerf.training.distillation import Trainer
+from dreambooth3d.nerf.training.guards import Ledger
 from dreambooth3d.parallel import Team
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 
 PROMPT = "a photo of a sks dog"
 FIELD = {"encoding": "hash_grid", "levels": 16, "log2_table_size": 19, "base_resolution": 16, "level_scale": 1.447}
@@ -41,7 +39,7 @@ SETTLED = 120
 def stage(
     *, size: int = 64, views: int = 1, samples: int = 512, acceleration: Acceleration = "compile", processes: int = 1
 ) -> InitNerfConfig:
-    """Distillation alone, without photos; gates look between steps only."""
+    """Distillation alone, without photos; guards look between steps only."""
     return InitNerfConfig(
         steps=10_000,
         views_per_step=views,
@@ -57,10 +55,10 @@ def make_trainer(
     guidance: ScoreDistillation, config: InitNerfConfig, device: torch.device, folder: Path, members: Team | None = None
 ) -> Trainer:
     """One attempt at the stage."""
-    context = StepContext(StepLog("init_nerf"), folder, device, progress=False)
+    runtime = Runtime(StepLog("init_nerf"), folder, device, progress=False)
     nothing = (None,) * 5
     team = members or Team(device=device)
-    return Trainer(guidance, config, 0, context, context.resume_point(), *nothing, Ledger(), team, 0, 0)
+    return Trainer(guidance, config, 0, runtime, runtime.resume_point(), *nothing, Ledger(), team, 0, 0)
 
 
 def load_guidance(model: Path, config: InitNerfConfig, device: torch.device) -> ScoreDistillation:

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from dreambooth3d.artifacts import CheckpointSet, DreamBoothCheckpoint
-from dreambooth3d.cli import runs
-from dreambooth3d.cli.environment import quiet
+from dreambooth3d.environment import quiet
 from dreambooth3d.errors import ConfigError, RunNotFoundError
+from operations.records import rows
 
 CHOICES = {
     "partial": ("select_checkpoints", "partial"),
@@ -45,8 +45,8 @@ def export_checkpoint(
         raise ConfigError(f"{folder}: is there already and not an empty folder. Choose another one.")
     checkpoint = find_checkpoint(run, step, which or "full")
     # After the checks, since it takes seconds to import.
-    from dreambooth3d.diffusion.dreambooth import export_pipeline
-    from dreambooth3d.diffusion.lora import LORA_FILE, export_lora
+    from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline
+    from dreambooth3d.diffusion.model.lora import LORA_FILE, export_lora
 
     if lora:
         export_lora(checkpoint, folder / LORA_FILE)
@@ -61,7 +61,7 @@ def find_checkpoint(run: str, step: int | None, which: str) -> DreamBoothCheckpo
         RunNotFoundError: there is no such run, or it has no such checkpoint.
     """
     quiet()
-    name = runs.row_name(runs.find_row(run))
+    name = rows.row_name(rows.find_row(run))
     if step is None:
         return _output(name, *CHOICES[which])
     checkpoints: CheckpointSet = _output(name, "finetune_dreambooth", "checkpoints")

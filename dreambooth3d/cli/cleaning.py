@@ -12,9 +12,9 @@ from zenml.enums import ExecutionStatus
 from zenml.exceptions import IllegalOperationError
 from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
 
-from dreambooth3d.cli import runs
 from dreambooth3d.errors import ConfigError
-from pipelines.liveness import judge, unfinished_runs
+from operations.records import rows
+from operations.records.liveness import judge, unfinished_runs
 
 DIED = "died"
 _ROW_STATUS = {ExecutionStatus.COMPLETED: "FINISHED", ExecutionStatus.CACHED: "FINISHED"}
@@ -54,7 +54,7 @@ def clean_runs(say: Callable[[str], None], older_than_h: float | None = None, dr
         end = _end_of_row(row, dead)
         if end is not None:
             status, reason = end
-            say(f"{runs.row_name(row)}: {verb} as {status} in MLflow, {reason}.")
+            say(f"{rows.row_name(row)}: {verb} as {status} in MLflow, {reason}.")
             marked += 1
             if not dry_run:
                 _end_row(row, status, reason)
@@ -84,8 +84,8 @@ def _end_run(seen: PipelineRunResponse, reason: str) -> bool:
 
 def _open_rows() -> list[Run]:
     """The rows that MLflow takes for running, and those that wait for a next step."""
-    rows = runs.list_rows(limit=1000)
-    return [row for row in rows if row.info.status in ("RUNNING", "SCHEDULED") or _is_between_steps(row)]
+    found = rows.list_rows(limit=1000)
+    return [row for row in found if row.info.status in ("RUNNING", "SCHEDULED") or _is_between_steps(row)]
 
 
 def _is_between_steps(row: Run) -> bool:
@@ -95,7 +95,7 @@ def _is_between_steps(row: Run) -> bool:
 
 def _end_of_row(row: Run, dead: dict[str, str]) -> tuple[str, str] | None:
     """How a row should end: like its run in ZenML. None where that is unknown or has not ended."""
-    name = runs.row_name(row)
+    name = rows.row_name(row)
     if name in dead:
         return "KILLED", dead[name]
     try:
@@ -109,13 +109,13 @@ def _end_of_row(row: Run, dead: dict[str, str]) -> tuple[str, str] | None:
 
 
 def _end_row(row: Run, status: str, reason: str) -> None:
-    client = runs.client()
+    client = rows.client()
     try:
         client.set_terminated(row.info.run_id, status)
         if status != "FINISHED":
             client.set_tag(row.info.run_id, DIED, reason)
     except MlflowException as error:
         raise ConfigError(
-            f"{runs.row_name(row)}: MLflow refused the mark ({str(error).splitlines()[0]}). Run the command again once "
+            f"{rows.row_name(row)}: MLflow refused the mark ({str(error).splitlines()[0]}). Run the command again once "
             "the tracking server answers."
         ) from None

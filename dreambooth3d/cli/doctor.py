@@ -9,13 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth3d.cli import environment
-from dreambooth3d.cli.environment import quiet
+from dreambooth3d import environment
 from dreambooth3d.cli.findings import Finding, attempt, shown
+from dreambooth3d.environment import quiet
 from dreambooth3d.errors import ConfigError
 
 if TYPE_CHECKING:
-    from dreambooth3d.config import TrainingConfig
+    from dreambooth3d.config.training import TrainingConfig
 
 LOCK = "requirements.lock"
 
@@ -53,7 +53,7 @@ def _findings(config: str | None, overrides: Sequence[str]) -> Iterator[Finding]
 
 def _training_config(config: str, overrides: Sequence[str]) -> TrainingConfig:
     from dreambooth3d.cli.train import checked_parameters
-    from dreambooth3d.config import TrainingConfig
+    from dreambooth3d.config.training import TrainingConfig
 
     parameters = checked_parameters(config, overrides)
     if not isinstance(parameters, TrainingConfig):
@@ -106,16 +106,16 @@ def _activation() -> str:
 def _stack() -> str:
     from zenml.client import Client
 
-    from dreambooth3d.cli.runs import tracking_uri
+    from operations.records.rows import tracking_uri
 
     tracking_uri()
     return f"{Client().active_stack_model.name} with an MLflow tracker"
 
 
 def _models() -> str:
-    from dreambooth3d.config import BaseModelConfig, ScorersConfig
-    from pipelines.identity import base_model_identity, scorer_identity
-    from pipelines.preflight import check_scorers
+    from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
+    from operations.launch.identity import base_model_identity, scorer_identity
+    from operations.launch.preflight import check_scorers
 
     scorers = ScorersConfig()
     base = base_model_identity(BaseModelConfig())
@@ -125,7 +125,7 @@ def _models() -> str:
 
 
 def _data() -> str:
-    from dreambooth3d.config import PhotosConfig
+    from dreambooth3d.config.photos import PhotosConfig
     from dreambooth3d.photos.dataset import dataset_hash
 
     subjects = sorted(path.name for path in (environment.home() / "data").glob("*/"))
@@ -137,7 +137,7 @@ def _data() -> str:
 
 
 def _configs() -> str:
-    from pipelines.checking import check_file
+    from operations.launch.checking import check_file
 
     files = sorted((environment.repository() / "configs").glob("*.yaml"))
     for file in files:

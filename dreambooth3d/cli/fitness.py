@@ -14,12 +14,16 @@ import yaml
 
 from dreambooth3d.cli.findings import Finding, attempt
 from dreambooth3d.cli.machine import GIB, Machine, check_compile, check_device, commands_for
-from dreambooth3d.config import BaseModelConfig, FieldConfig, RenderConfig, TrainerConfig, TrainingConfig
-from dreambooth3d.context import work_root
-from dreambooth3d.diffusion.base_model import check_folder, local_folder, weight_files
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.finetuning import TrainerConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.config.rendering import RenderConfig
+from dreambooth3d.config.training import TrainingConfig
+from dreambooth3d.diffusion.model.base_model import check_folder, local_folder, weight_files
 from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.evaluation.clip import check_scorer_folder
 from dreambooth3d.hub import cached_snapshot, split_revision
+from dreambooth3d.runtime import work_root
 
 # Parameters of UNet and text encoder, for models that are not on this machine yet.
 _PUBLIC_SIZES = {

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from dreambooth3d.cli import environment
+from dreambooth3d import environment
 from dreambooth3d.errors import DreamBooth3DError
 
 
@@ -109,7 +109,7 @@ def photos_check(
     class_noun: Annotated[str | None, typer.Option(help="What the subject is, where there is no subject.yaml.")] = None,
 ) -> None:
     """Check a photo set as the pipeline would."""
-    from dreambooth3d.config import PhotosConfig
+    from dreambooth3d.config.photos import PhotosConfig
     from dreambooth3d.photos.check import inspect_folder, report_lines, resolve_folder
     from dreambooth3d.photos.dataset import dataset_hash
 
@@ -216,7 +216,7 @@ def runs_clean(
 ) -> None:
     """Mark runs that died (kill -9, a crash of the machine) as such in ZenML and in MLflow."""
     from dreambooth3d.cli.cleaning import clean_runs
-    from dreambooth3d.cli.environment import quiet
+    from dreambooth3d.environment import quiet
 
     quiet()
     clean_runs(typer.echo, older_than, dry_run)
@@ -265,8 +265,8 @@ def prune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
 ) -> None:
     """Delete checkpoints and artifacts of old runs that no production, staged, latest or kept version needs."""
-    from dreambooth3d.cli.environment import quiet
     from dreambooth3d.cli.prune import run_prune
+    from dreambooth3d.environment import quiet
 
     quiet()
     run_prune(typer.echo, keep_runs, older_than, dry_run)
@@ -291,7 +291,7 @@ def ui(port: int = 5000, host: str = "127.0.0.1") -> None:
     """Open the MLflow UI on this product's runs."""
     import subprocess
 
-    from dreambooth3d.cli.runs import tracking_uri
+    from operations.records.rows import tracking_uri
 
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):

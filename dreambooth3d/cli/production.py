@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
-from dreambooth3d.cli import runs
-from dreambooth3d.cli.environment import console, quiet
 from dreambooth3d.cli.show import number, print_json
+from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import PromotionError, RunNotFoundError
+from operations.records import rows
 
 if TYPE_CHECKING:
-    from pipelines.promotion import Change, Version
+    from operations.registry.promotion import Change, Version
 
 FIGURES = ("psnr", "psnr_fg", "clip_i", "r_precision")
 
@@ -28,7 +28,7 @@ def show_production(subject: str | None, as_json: bool) -> None:
         PromotionError: the subject's production version is damaged.
     """
     quiet()
-    from pipelines.versions import subjects
+    from operations.registry.versions import subjects
 
     known = subjects()
     if subject is None:
@@ -51,13 +51,13 @@ def promote_run(name: str, reason: str | None) -> str:
         PromotionError: its version cannot become production.
     """
     quiet()
-    from pipelines.promotion import candidate, production, promote
+    from operations.registry.promotion import candidate, production, promote
 
-    row = runs.find_row(name)
-    run, subject = runs.row_name(row), row.data.tags.get("subject")
+    row = rows.find_row(name)
+    run, subject = rows.row_name(row), row.data.tags.get("subject")
     if subject is None:
         raise PromotionError(
-            f"{run}: this run is {runs.status_of(row)} and registered nothing. Choose one that finished."
+            f"{run}: this run is {rows.status_of(row)} and registered nothing. Choose one that finished."
         )
     version, before = candidate(subject, run), production(subject)
     if before == version:
@@ -78,7 +78,7 @@ def roll_back(subject: str, reason: str | None) -> str:
         PromotionError: there is none to go back to.
     """
     quiet()
-    from pipelines.promotion import rollback
+    from operations.registry.promotion import rollback
 
     version = rollback(subject, reason or f"rolled back by {getpass.getuser()}")
     return f"{subject}: version {version.number} ({version.run}) is in production again."
@@ -91,7 +91,7 @@ def show_history(subject: str, as_json: bool) -> None:
         RunNotFoundError: no version of this subject is registered.
     """
     quiet()
-    from pipelines.promotion import history
+    from operations.registry.promotion import history
 
     entries = [_entry(change) for change in history(subject)]
     if as_json:
@@ -107,7 +107,7 @@ def show_history(subject: str, as_json: bool) -> None:
 
 def _of(subject: str) -> dict[str, Any]:
     """One subject of the list; a damaged one must not hide the others."""
-    from pipelines.promotion import production
+    from operations.registry.promotion import production
 
     try:
         version = production(subject)
@@ -148,7 +148,7 @@ def _show_all(entries: list[dict[str, Any]], as_json: bool) -> None:
 
 
 def _show_one(subject: str, as_json: bool) -> None:
-    from pipelines.promotion import history, production
+    from operations.registry.promotion import history, production
 
     version = production(subject)
     if as_json:

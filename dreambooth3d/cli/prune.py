@@ -1,4 +1,4 @@
-"""`dreambooth3d prune`: delete the checkpoints and artifacts of old runs (the rule: `pipelines.retention`)."""
+"""`dreambooth3d prune`: delete the checkpoints and artifacts of old runs (the rule: `registry.retention`)."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from uuid import UUID
 from zenml.client import Client
 from zenml.models import ArtifactVersionResponse, ModelVersionResponse, PipelineRunResponse
 
-from dreambooth3d.cli import runs
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.photos.remote import forget_unused
-from pipelines.lock import exclusive
-from pipelines.retention import LEFTOVER, Plan, is_record, make_plan, store_of
-from pipelines.versions import PRUNED, note, subjects
+from operations.records import rows
+from operations.registry.lock import exclusive
+from operations.registry.retention import LEFTOVER, Plan, is_record, make_plan, store_of
+from operations.registry.versions import PRUNED, note, subjects
 
 
 def run_prune(say: Callable[[str], None], keep_runs: int, older_than_days: float, dry_run: bool = False) -> Plan:
@@ -78,9 +78,9 @@ def _tag(versions: tuple[ArtifactVersionResponse, ...]) -> None:
 def _tag_row(name: str) -> None:
     """Tag the run's row, if it has one."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    for row in runs.list_rows(limit=1000):
-        if runs.row_name(row) == name:
-            runs.client().set_tag(row.info.run_id, PRUNED, now)
+    for row in rows.list_rows(limit=1000):
+        if rows.row_name(row) == name:
+            rows.client().set_tag(row.info.run_id, PRUNED, now)
 
 
 def _delete_run(run: PipelineRunResponse) -> None:

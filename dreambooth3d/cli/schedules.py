@@ -13,7 +13,7 @@ from zenml.models import ScheduleResponse
 from zenml.orchestrators import BaseOrchestrator
 from zenml.utils.pagination_utils import depaginate
 
-from dreambooth3d.cli.environment import console, quiet
+from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import ConfigError, DreamBooth3DError, gist
 
 _NOT_FOUND = 404

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dreambooth3d.cli import environment
+from dreambooth3d import environment
 from dreambooth3d.errors import DatasetError
 
 STACK, TRACKER, REGISTRY = "local_mlflow", "mlflow_tracker", "mlflow_registry"

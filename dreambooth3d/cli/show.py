@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
-from dreambooth3d.cli import runs
-from dreambooth3d.cli.environment import console, quiet
+from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import RunNotFoundError
+from operations.records import rows
 
 
 def print_json(value: object) -> None:
@@ -37,14 +37,14 @@ def number(value: object) -> str:
 def show_list(limit: int, as_json: bool) -> None:
     """Print the newest runs."""
     quiet()
-    rows = [runs.brief(row) for row in runs.list_rows(limit)]
+    found = [rows.brief(row) for row in rows.list_rows(limit)]
     if as_json:
-        print_json(rows)
+        print_json(found)
         return
     table = Table()
     for name in ("run", "subject", "preset", "status", "started", "psnr", "psnr_fg", "clip_i", "r_precision"):
         table.add_column(name, no_wrap=name == "run")
-    for row in rows:
+    for row in found:
         started = datetime.fromtimestamp(row.pop("started")).strftime("%Y-%m-%d %H:%M")
         cells = [*list(row.values())[:4], started, *list(row.values())[4:]]
         table.add_row(*map(number, cells))
@@ -54,7 +54,7 @@ def show_list(limit: int, as_json: bool) -> None:
 def show_run(name: str, as_json: bool) -> None:
     """Print one run."""
     quiet()
-    values = runs.describe(runs.find_row(name))
+    values = rows.describe(rows.find_row(name))
     if as_json:
         print_json(values)
         return
@@ -76,15 +76,15 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
     if len(names) < 2:
         raise RunNotFoundError("runs compare: name two runs at least. `dreambooth3d runs list` shows them.")
     quiet()
-    values = runs.compare(runs.find_row(name) for name in names)
+    values = rows.compare(rows.find_row(name) for name in names)
     if as_json:
         print_json(values)
         return
-    for title, rows in values.items():
+    for title, found in values.items():
         table = Table(title=title, title_justify="left")
-        columns = list(next(iter(rows.values()), {}))
+        columns = list(next(iter(found.values()), {}))
         for column in ["", *columns]:
             table.add_column(column)
-        for key, cells in rows.items():
+        for key, cells in found.items():
             table.add_row(key, *(number(cells[column]) for column in columns))
         console().print(table)

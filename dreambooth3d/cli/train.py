@@ -13,7 +13,7 @@ import yaml
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 
 if TYPE_CHECKING:
-    from pipelines.checking import PipelineConfig
+    from operations.launch.checking import PipelineConfig
 
 
 def run_training(config: str, overrides: Sequence[str]) -> None:
@@ -22,8 +22,8 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
     Raises:
         DreamBooth3DError: a user's error, also one in a step.
     """
-    from pipelines.checking import check_file
-    from pipelines.preflight import preflight
+    from operations.launch.checking import check_file
+    from operations.launch.preflight import preflight
 
     with tempfile.TemporaryDirectory() as temporary:
         # Under the preset's own name, which becomes a tag of the run.
@@ -43,7 +43,7 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
 
 def _require_one_subject(parameters: PipelineConfig, config: str) -> None:
     """Runs over many subjects have a front door of their own."""
-    from dreambooth3d.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
+    from dreambooth3d.config.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
 
     kinds = {
         PortfolioConfig: "portfolio.portfolio",
@@ -61,7 +61,7 @@ def checked_parameters(config: str, overrides: Sequence[str] = ()) -> PipelineCo
     Raises:
         ConfigError: names the first problem.
     """
-    from pipelines.checking import list_problems, parse_parameters
+    from operations.launch.checking import list_problems, parse_parameters
 
     values = resolve(config, overrides)
     if problems := list_problems(values):
@@ -75,9 +75,9 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     Raises:
         DreamBooth3DError: the configuration is wrong, or a model is not to be had.
     """
-    from dreambooth3d.config import TrainingConfig
-    from dreambooth3d.diffusion.base_model import model_folder
-    from dreambooth3d.diffusion.base_model import resolve as resolve_base_model
+    from dreambooth3d.config.training import TrainingConfig
+    from dreambooth3d.diffusion.model.base_model import model_folder
+    from dreambooth3d.diffusion.model.base_model import resolve as resolve_base_model
     from dreambooth3d.evaluation.clip import scorer_folder
 
     found, lines = checked_parameters(config, overrides), []
@@ -99,7 +99,7 @@ def resolve(config: str, overrides: Sequence[str]) -> dict[str, Any]:
     Raises:
         ConfigError: no such file, no YAML, or an override without `=`.
     """
-    from pipelines.checking import override_parameter, read_yaml
+    from operations.launch.checking import override_parameter, read_yaml
 
     values = read_yaml(config)
     parameters = copy.deepcopy(values.get("parameters") or {})
@@ -117,7 +117,7 @@ def check_files(files: Sequence[str]) -> bool:
     """Print one line per problem, to stderr, or that a file is fine; whether all are."""
     import typer
 
-    from pipelines.checking import list_problems, read_yaml
+    from operations.launch.checking import list_problems, read_yaml
 
     good = True
     for file in files:

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from dreambooth3d.cameras import Cameras, wrap_degrees
 from dreambooth3d.evaluation.pixels import Views
-from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
 
 LOCAL_CAMERAS = 4
 FIRST_STEP_SHARE = 0.5

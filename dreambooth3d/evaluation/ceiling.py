@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import GroundTruth, PseudoViews, RadianceField
-from dreambooth3d.config import FitTrueViewsConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import Cameras, spread_cameras
+from dreambooth3d.config.distillation import FitTrueViewsConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.truth import true_views
-from dreambooth3d.nerf.cameras import Cameras, spread_cameras
-from dreambooth3d.nerf.distillation import distil
+from dreambooth3d.nerf.training.distillation import distil
+from dreambooth3d.runtime import Runtime
 
 AZIMUTH_OFFSET_DEG = 5.0
 """Half the turntable's step, so that no fitted view is a scored one."""
@@ -27,14 +27,14 @@ class _NoLoss:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, context: StepContext) -> RadianceField:
+def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, runtime: Runtime) -> RadianceField:
     """Fit a fresh field to true views by reconstruction alone.
 
     Args:
         truth: known.
         config: field, steps, and how many views from which elevations.
         seed: of the field's initial values and of the pixels drawn.
-        context: log and device.
+        runtime: log and device.
 
     Raises:
         ConfigError: the truth is not known, or not the photos' azimuths although these are asked for.
@@ -49,7 +49,7 @@ def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, co
     background = torch.tensor(config.background)[:, None, None]
     images = views.images - (1 - views.masks[:, None]) * (1 - background)
     targets = PseudoViews(images.clamp(0, 1), images.clamp(0, 1), views.masks, cameras, strength=0.0)
-    return distil(_no_guidance, config, seed, context, reconstruction=targets)
+    return distil(_no_guidance, config, seed, runtime, reconstruction=targets)
 
 
 def _cameras(truth: GroundTruth, config: FitTrueViewsConfig) -> Cameras:

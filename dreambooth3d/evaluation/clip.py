@@ -14,10 +14,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dreambooth3d import hub
-from dreambooth3d.diffusion.base_model import local_folder, weight_files
-from dreambooth3d.diffusion.prompts import view_prompt
+from dreambooth3d.cameras import VIEW_WORDS
+from dreambooth3d.diffusion.model.base_model import local_folder, weight_files
 from dreambooth3d.errors import BaseModelError
-from dreambooth3d.nerf.cameras import VIEW_WORDS
+from dreambooth3d.prompts import view_prompt
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer

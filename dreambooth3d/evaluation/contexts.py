@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
-from dreambooth3d.config import EvaluateConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.prompts import without_identifier
+from dreambooth3d.cameras import TURNTABLE_FRAMES, Cameras
+from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.figures import labelled_rows
 from dreambooth3d.evaluation.pixels import PIXEL_METRICS, Views
 from dreambooth3d.evaluation.report import COMPARED_FRAMES, RenderViews, field_renderer
 from dreambooth3d.evaluation.truth import edited_truth, true_attributes, true_views
 from dreambooth3d.evaluation.views import judge_views, judged_cameras
-from dreambooth3d.nerf.cameras import TURNTABLE_FRAMES, Cameras
+from dreambooth3d.prompts import without_identifier
+from dreambooth3d.runtime import Runtime
 from dreambooth3d.toybox.contexts import Attributes, parse_prompt
 
 EDITED, SOURCE, TRUTH = "edited", "source", "truth"
@@ -85,7 +85,7 @@ def evaluate_context(
     truth: GroundTruth,
     judge: ClipScorer,
     config: EvaluateConfig,
-    context: StepContext,
+    runtime: Runtime,
     render_views: RenderViews | None = None,
 ) -> EvaluationReport:
     """Score the asset that was made for one context, beside the asset that it was made from.
@@ -99,14 +99,14 @@ def evaluate_context(
             is known as well.
         judge: a scorer that steered nothing.
         config: size and sampling of the scored renders.
-        context: log and device.
+        runtime: log and device.
         render_views: replaces the rendering of a field.
 
     Returns:
         Metrics named as in `DEFINITIONS` for the edited asset, and with the endings of `SUFFIXES` for the rest.
         Attributes are scored where the prompt fits the toybox's grammar, whoever the subject is.
     """
-    render_views = render_views or field_renderer(config, context)
+    render_views = render_views or field_renderer(config, runtime)
     question = _question(prompt, photos, truth, judge, config)
     views = {EDITED: render_views(asset, question.cameras), SOURCE: render_views(source, question.cameras)}
     if question.truth is not None:
@@ -118,12 +118,12 @@ def evaluate_context(
         metrics |= {f"{key}{SUFFIXES[name]}": value for key, value in values.items()}
         tables.append(table)
     comparison = comparison_sheet(views)
-    context.log.params(**config.model_dump(), prompt=prompt, caption=question.caption, truth=question.truth is not None)
-    context.log.metrics(**metrics)
-    context.log.image("comparison", comparison)
+    runtime.log.params(**config.model_dump(), prompt=prompt, caption=question.caption, truth=question.truth is not None)
+    runtime.log.metrics(**metrics)
+    runtime.log.image("comparison", comparison)
     definitions = {name: _definition(name) for name in metrics}
     return EvaluationReport(
-        metrics, definitions, pd.concat(tables, ignore_index=True), comparison, context.log.record()
+        metrics, definitions, pd.concat(tables, ignore_index=True), comparison, runtime.log.record()
     )
 
 

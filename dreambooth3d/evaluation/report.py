@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
-from dreambooth3d.config import EvaluateConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import TURNTABLE_FRAMES, VIEW_WORDS, Cameras, turntable_cameras, wrap_degrees
+from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation.alignment import fit_alignment
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.distractors import competing_captions
@@ -19,7 +19,7 @@ from dreambooth3d.evaluation.figures import labelled_rows
 from dreambooth3d.evaluation.pixels import BASELINES, PIXEL_METRICS, Views, pixel_metrics
 from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
 from dreambooth3d.evaluation.views import ViewVerdict, judge_views, judged_cameras
-from dreambooth3d.nerf.cameras import TURNTABLE_FRAMES, VIEW_WORDS, Cameras, turntable_cameras, wrap_degrees
+from dreambooth3d.runtime import Runtime
 
 NEAR_PHOTO_DEG = 20.0
 COMPARED_FRAMES = (0, 4, 9, 13, 18, 22, 27, 31)
@@ -92,7 +92,7 @@ def evaluate(
     truth: GroundTruth,
     judge: ClipScorer,
     config: EvaluateConfig,
-    context: StepContext,
+    runtime: Runtime,
     render_views: RenderViews | None = None,
 ) -> EvaluationReport:
     """Score the refined and the coarse asset, and three baselines where the truth is known.
@@ -104,13 +104,13 @@ def evaluate(
         truth: where it is known, true views are rendered from its recipe.
         judge: a scorer that steered nothing.
         config: size and sampling of the scored renders.
-        context: log and device.
+        runtime: log and device.
         render_views: replaces the rendering of a field.
 
     Returns:
         Metrics named as in `DEFINITIONS` for the refined asset, and with the prefixes of `PREFIXES` for the rest.
     """
-    render_views = render_views or field_renderer(config, context)
+    render_views = render_views or field_renderer(config, runtime)
     cameras = judged_cameras()
     reference = _reference(photos, truth, judge, cameras, config)
     renders = {REFINED: render_views(asset, cameras), COARSE: render_views(coarse, cameras)}
@@ -130,11 +130,11 @@ def evaluate(
         metrics |= {f"{'' if name == REFINED else f'{name}/'}{key}": value for key, value in values.items()}
         tables.append(table)
     comparison = comparison_sheet(photos, reference.truth, renders)
-    _log(metrics, comparison, reference, config, context)
+    _log(metrics, comparison, reference, config, runtime)
     names = {name.rpartition("/")[2] for name in metrics}
     definitions = {name: text for name, text in DEFINITIONS.items() if name in names} | _used_prefixes(metrics)
     table = pd.concat(tables, ignore_index=True)
-    return EvaluationReport(metrics, definitions, table, comparison, context.log.record())
+    return EvaluationReport(metrics, definitions, table, comparison, runtime.log.record())
 
 
 def comparison_sheet(photos: SubjectPhotos, truth: Views | None, renders: dict[str, Views]) -> Tensor:
@@ -156,14 +156,14 @@ def baselines_sheet(truth: Views) -> Tensor:
     return labelled_rows(rows, columns=len(frames))
 
 
-def field_renderer(config: EvaluateConfig, context: StepContext) -> RenderViews:
+def field_renderer(config: EvaluateConfig, runtime: Runtime) -> RenderViews:
     """Rendering by the radiance field's own renderer, on white."""
-    from dreambooth3d.nerf.rendering import render_field
+    from dreambooth3d.nerf.rendering.volume import render_field
 
     def render_views(field: RadianceField, cameras: Cameras) -> Views:
         rendering = render_field(
             field, cameras, size=config.size, samples_per_ray=config.samples_per_ray, background="white",
-            device=context.device,
+            device=runtime.device,
         )  # fmt: skip
         color, opacity, depth = (
             values.detach().float().cpu() for values in (rendering.color, rendering.opacity, rendering.depth)
@@ -309,10 +309,10 @@ def _used_prefixes(metrics: dict[str, float]) -> dict[str, str]:
 
 
 def _log(
-    metrics: dict[str, float], comparison: Tensor, reference: _Reference, config: EvaluateConfig, context: StepContext
+    metrics: dict[str, float], comparison: Tensor, reference: _Reference, config: EvaluateConfig, runtime: Runtime
 ) -> None:
-    context.log.params(**config.model_dump(), ground_truth=reference.truth is not None)
-    context.log.metrics(**metrics)
-    context.log.image("comparison", comparison)
+    runtime.log.params(**config.model_dump(), ground_truth=reference.truth is not None)
+    runtime.log.metrics(**metrics)
+    runtime.log.image("comparison", comparison)
     if reference.truth is not None:
-        context.log.image("baselines", baselines_sheet(reference.truth))
+        runtime.log.image("baselines", baselines_sheet(reference.truth))

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import CheckpointChoice, CheckpointSet, DreamBoothCheckpoint, SubjectPhotos
-from dreambooth3d.config import SelectConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.prompts import view_prompt
+from dreambooth3d.cameras import VIEW_WORDS
+from dreambooth3d.config.finetuning import SelectConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.clip import ClipScorer, view_captions
 from dreambooth3d.evaluation.figures import plot_scores
 from dreambooth3d.images import sheet
-from dreambooth3d.nerf.cameras import VIEW_WORDS
+from dreambooth3d.prompts import view_prompt
+from dreambooth3d.runtime import Runtime
 
 BASELINE_STEP = 0
 _SERIES = ("subject_similarity", "view_obedience")
@@ -32,7 +32,7 @@ def select(
     scorer: ClipScorer,
     config: SelectConfig,
     seed: int,
-    context: StepContext,
+    runtime: Runtime,
     sample_views: SampleViews | None = None,
 ) -> CheckpointChoice:
     """Choose two checkpoints: `full` knows the subject, `partial` knows it and still obeys the prompt's view.
@@ -46,7 +46,7 @@ def select(
         scorer: the selector, never the judge.
         config: sampling and decision.
         seed: of the samples.
-        context: log and resumable state; scored checkpoints are not scored again after an interruption.
+        runtime: log and resumable state; scored checkpoints are not scored again after an interruption.
         sample_views: replaces the sampling from the checkpoints.
 
     Raises:
@@ -54,13 +54,13 @@ def select(
     """
     steps = [step for step in checkpoints.steps if step != BASELINE_STEP]
     _check_forced(steps, config)
-    sample_views = sample_views or _diffusion_sampler(checkpoints, config, seed, context)
-    rows, samples = _score_all(steps, checkpoints, photos, scorer, config, context, sample_views)
+    sample_views = sample_views or _diffusion_sampler(checkpoints, config, seed, runtime)
+    rows, samples = _score_all(steps, checkpoints, photos, scorer, config, runtime, sample_views)
     scores = pd.DataFrame(rows)
     partial, full, reason = choose(scores, config)
     scores = mark_choice(scores, partial, full, config)
-    _log_choice(scores, samples, partial, full, reason, config, context)
-    return CheckpointChoice(scores, partial, full, reason, context.log.record())
+    _log_choice(scores, samples, partial, full, reason, config, runtime)
+    return CheckpointChoice(scores, partial, full, reason, runtime.log.record())
 
 
 def choose(scores: pd.DataFrame, config: SelectConfig) -> tuple[int, int, str]:
@@ -190,7 +190,7 @@ def _score_all(
     photos: SubjectPhotos,
     scorer: ClipScorer,
     config: SelectConfig,
-    context: StepContext,
+    runtime: Runtime,
     sample_views: SampleViews,
 ) -> tuple[list[dict[str, float]], dict[int, Tensor]]:
     """Score the base model and every checkpoint, continuing from an interrupted state."""
@@ -198,17 +198,17 @@ def _score_all(
     asked = torch.arange(len(VIEW_WORDS)).repeat_interleave(config.samples_per_view)
     photo_features = torch.cat([scorer.image_features(image[None]) for image in photos.images])
     view_features = scorer.text_features(view_captions(photos.class_noun))
-    point = context.resume_point()
-    rows, samples = _restore(point.load(), context)
+    point = runtime.resume_point()
+    rows, samples = _restore(point.load(), runtime)
     for step in [BASELINE_STEP, *steps]:
         if step in samples:
             continue
-        if context.should_stop() and any(done in steps for done in samples) and not _forced_left(samples, config):
+        if runtime.should_stop() and any(done in steps for done in samples) and not _forced_left(samples, config):
             break
         images = sample_views(None if step == BASELINE_STEP else checkpoints.checkpoints[step], prompts)
         samples[step] = images.detach().float().cpu().clamp(0, 1)
         rows.append({"step": step} | score_samples(samples[step], asked, photo_features, view_features, scorer))
-        context.log.scalars(step, **{name: rows[-1][name] for name in _SERIES})
+        runtime.log.scalars(step, **{name: rows[-1][name] for name in _SERIES})
         if point.due():
             point.save({"rows": rows, "samples": {str(done): value for done, value in samples.items()}})
     point.clear()
@@ -220,23 +220,23 @@ def _forced_left(samples: Mapping[int, Tensor], config: SelectConfig) -> bool:
     return any(step is not None and step not in samples for step in (config.partial_step, config.full_step))
 
 
-def _restore(state: dict[str, Any] | None, context: StepContext) -> tuple[list[dict[str, float]], dict[int, Tensor]]:
+def _restore(state: dict[str, Any] | None, runtime: Runtime) -> tuple[list[dict[str, float]], dict[int, Tensor]]:
     if state is None:
         return [], {}
     for row in state["rows"]:
-        context.log.scalars(int(row["step"]), **{name: row[name] for name in _SERIES})
+        runtime.log.scalars(int(row["step"]), **{name: row[name] for name in _SERIES})
     return list(state["rows"]), {int(step): value for step, value in state["samples"].items()}
 
 
 def _diffusion_sampler(
-    checkpoints: CheckpointSet, config: SelectConfig, seed: int, context: StepContext
+    checkpoints: CheckpointSet, config: SelectConfig, seed: int, runtime: Runtime
 ) -> SampleViews:
     """Sampling by the diffusion model; a checkpoint's weights are dropped before the next are loaded."""
-    from dreambooth3d.diffusion.components import load_components
-    from dreambooth3d.diffusion.sampling import sample
+    from dreambooth3d.diffusion.model.components import load_components
+    from dreambooth3d.diffusion.sampling.text_to_image import sample
 
     def sample_views(checkpoint: DreamBoothCheckpoint | None, prompts: list[str]) -> Tensor:
-        components = load_components(checkpoints.base_model, context.device, checkpoint)
+        components = load_components(checkpoints.base_model, runtime.device, checkpoint)
         return sample(
             components,
             prompts,
@@ -256,9 +256,9 @@ def _log_choice(
     full: int,
     reason: str,
     config: SelectConfig,
-    context: StepContext,
+    runtime: Runtime,
 ) -> None:
-    log, by_step = context.log, scores.set_index("step")
+    log, by_step = runtime.log, scores.set_index("step")
     log.params(**config.model_dump(exclude_none=True), reason=reason)
     log.metrics(partial_step=partial, full_step=full)
     for name, step in (("partial", partial), ("full", full)):

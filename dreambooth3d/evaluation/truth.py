@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dreambooth3d.artifacts import GroundTruth
+from dreambooth3d.cameras import Cameras
 from dreambooth3d.evaluation.pixels import Views
-from dreambooth3d.nerf.cameras import Cameras
 
 if TYPE_CHECKING:
     from dreambooth3d.toybox.contexts import Attributes

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.cameras import VIEW_WORDS, Cameras, orbit_cameras, turntable_cameras, wrap_degrees
 from dreambooth3d.evaluation.clip import ClipScorer, view_captions
-from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, orbit_cameras, turntable_cameras, wrap_degrees
 
 FRONT = VIEW_WORDS.index("front")
 JANUS_MIN_AZIMUTH_DEG = 60.0

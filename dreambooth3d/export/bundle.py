@@ -10,16 +10,16 @@ from pathlib import Path
 from torch import Tensor
 
 from dreambooth3d.artifacts import AssetBundle, RadianceField
-from dreambooth3d.config import ExportConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import Cameras, turntable_cameras
+from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.errors import EmptyFieldError
 from dreambooth3d.export.mesh import DensityAndColor, Mesh, extract_mesh, to_glb
 from dreambooth3d.export.turntable import upsample, write_film, write_frames
 from dreambooth3d.export.viewer import viewer_page
 from dreambooth3d.images import sheet
-from dreambooth3d.nerf.cameras import Cameras, turntable_cameras
-from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.rendering import render_field
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.runtime import Runtime
 
 GLB, FILM, PAGE = "asset.glb", "turntable.mp4", "asset.html"
 _COARSER = 0.8
@@ -29,7 +29,7 @@ _COARSEST = 24
 def export(
     asset: RadianceField,
     config: ExportConfig,
-    context: StepContext,
+    runtime: Runtime,
     title: str,
     metrics: Mapping[str, float] | None = None,
     prompt: str = "",
@@ -39,7 +39,7 @@ def export(
     Args:
         asset: the field.
         config: resolutions.
-        context: the bundle lies in `context.folder / "bundle"`, complete or not at all.
+        runtime: the bundle lies in `runtime.folder / "bundle"`, complete or not at all.
         title: of the page.
         metrics: of the evaluation, shown on the page.
         prompt: shown below the title.
@@ -47,22 +47,22 @@ def export(
     Raises:
         EmptyFieldError: the field has no surface at `config.mesh_threshold`.
     """
-    field = Field.from_artifact(asset, context.device).eval()
-    mesh = extract_mesh(field.density_and_color, config.mesh_resolution, config.mesh_threshold, context.device)
+    field = Field.from_artifact(asset, runtime.device).eval()
+    mesh = extract_mesh(field.density_and_color, config.mesh_resolution, config.mesh_threshold, runtime.device)
     glb = to_glb(mesh)
     cameras = turntable_cameras()
-    frames = _render_frames(asset, cameras, config, context)
-    partial = context.folder / "bundle.partial"
+    frames = _render_frames(asset, cameras, config, runtime)
+    partial = runtime.folder / "bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / GLB).write_bytes(glb)
     write_frames(frames, cameras, partial)
     encoder = write_film(frames, partial / FILM, config.frames_per_second)
-    page = _fitting_page(field.density_and_color, glb, mesh, frames, config, context, title, prompt, metrics)
+    page = _fitting_page(field.density_and_color, glb, mesh, frames, config, runtime, title, prompt, metrics)
     (partial / PAGE).write_text(page, encoding="utf-8")
-    folder = _replace(partial, context.folder / "bundle")
-    _log(mesh, frames, folder, encoder, config, context)
-    return AssetBundle(folder, bundle_files(folder), context.log.record())
+    folder = _replace(partial, runtime.folder / "bundle")
+    _log(mesh, frames, folder, encoder, config, runtime)
+    return AssetBundle(folder, bundle_files(folder), runtime.log.record())
 
 
 def bundle_files(folder: Path) -> tuple[str, ...]:
@@ -70,11 +70,11 @@ def bundle_files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
 
 
-def _render_frames(asset: RadianceField, cameras: Cameras, config: ExportConfig, context: StepContext) -> Tensor:
+def _render_frames(asset: RadianceField, cameras: Cameras, config: ExportConfig, runtime: Runtime) -> Tensor:
     """(36, 3, frame_size, frame_size) on white."""
     rendering = render_field(
         asset, cameras, size=config.frame_rays, samples_per_ray=config.samples_per_ray, background="white",
-        device=context.device,
+        device=runtime.device,
     )  # fmt: skip
     return upsample(rendering.color.detach().float().cpu().clamp(0, 1), config.frame_size)
 
@@ -85,7 +85,7 @@ def _fitting_page(
     mesh: Mesh,
     frames: Tensor,
     config: ExportConfig,
-    context: StepContext,
+    runtime: Runtime,
     title: str,
     prompt: str,
     metrics: Mapping[str, float] | None,
@@ -103,7 +103,7 @@ def _fitting_page(
     while len(page) > config.page_limit_mb * 1e6 and resolution * _COARSER >= _COARSEST:
         resolution = int(resolution * _COARSER)
         try:
-            coarse = extract_mesh(density_and_color, resolution, config.mesh_threshold, context.device)
+            coarse = extract_mesh(density_and_color, resolution, config.mesh_threshold, runtime.device)
         except EmptyFieldError:
             break  # thinner than the coarse grid: better a large page than none
         page = page_of(to_glb(coarse), len(coarse.faces))
@@ -121,8 +121,8 @@ def _replace(partial: Path, final: Path) -> Path:
     return final
 
 
-def _log(mesh: Mesh, frames: Tensor, folder: Path, encoder: str, config: ExportConfig, context: StepContext) -> None:
-    context.log.params(**config.model_dump(), film_encoder=encoder)
+def _log(mesh: Mesh, frames: Tensor, folder: Path, encoder: str, config: ExportConfig, runtime: Runtime) -> None:
+    runtime.log.params(**config.model_dump(), film_encoder=encoder)
     sizes = {f"{name}_bytes": (folder / file).stat().st_size for name, file in (("glb", GLB), ("page", PAGE))}
-    context.log.metrics(**mesh.facts(), **sizes)
-    context.log.image("turntable", sheet(frames[::3], columns=6))
+    runtime.log.metrics(**mesh.facts(), **sizes)
+    runtime.log.image("turntable", sheet(frames[::3], columns=6))

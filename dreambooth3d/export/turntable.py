@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreambooth3d.cameras import Cameras
 from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.images import save_image
-from dreambooth3d.nerf.cameras import Cameras
 
 
 def upsample(frames: Tensor, size: int) -> Tensor:

@@ -17,8 +17,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config import PhotosConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.images import from_pil, sheet
 from dreambooth3d.photos.quality import (
@@ -41,6 +40,7 @@ from dreambooth3d.photos.subject import (
     resolve_folder,
     shown_path,
 )
+from dreambooth3d.runtime import Runtime
 
 __all__ = ["PhotoReport", "SubjectInfo", "check_photos", "inspect_folder", "report_lines", "resolve_folder", "to_table"]
 
@@ -70,13 +70,13 @@ class PhotoReport:
     findings: tuple[str, ...]
 
 
-def check_photos(config: PhotosConfig, dataset_hash: str, context: StepContext) -> SubjectPhotos:
+def check_photos(config: PhotosConfig, dataset_hash: str, runtime: Runtime) -> SubjectPhotos:
     """Read, check and describe the configured photo set.
 
     Args:
         config: which photos, and the limits of the check.
         dataset_hash: the set's identity, from `photos.dataset.dataset_hash`.
-        context: receives params, metrics and the contact sheet `photos`.
+        runtime: receives params, metrics and the contact sheet `photos`.
 
     Returns:
         Photos of shape (3, side, side) in [0, 1], side at most 512 px, sorted by file name; never cropped.
@@ -88,7 +88,7 @@ def check_photos(config: PhotosConfig, dataset_hash: str, context: StepContext) 
     folder, info = resolve_folder(config)
     report = inspect_folder(folder, config)
     subject = folder.absolute().name
-    _log(report, config, subject, info, dataset_hash, context)
+    _log(report, config, subject, info, dataset_hash, runtime)
     return SubjectPhotos(
         images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
         facts=report.facts,
@@ -98,7 +98,7 @@ def check_photos(config: PhotosConfig, dataset_hash: str, context: StepContext) 
         class_noun=info.class_noun,
         description=info.description,
         dataset_hash=dataset_hash,
-        record=context.log.record(),
+        record=runtime.log.record(),
     )
 
 
@@ -234,13 +234,13 @@ def _set_findings(folder: Path, rows: Sequence[dict[str, object]]) -> list[str]:
 
 
 def _log(
-    report: PhotoReport, config: PhotosConfig, subject: str, info: SubjectInfo, dataset_hash: str, context: StepContext
+    report: PhotoReport, config: PhotosConfig, subject: str, info: SubjectInfo, dataset_hash: str, runtime: Runtime
 ) -> None:
     """Report params, metrics and the contact sheet."""
     facts, limits = report.facts, ("min_count", "max_count", "min_side_px", "duplicate_distance_bits", "min_sharpness")
     identity = {"subject": subject, "class_noun": info.class_noun, "identifier": info.identifier}
-    context.log.params(dataset_hash=dataset_hash, **identity, **{name: getattr(config, name) for name in limits})
-    context.log.metrics(
+    runtime.log.params(dataset_hash=dataset_hash, **identity, **{name: getattr(config, name) for name in limits})
+    runtime.log.metrics(
         photos=len(facts),
         distinct_photos=facts["sha256"].nunique(),
         findings=len(report.findings),
@@ -250,7 +250,7 @@ def _log(
         mean_subject_share=facts["subject_share"].mean(),
         smallest_subject_share=facts["subject_share"].min(),
     )
-    context.log.image("photos", contact_sheet(report))
+    runtime.log.image("photos", contact_sheet(report))
 
 
 def contact_sheet(report: PhotoReport, columns: int = 6) -> Tensor:

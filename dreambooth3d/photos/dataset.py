@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from dreambooth3d.artifacts import GroundTruth
-from dreambooth3d.config import PhotosConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.subject import (
     SUBJECT_FILE,

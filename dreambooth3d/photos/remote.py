@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from dreambooth3d.config import DatasetConfig
-from dreambooth3d.context import work_root
+from dreambooth3d.config.photos import DatasetConfig
 from dreambooth3d.errors import DatasetError, gist
 from dreambooth3d.photos.tracking import DATA, POINTER, Entries, entries_digest, recorded_entries, sub_entries
+from dreambooth3d.runtime import work_root
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 from dreambooth3d.artifacts import POSE_FACTS, SubjectPhotos
+from dreambooth3d.cameras import TURNTABLE_DISTANCE, TURNTABLE_FOV_Y_DEG, Cameras, wrap_degrees
 from dreambooth3d.masks import FINE_SIZE, soft_masks
-from dreambooth3d.nerf.cameras import TURNTABLE_DISTANCE, TURNTABLE_FOV_Y_DEG, Cameras, wrap_degrees
 
 PHOTO_SIZE = 64
 MIN_PHOTOS = 3

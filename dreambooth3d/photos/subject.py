@@ -7,7 +7,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dreambooth3d.config import PhotosConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root, sub_entries
 

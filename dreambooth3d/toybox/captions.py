@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS
+from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.toybox.accessories import ACCESSORIES
 from dreambooth3d.toybox.classes import CLASSES
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, NO_SCARF, TRAINING_ACCESSORIES, TRAINING_CLASSES, Recipe

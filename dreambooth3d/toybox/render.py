@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.cameras import Cameras
+from dreambooth3d.cameras import Cameras
 from dreambooth3d.toybox.packing import pack_scenes
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.shapes import Scene, signed_distance, surface_colour, surface_normal

@@ -13,7 +13,7 @@ from random import Random
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, random_cameras
+from dreambooth3d.cameras import VIEW_WORDS, Cameras, random_cameras
 from dreambooth3d.toybox.accessories import ACCESSORIES
 from dreambooth3d.toybox.backgrounds import paint_backgrounds, random_backgrounds
 from dreambooth3d.toybox.captions import random_caption

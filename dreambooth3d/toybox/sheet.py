@@ -7,8 +7,8 @@ from random import Random
 
 import torch
 
+from dreambooth3d.cameras import Cameras
 from dreambooth3d.images import save_image, sheet
-from dreambooth3d.nerf.cameras import Cameras
 from dreambooth3d.toybox.classes import CLASSES
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, NO_SCARF, RESERVED_CLASSES, Recipe
 from dreambooth3d.toybox.render import render_views

@@ -9,9 +9,9 @@ from random import Random
 import torch
 import yaml
 
+from dreambooth3d.cameras import Cameras, wrap_degrees
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import to_pil
-from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
 from dreambooth3d.toybox.backgrounds import paint_backgrounds, random_backgrounds
 from dreambooth3d.toybox.captions import caption
 from dreambooth3d.toybox.recipes import HELD_OUT_SEEDS, Recipe

@@ -17,14 +17,15 @@ from benchmarks.quality import plan, pool, stages
 from benchmarks.quality.plan import Method, Run, load_config
 from benchmarks.quality.stages import Subject, with_truth
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config import CeilingConfig, TrainingConfig
-from dreambooth3d.nerf import distillation, heading, poses
-from dreambooth3d.nerf.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
+from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.nerf.photo_cameras import heading, poses
+from dreambooth3d.nerf.training import distillation
 from dreambooth3d.photos import silhouettes
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import photo_azimuths_deg, photo_cameras, photo_exposures, subject_recipe
-from pipelines.checking import check_file
+from operations.launch.checking import check_file
 from tests.evaluation.stand_ins import photos_of, write_tiny_clip
 from tests.tiny_configs import shrunk
 from tests.tiny_models import write_tiny_base_model

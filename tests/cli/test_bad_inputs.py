@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import Result
 
 from dreambooth3d.cli.train import checked_parameters
-from pipelines.checking import list_problems
+from operations.launch.checking import list_problems
 from tests.product import ROOT, TINY, Product
 
 Invoke = Callable[..., Result]

@@ -20,9 +20,12 @@ from dreambooth3d.cli import fitness, machine
 from dreambooth3d.cli.doctor import _pinned
 from dreambooth3d.cli.findings import Finding, attempt, shown
 from dreambooth3d.cli.machine import GIB, Machine, check_compile, check_device
-from dreambooth3d.config import BaseModelConfig, FieldConfig, RenderConfig, TrainingConfig
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.config.rendering import RenderConfig
+from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.weights import save_weights
-from pipelines.checking import check_file
+from operations.launch.checking import check_file
 from tests.product import ROOT, Product
 
 Invoke = Callable[..., Result]

@@ -7,7 +7,7 @@ import json
 import pytest
 from rich.table import Table
 
-from dreambooth3d.cli.environment import console
+from dreambooth3d.environment import console
 from tests.product import Product
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the diffusion tests: the tiny model loaded, a tiny photo set, a step's context."""
+"""Fixtures of the diffusion tests: the tiny model loaded, a tiny photo set, a step's runtime."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from dreambooth3d.artifacts import BaseModelRef, SubjectPhotos
-from dreambooth3d.config import BaseModelConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 
 
 @pytest.fixture(scope="session")
@@ -39,10 +39,10 @@ def photos() -> SubjectPhotos:
 
 
 @pytest.fixture
-def make_context(tmp_path: Path) -> Callable[..., StepContext]:
+def make_runtime(tmp_path: Path) -> Callable[..., Runtime]:
     """Contexts of steps with a work folder by name."""
 
-    def make(name: str = "finetune_dreambooth", folder: str = "step", **options: object) -> StepContext:
-        return StepContext(StepLog(name), tmp_path / folder, progress=False, **options)
+    def make(name: str = "finetune_dreambooth", folder: str = "step", **options: object) -> Runtime:
+        return Runtime(StepLog(name), tmp_path / folder, progress=False, **options)
 
     return make

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dreambooth3d.artifacts import BaseModelRef
-from dreambooth3d.config import BaseModelConfig
-from dreambooth3d.diffusion.base_model import folder_digest, resolve, select_weights
-from dreambooth3d.diffusion.components import Components, load_components
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.model.base_model import folder_digest, resolve, select_weights
+from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.errors import BaseModelError
 
 

@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from diffusers.training_utils import compute_snr
 from torch import Tensor
 
-from dreambooth3d.diffusion.denoising_loss import add_noise, min_snr_weights, squared_errors, training_target
+from dreambooth3d.diffusion.finetuning.denoising_loss import add_noise, min_snr_weights, squared_errors, training_target
 
 GAMMA = 5.0
 

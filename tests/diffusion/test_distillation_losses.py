@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
 
-from dreambooth3d.config import GuidanceConfig
-from dreambooth3d.diffusion import distillation_losses as losses
-from dreambooth3d.diffusion.components import Components
-from dreambooth3d.diffusion.distillation_losses import Noised, Predictions
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.nerf.cameras import orbit_cameras
+from dreambooth3d.cameras import orbit_cameras
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.diffusion.guidance import distillation_losses as losses
+from dreambooth3d.diffusion.guidance.distillation_losses import Noised, Predictions
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.components import Components
 
 PROMPT = "a photo of a sks dog"
 CAMERAS = orbit_cameras(torch.tensor([0.0, 90.0, 180.0]))

@@ -11,17 +11,18 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, PseudoViews, SubjectPhotos
-from dreambooth3d.config import BaseModelConfig, FinetuneConfig, MultiviewConfig
-from dreambooth3d.context import ResumePoint, StepContext
-from dreambooth3d.diffusion import training
-from dreambooth3d.diffusion.backgrounds import with_random_backgrounds
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.class_images import cache_folder
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.dreambooth import export_pipeline, finetune, finetune_multiview
-from dreambooth3d.diffusion.training import step_generator
+from dreambooth3d.cameras import turntable_cameras
+from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.finetuning import training
+from dreambooth3d.diffusion.finetuning.backgrounds import with_random_backgrounds
+from dreambooth3d.diffusion.finetuning.class_images import cache_folder
+from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline, finetune, finetune_multiview
+from dreambooth3d.diffusion.finetuning.training import step_generator
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.errors import BaseModelError
-from dreambooth3d.nerf.cameras import turntable_cameras
+from dreambooth3d.runtime import ResumePoint, Runtime
 from dreambooth3d.weights import save_weights, sha256_file
 from tests.tiny_models import write_tiny_base_model
 
@@ -35,12 +36,12 @@ CONFIG = FinetuneConfig(
     learning_rate=1e-3,
     warmup_steps=4,
 )
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 
 
-def run(photos: SubjectPhotos, base: BaseModelRef, context: StepContext, **changes: object) -> CheckpointSet:
+def run(photos: SubjectPhotos, base: BaseModelRef, runtime: Runtime, **changes: object) -> CheckpointSet:
     """Fine-tune with the small configuration."""
-    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, context)
+    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, runtime)
 
 
 def sums(checkpoints: CheckpointSet) -> dict[int, tuple[str, str]]:
@@ -49,18 +50,18 @@ def sums(checkpoints: CheckpointSet) -> dict[int, tuple[str, str]]:
     return {step: (pairs[step].unet.sha256, pairs[step].text_encoder.sha256) for step in checkpoints.steps}
 
 
-def test_finetuning_lowers_the_loss(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
-    context = make_context()
-    result = run(photos, base, context, steps=60, checkpoint_every=60, sample_every_checkpoint=False)
+def test_finetuning_lowers_the_loss(photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime()
+    result = run(photos, base, runtime, steps=60, checkpoint_every=60, sample_every_checkpoint=False)
     loss = result.record.series.query("name == 'instance_loss'").value
     assert loss.iloc[-3:].mean() < 0.9 * loss.iloc[:3].mean()
     names = {"loss", "instance_loss", "prior_loss", "gradient_norm", "learning_rate"}
     assert set(result.record.series.name) == names
-    assert not (context.folder / "state").exists()
+    assert not (runtime.folder / "state").exists()
 
 
-def test_checkpoints_reload(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
-    result = run(photos, base, make_context())
+def test_checkpoints_reload(photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    result = run(photos, base, make_runtime())
     assert result.steps == [0, 6, 12]
     assert set(result.record.images) >= {f"samples/{step:06d}" for step in result.steps}
     original = load_components(base, "cpu")
@@ -76,18 +77,18 @@ def test_checkpoints_reload(photos: SubjectPhotos, base: BaseModelRef, make_cont
 
 
 def test_prior_and_text_encoder_can_be_off(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime
 ) -> None:
-    result = run(photos, base, make_context(), prior_weight=0.0, train_text_encoder=False, steps=6)
+    result = run(photos, base, make_runtime(), prior_weight=0.0, train_text_encoder=False, steps=6)
     assert "prior_loss" not in set(result.record.series.name)
     pairs = sums(result)
     assert pairs[0][1] == pairs[6][1] and pairs[0][0] != pairs[6][0]
 
 
 def test_checkpoints_load_under_either_naming_of_the_text_encoder(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    checkpoint = run(photos, base, make_context(), steps=6).checkpoints[6]
+    checkpoint = run(photos, base, make_runtime(), steps=6).checkpoints[6]
     prefix, weights = "text_model.", checkpoint.text_encoder.load()
     other = {name.removeprefix(prefix) if name.startswith(prefix) else prefix + name: weights[name] for name in weights}
     renamed = replace(checkpoint, text_encoder=save_weights(other, tmp_path / "renamed.safetensors"))
@@ -95,8 +96,8 @@ def test_checkpoints_load_under_either_naming_of_the_text_encoder(
     assert torch.equal(load_components(base, "cpu", renamed).encode_prompts(["a dog"]), expected)
 
 
-def test_a_damaged_checkpoint_is_named(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
-    checkpoint = run(photos, base, make_context(), steps=6, train_text_encoder=False).checkpoints[6]
+def test_a_damaged_checkpoint_is_named(photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    checkpoint = run(photos, base, make_runtime(), steps=6, train_text_encoder=False).checkpoints[6]
     file = Path(checkpoint.unet.uri)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(BaseModelError, match=f"{file.name}: these weights are not the ones that were saved"):
@@ -111,9 +112,9 @@ class Killed(BaseException):
 
 
 def test_a_killed_run_ends_as_an_uninterrupted_one(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(photos, base, make_context(folder="whole"))
+    whole = run(photos, base, make_runtime(folder="whole"))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     step = training.Trainer.train_step
 
@@ -124,10 +125,10 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 
     monkeypatch.setattr(training.Trainer, "train_step", step_until_nine)
     with pytest.raises(Killed):
-        run(photos, base, make_context(folder="killed"))
+        run(photos, base, make_runtime(folder="killed"))
     steps: list[int] = []
     monkeypatch.setattr(training.Trainer, "train_step", lambda self, index: (steps.append(index), step(self, index))[1])
-    resumed = run(photos, base, make_context(folder="killed"))
+    resumed = run(photos, base, make_runtime(folder="killed"))
     assert steps == [6, 7, 8, 9, 10, 11]
     assert sums(resumed) == sums(whole)
     assert resumed.record.series.equals(whole.record.series)
@@ -135,20 +136,20 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 
 
 def test_stop_signal_keeps_what_is_there_and_can_go_on(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime
 ) -> None:
     calls = iter(range(100))
-    stopped = run(photos, base, make_context(should_stop=lambda: next(calls) >= 8))
+    stopped = run(photos, base, make_runtime(should_stop=lambda: next(calls) >= 8))
     assert stopped.record.params["interrupted"] is True and stopped.steps[0] == 0 and 0 < stopped.steps[-1] < 12
-    resumed = run(photos, base, make_context())
-    whole = run(photos, base, make_context(folder="whole"))
+    resumed = run(photos, base, make_runtime())
+    whole = run(photos, base, make_runtime(folder="whole"))
     assert sums(resumed) == sums(whole)
 
 
 def test_class_images_are_made_once(
-    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_runtime: MakeRuntime
 ) -> None:
-    first = run(photos, base, make_context(folder="a"), steps=6)
+    first = run(photos, base, make_runtime(folder="a"), steps=6)
     folder = cache_folder(components, [photos.class_prompt] * 4, 3.0, 2, 0)
     files = {file: file.stat().st_mtime_ns for file in sorted(folder.glob("*.png"))}
     assert len(files) == 4
@@ -156,47 +157,47 @@ def test_class_images_are_made_once(
     content = gone.read_bytes()
     broken.write_bytes(b"not an image")
     gone.unlink()
-    second = run(photos, base, make_context(folder="b"), steps=6)
+    second = run(photos, base, make_runtime(folder="b"), steps=6)
     assert all(file.stat().st_mtime_ns == files[file] for file in kept)
     assert gone.read_bytes() == content
     assert sums(first) == sums(second)
 
 
 def test_unknown_noun_stops_before_anything_is_written(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime
 ) -> None:
-    context = make_context()
+    runtime = make_runtime()
     with pytest.raises(BaseModelError, match="'xylophone'"):
-        run(replace(photos, class_noun="xylophone"), base, context)
-    assert not context.folder.exists()
+        run(replace(photos, class_noun="xylophone"), base, runtime)
+    assert not runtime.folder.exists()
 
 
 def test_multiview_continues_the_partial_checkpoint(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime
 ) -> None:
-    partial = run(photos, base, make_context(), steps=6).checkpoints[6]
+    partial = run(photos, base, make_runtime(), steps=6).checkpoints[6]
     views = torch.rand(4, 3, 64, 64)
     pseudo = PseudoViews(views, views, views[:, 0], turntable_cameras(4), 0.4)
     config = MultiviewConfig(steps=5, learning_rate=1e-3, background_augmentation=True)
-    context = make_context("finetune_multiview", folder="multiview")
-    result = finetune_multiview(partial, pseudo, photos, config, 0, context)
+    runtime = make_runtime("finetune_multiview", folder="multiview")
+    result = finetune_multiview(partial, pseudo, photos, config, 0, runtime)
     assert result.step == 11 and result.base_model == base
     assert {"pseudo_loss", "photo_loss"} <= set(result.record.series.name)
     assert result.unet.sha256 != partial.unet.sha256 and result.text_encoder.sha256 != partial.text_encoder.sha256
 
 
-def test_velocity_models_train(photos: SubjectPhotos, tmp_path: Path, make_context: MakeContext) -> None:
+def test_velocity_models_train(photos: SubjectPhotos, tmp_path: Path, make_runtime: MakeRuntime) -> None:
     folder = write_tiny_base_model(tmp_path / "velocity", prediction_type="v_prediction")
     velocity = resolve(BaseModelConfig(path=str(folder)))
-    result = run(photos, velocity, make_context(), steps=40, checkpoint_every=40, sample_every_checkpoint=False)
+    result = run(photos, velocity, make_runtime(), steps=40, checkpoint_every=40, sample_every_checkpoint=False)
     loss = result.record.series.query("name == 'loss'").value
     assert loss.iloc[-1] < loss.iloc[0]
 
 
 def test_exported_folder_is_a_stable_diffusion_pipeline(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    checkpoint = run(photos, base, make_context(), steps=6).checkpoints[6]
+    checkpoint = run(photos, base, make_runtime(), steps=6).checkpoints[6]
     pipeline = StableDiffusionPipeline.from_pretrained(export_pipeline(checkpoint, tmp_path / "export"))
     stored = checkpoint.unet.load()
     weights = pipeline.unet.state_dict()

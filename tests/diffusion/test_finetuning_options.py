@@ -12,17 +12,18 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, SubjectPhotos
-from dreambooth3d.config import BaseModelConfig, FinetuneConfig, MultiviewConfig
-from dreambooth3d.context import ResumePoint, StepContext
-from dreambooth3d.diffusion import training
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.dreambooth import finetune
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingSettings, step_generator
+from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.finetuning import training
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune
+from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings, step_generator
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.runtime import ResumePoint, Runtime
 from tests.tiny_models import write_tiny_base_model
 
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 PROMPTS = ["a photo of a sks dog", "a photo of a sks dog front view", "a photo of a dog"]
 CONFIG = FinetuneConfig(
     steps=12,
@@ -45,14 +46,14 @@ def groups() -> list[ImageGroup]:
     ]
 
 
-def make_trainer(base: BaseModelRef, context: StepContext, **changes: object) -> Trainer:
+def make_trainer(base: BaseModelRef, runtime: Runtime, **changes: object) -> Trainer:
     """A trainer of the tiny model on `groups`."""
     options = {
         "steps": 4, "learning_rate": 1e-3, "warmup_steps": 3, "weight_decay": 0.01, "gradient_clip": 1.0,
         "train_text_encoder": True, "mixed_precision": "no",
     }  # fmt: skip
     components = load_components(base, "cpu", trainable=True)
-    return Trainer(components, groups(), TrainingSettings(**options | changes), 7, context)
+    return Trainer(components, groups(), TrainingSettings(**options | changes), 7, runtime)
 
 
 def draw(components: Components, number: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
@@ -116,8 +117,8 @@ def weights(parts: Components) -> dict[str, Tensor]:
     return {f"{kind} {name}": value.detach() for kind, network in both for name, value in network.named_parameters()}
 
 
-def test_defaults_are_the_plain_loop(base: BaseModelRef, make_context: MakeContext) -> None:
-    trainer = make_trainer(base, make_context())
+def test_defaults_are_the_plain_loop(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    trainer = make_trainer(base, make_runtime())
     trainer.run()
     expected, result = weights(plain_loop(base, 4)), weights(trainer.components)
     assert all(torch.equal(result[name], expected[name]) for name in expected)
@@ -137,12 +138,12 @@ def test_the_configs_defaults_are_all_off() -> None:
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_min_snr_and_adam_s_constants_reach_the_weights(
-    prediction_type: str, tmp_path: Path, make_context: MakeContext
+    prediction_type: str, tmp_path: Path, make_runtime: MakeRuntime
 ) -> None:
     folder = write_tiny_base_model(tmp_path / "model", prediction_type=prediction_type)
     base = resolve(BaseModelConfig(path=str(folder)))
     constants = {"adam_betas": (0.8, 0.95), "adam_epsilon": 1e-4}
-    trainer = make_trainer(base, make_context(), snr_gamma=0.05, **constants)
+    trainer = make_trainer(base, make_runtime(), snr_gamma=0.05, **constants)
     trainer.run()
     expected, result = weights(plain_loop(base, 4, (0.8, 0.95), 1e-4, 0.05)), weights(trainer.components)
     without = weights(plain_loop(base, 4, (0.8, 0.95), 1e-4))
@@ -152,8 +153,8 @@ def test_min_snr_and_adam_s_constants_reach_the_weights(
     assert (result[key] - without[key]).abs().max() > 1e-4
 
 
-def test_accumulated_batches_are_one_big_batch(base: BaseModelRef, make_context: MakeContext) -> None:
-    trainer = make_trainer(base, make_context(), gradient_accumulation_steps=3)
+def test_accumulated_batches_are_one_big_batch(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    trainer = make_trainer(base, make_runtime(), gradient_accumulation_steps=3)
     losses = [trainer._backward(index, index == 2)["loss"] for index in range(3)]
     parts = load_components(base, "cpu", trainable=True)
     big = torch.stack([plain_loss(parts, index) for index in range(3)]).mean()
@@ -166,8 +167,8 @@ def test_accumulated_batches_are_one_big_batch(base: BaseModelRef, make_context:
         assert torch.allclose(weight.grad, theirs, atol=1e-6, rtol=1e-3), name
 
 
-def test_an_accumulating_step_is_one_optimiser_step(base: BaseModelRef, make_context: MakeContext) -> None:
-    trainer = make_trainer(base, make_context(), gradient_accumulation_steps=2, steps=1, warmup_steps=0)
+def test_an_accumulating_step_is_one_optimiser_step(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    trainer = make_trainer(base, make_runtime(), gradient_accumulation_steps=2, steps=1, warmup_steps=0)
     before = {name: weight.clone() for name, weight in weights(trainer.components).items()}
     result = trainer.run()
     after = weights(trainer.components)
@@ -177,9 +178,9 @@ def test_an_accumulating_step_is_one_optimiser_step(base: BaseModelRef, make_con
     assert result.steps_done == 1
 
 
-def test_noise_offset_shifts_whole_channels(base: BaseModelRef, make_context: MakeContext) -> None:
-    plain = make_trainer(base, make_context())
-    shifted = make_trainer(base, make_context(), noise_offset=0.5)
+def test_noise_offset_shifts_whole_channels(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    plain = make_trainer(base, make_runtime())
+    shifted = make_trainer(base, make_runtime(), noise_offset=0.5)
     shifts = []
     for number in range(150):
         *batch, noise = plain._draw(number)
@@ -195,7 +196,7 @@ def test_noise_offset_shifts_whole_channels(base: BaseModelRef, make_context: Ma
 
 
 def test_average_is_the_hand_computed_one(
-    base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history: list[dict[str, Tensor]] = []
     step = Trainer.train_step
@@ -206,10 +207,10 @@ def test_average_is_the_hand_computed_one(
         return losses
 
     monkeypatch.setattr(Trainer, "train_step", record)
-    without = make_trainer(base, make_context(folder="a"), steps=6)
+    without = make_trainer(base, make_runtime(folder="a"), steps=6)
     without.run()
     unaveraged, history[:] = list(history), []
-    trainer = make_trainer(base, make_context(folder="b"), steps=6, ema_decay=0.4, checkpoint_every=3)
+    trainer = make_trainer(base, make_runtime(folder="b"), steps=6, ema_decay=0.4, checkpoint_every=3)
     result = trainer.run()
     averages, average = [], history[0]
     for number in range(2, 7):
@@ -227,9 +228,9 @@ def test_average_is_the_hand_computed_one(
     assert not torch.allclose(final["unet conv_in.weight"], history[-1]["unet conv_in.weight"], atol=1e-5)
 
 
-def test_text_encoder_has_a_learning_rate_of_its_own(base: BaseModelRef, make_context: MakeContext) -> None:
+def test_text_encoder_has_a_learning_rate_of_its_own(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
     trainer = make_trainer(
-        base, make_context(), steps=1, warmup_steps=0, weight_decay=0.0, text_encoder_learning_rate=1e-4
+        base, make_runtime(), steps=1, warmup_steps=0, weight_decay=0.0, text_encoder_learning_rate=1e-4
     )
     before = {name: weight.clone() for name, weight in weights(trainer.components).items()}
     trainer.run()
@@ -246,11 +247,11 @@ def test_text_encoder_learning_rate_needs_a_trained_text_encoder() -> None:
 
 @pytest.mark.parametrize("lora_rank", [0, 2])
 def test_checkpointed_activations_change_no_gradient(
-    lora_rank: int, base: BaseModelRef, make_context: MakeContext
+    lora_rank: int, base: BaseModelRef, make_runtime: MakeRuntime
 ) -> None:
     gradients, calls = [], []
     for checkpointing in (False, True):
-        trainer = make_trainer(base, make_context(), gradient_checkpointing=checkpointing, lora_rank=lora_rank)
+        trainer = make_trainer(base, make_runtime(), gradient_checkpointing=checkpointing, lora_rank=lora_rank)
         trainer.components.unet.train(), trainer.components.text_encoder.train()
         counted: list[str] = []
         for module in (trainer.components.unet.up_blocks[-1].resnets[0], _first_layer(trainer.components)):
@@ -270,9 +271,9 @@ def _first_layer(parts: Components) -> torch.nn.Module:
     return getattr(encoder, "text_model", encoder).encoder.layers[0].mlp
 
 
-def run(photos: SubjectPhotos, base: BaseModelRef, context: StepContext, **changes: object) -> CheckpointSet:
+def run(photos: SubjectPhotos, base: BaseModelRef, runtime: Runtime, **changes: object) -> CheckpointSet:
     """Fine-tune with the small configuration."""
-    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, context)
+    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, runtime)
 
 
 def sums(checkpoints: CheckpointSet) -> dict[int, tuple[str, str]]:
@@ -281,9 +282,9 @@ def sums(checkpoints: CheckpointSet) -> dict[int, tuple[str, str]]:
     return {step: (pairs[step].unet.sha256, pairs[step].text_encoder.sha256) for step in checkpoints.steps}
 
 
-def stored(context: StepContext) -> dict[str, list[str]]:
+def stored(runtime: Runtime) -> dict[str, list[str]]:
     """The checkpoint folders on disk, and their files."""
-    folders = sorted((context.folder / "checkpoints").iterdir())
+    folders = sorted((runtime.folder / "checkpoints").iterdir())
     return {folder.name: sorted(file.name for file in folder.iterdir()) for folder in folders}
 
 
@@ -306,13 +307,13 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, last: int, seen: list[Any], look: C
 
 
 def test_old_checkpoints_are_deleted_as_training_goes_on(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = run(photos, base, make_context(folder="all"))
-    context, seen = make_context(folder="kept"), []
-    kill_at(monkeypatch, 11, seen, lambda: stored(context))
+    everything = run(photos, base, make_runtime(folder="all"))
+    runtime, seen = make_runtime(folder="kept"), []
+    kill_at(monkeypatch, 11, seen, lambda: stored(runtime))
     with pytest.raises(Killed):
-        run(photos, base, context, checkpoints_kept=2)
+        run(photos, base, runtime, checkpoints_kept=2)
     # In the steps after 0, 3, 6 and 9 are done.
     assert [list(seen[step]) for step in (0, 3, 6, 9)] == [
         ["000000"],
@@ -321,18 +322,18 @@ def test_old_checkpoints_are_deleted_as_training_goes_on(
         ["000000", "000006", "000009"],
     ]
     monkeypatch.undo()
-    result = run(photos, base, context, checkpoints_kept=2)
+    result = run(photos, base, runtime, checkpoints_kept=2)
     assert result.steps == [0, 9, 12]
-    assert list(stored(context)) == ["000000", "000009", "000012"]
+    assert list(stored(runtime)) == ["000000", "000009", "000012"]
     assert sums(result) == {step: pair for step, pair in sums(everything).items() if step in result.steps}
 
 
-def test_a_shared_text_encoder_outlives_its_checkpoint(base: BaseModelRef, make_context: MakeContext) -> None:
-    context = make_context()
-    trainer = make_trainer(base, context, checkpoint_every=1, checkpoints_kept=1, train_text_encoder=False)
+def test_a_shared_text_encoder_outlives_its_checkpoint(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
+    runtime = make_runtime()
+    trainer = make_trainer(base, runtime, checkpoint_every=1, checkpoints_kept=1, train_text_encoder=False)
     result = trainer.run()
     assert sorted(result.checkpoints) == [0, 4]
-    assert stored(context) == {
+    assert stored(runtime) == {
         "000000": ["text_encoder.safetensors", "unet.safetensors"],
         "000004": ["unet.safetensors"],
     }
@@ -351,39 +352,39 @@ def test_a_killed_run_with_options_ends_as_an_uninterrupted_one(
     options: dict[str, Any],
     photos: SubjectPhotos,
     base: BaseModelRef,
-    make_context: MakeContext,
+    make_runtime: MakeRuntime,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = run(photos, base, make_context(folder="whole"), **options)
+    whole = run(photos, base, make_runtime(folder="whole"), **options)
     kill_at(monkeypatch, 8, [], lambda: None)
     with pytest.raises(Killed):
-        run(photos, base, make_context(folder="killed"), **options)
+        run(photos, base, make_runtime(folder="killed"), **options)
     monkeypatch.undo()
-    resumed = run(photos, base, make_context(folder="killed"), **options)
+    resumed = run(photos, base, make_runtime(folder="killed"), **options)
     assert sums(resumed) == sums(whole) and resumed.steps == whole.steps
     assert resumed.record.series.equals(whole.record.series)
 
 
 def test_missing_8_bit_optimiser_stops_before_anything_is_made(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    context = make_context()
+    runtime = make_runtime()
     with pytest.raises(ConfigError, match=r"^finetune_dreambooth.optimizer: adamw_8bit .*pip install bitsandbytes"):
-        run(photos, base, context, optimizer="adamw_8bit")
-    assert not context.folder.exists() and not (context.folder.parent / "work").exists()
+        run(photos, base, runtime, optimizer="adamw_8bit")
+    assert not runtime.folder.exists() and not (runtime.folder.parent / "work").exists()
 
 
 def test_8_bit_optimiser_trains_and_resumes(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("bitsandbytes")
     options = {"optimizer": "adamw_8bit", "steps": 40, "checkpoint_every": 20}
-    whole = run(photos, base, make_context(folder="whole"), **options)
+    whole = run(photos, base, make_runtime(folder="whole"), **options)
     loss = whole.record.series.query("name == 'instance_loss'").value
     assert loss.iloc[-3:].mean() < 0.95 * loss.iloc[:3].mean()
     kill_at(monkeypatch, 25, [], lambda: None)
     with pytest.raises(Killed):
-        run(photos, base, make_context(folder="killed"), **options)
+        run(photos, base, make_runtime(folder="killed"), **options)
     monkeypatch.undo()
-    assert sums(run(photos, base, make_context(folder="killed"), **options)) == sums(whole)
+    assert sums(run(photos, base, make_runtime(folder="killed"), **options)) == sums(whole)

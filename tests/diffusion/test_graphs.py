@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import BaseModelRef
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.graphs import DifferentiableGraph, GraphedFunction
+from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.model.graphs import DifferentiableGraph, GraphedFunction
 
 CPU_AND_GPU = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 FORGIVING = {"cpu": {"atol": 0.0, "rtol": 0.0}, "cuda": {"atol": 1e-5, "rtol": 1e-4}}

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.config import GuidanceConfig
-from dreambooth3d.diffusion.components import Components
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.diffusion.prompts import perp_neg_views
-from dreambooth3d.diffusion.scores import classifier_free, perp_neg, rescaled
-from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
+from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.components import Components
+from dreambooth3d.diffusion.model.scores import classifier_free, perp_neg, rescaled
+from dreambooth3d.prompts import perp_neg_views
 
 PROMPT = "a photo of a sks dog"
 CAMERAS = orbit_cameras(torch.tensor([0.0, 90.0, 180.0]))

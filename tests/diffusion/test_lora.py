@@ -14,19 +14,19 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint, PseudoViews, SubjectPhotos
-from dreambooth3d.config import FinetuneConfig, MultiviewConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion import lora
-from dreambooth3d.diffusion.components import Components, load_components, load_weights
-from dreambooth3d.diffusion.dreambooth import export_pipeline, finetune, finetune_multiview
-from dreambooth3d.diffusion.lora import LORA_FILE, export_lora, is_lora
-from dreambooth3d.diffusion.sampling import initial_noise, sample
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.cameras import turntable_cameras
+from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline, finetune, finetune_multiview
+from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.diffusion.model import lora
+from dreambooth3d.diffusion.model.components import Components, load_components, load_weights
+from dreambooth3d.diffusion.model.lora import LORA_FILE, export_lora, is_lora
+from dreambooth3d.diffusion.sampling.text_to_image import initial_noise, sample
 from dreambooth3d.errors import BaseModelError, ConfigError
-from dreambooth3d.nerf.cameras import turntable_cameras
+from dreambooth3d.runtime import Runtime
 from dreambooth3d.weights import save_weights
 
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 KINDS = ("unet", "text_encoder")
 CONFIG = FinetuneConfig(
     steps=4,
@@ -41,9 +41,9 @@ CONFIG = FinetuneConfig(
 )
 
 
-def run(photos: SubjectPhotos, base: BaseModelRef, context: StepContext, **changes: object) -> CheckpointSet:
+def run(photos: SubjectPhotos, base: BaseModelRef, runtime: Runtime, **changes: object) -> CheckpointSet:
     """Fine-tune with the small configuration."""
-    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, context)
+    return finetune(photos, base, CONFIG.model_copy(update=changes), 0, runtime)
 
 
 def with_adapters(base: BaseModelRef, rank: int, seed: int) -> Components:
@@ -120,12 +120,12 @@ def test_two_loras_make_one(base: BaseModelRef) -> None:
 
 
 def test_only_adapters_change_and_only_they_are_stored(
-    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_runtime: MakeRuntime
 ) -> None:
     parts = load_components(base, "cpu", trainable=True)
     group = ImageGroup("instance", torch.randn(2, *parts.latent_shape), ["a dog", "a cat"], 1, 1.0)
     settings = TrainingSettings(3, 1e-2, 0, 0.1, 1.0, True, "no", checkpoint_every=3, lora_rank=2)
-    result = Trainer(parts, [group], settings, 0, make_context()).run()
+    result = Trainer(parts, [group], settings, 0, make_runtime()).run()
     for kind in KINDS:
         before, after = getattr(components, kind).state_dict(), frozen(getattr(parts, kind))
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
@@ -136,14 +136,14 @@ def test_only_adapters_change_and_only_they_are_stored(
         assert all(not torch.equal(start[name], end[name]) for name in start)
     assert_same(load_components(base, "cpu", result.checkpoints[0]), components, atol=0.0)
     assert_same(load_components(base, "cpu", result.checkpoints[3]), parts)
-    again = Trainer(load_components(base, "cpu", trainable=True), [group], settings, 0, make_context(folder="again"))
+    again = Trainer(load_components(base, "cpu", trainable=True), [group], settings, 0, make_runtime(folder="again"))
     assert again.run().checkpoints[0].unet.sha256 == result.checkpoints[0].unet.sha256
 
 
 def test_a_text_encoder_that_is_not_trained_stays_the_base_model_s(
-    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_context: MakeContext, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, components: Components, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    checkpoint = run(photos, base, make_context(), train_text_encoder=False).checkpoints[4]
+    checkpoint = run(photos, base, make_runtime(), train_text_encoder=False).checkpoints[4]
     assert checkpoint.text_encoder.load() == {}
     loaded = load_components(base, "cpu", checkpoint)
     assert torch.equal(outputs(loaded)[0], outputs(components)[0])
@@ -154,11 +154,11 @@ def test_a_text_encoder_that_is_not_trained_stays_the_base_model_s(
 
 
 def test_resumable_state_holds_adapters_only(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime
 ) -> None:
-    calls, context = iter(range(100)), make_context(should_stop=lambda: next(calls) >= 3)
-    assert run(photos, base, context).record.params["interrupted"] is True
-    state = context.resume_point().load()
+    calls, runtime = iter(range(100)), make_runtime(should_stop=lambda: next(calls) >= 3)
+    assert run(photos, base, runtime).record.params["interrupted"] is True
+    state = runtime.resume_point().load()
     for kind in KINDS:
         assert state[kind] and all("lora_" in name for name in state[kind])
     shapes = sorted(tuple(weight.shape) for kind in KINDS for weight in state[kind].values())
@@ -166,9 +166,9 @@ def test_resumable_state_holds_adapters_only(
 
 
 def test_diffusers_opens_the_exported_file(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tiny_base_model: Path, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tiny_base_model: Path, tmp_path: Path
 ) -> None:
-    checkpoint = run(photos, base, make_context(), steps=12).checkpoints[12]
+    checkpoint = run(photos, base, make_runtime(), steps=12).checkpoints[12]
     export_lora(checkpoint, tmp_path / "lora" / LORA_FILE)
     prompts = [photos.instance_prompt, "a photo of a cat"]
     components = load_components(base, "cpu", checkpoint)
@@ -190,18 +190,18 @@ def test_diffusers_opens_the_exported_file(
 
 
 def test_full_weights_are_no_lora(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    checkpoint = run(photos, base, make_context(), lora_rank=0).checkpoints[4]
+    checkpoint = run(photos, base, make_runtime(), lora_rank=0).checkpoints[4]
     with pytest.raises(ConfigError, match="step 4 holds full weights and no LoRA"):
         export_lora(checkpoint, tmp_path / "lora" / LORA_FILE)
     assert not (tmp_path / "lora").exists()
 
 
 def test_a_lora_of_another_model_is_refused(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    checkpoint = run(photos, base, make_context(), steps=2).checkpoints[2]
+    checkpoint = run(photos, base, make_runtime(), steps=2).checkpoints[2]
     for damage in (lambda name: name.replace("attn1", "attn7"), lambda name: name.replace("to_v", "to_q")):
         weights = {damage(name): weight[..., :3] for name, weight in checkpoint.unet.load().items()}
         ref = save_weights(weights, tmp_path / "wrong.safetensors")
@@ -221,14 +221,14 @@ def test_training_goes_on_from_any_checkpoint(
     rank: int | None,
     photos: SubjectPhotos,
     base: BaseModelRef,
-    make_context: MakeContext,
+    make_runtime: MakeRuntime,
 ) -> None:
-    partial = run(photos, base, make_context(), lora_rank=first_rank).checkpoints[4]
+    partial = run(photos, base, make_runtime(), lora_rank=first_rank).checkpoints[4]
     parts = load_components(base, "cpu", partial, trainable=True)
     assert_same(parts, load_components(base, "cpu", partial))
     group = ImageGroup("instance", torch.randn(2, *parts.latent_shape), ["a dog", "a cat"], 1, 1.0)
     settings = TrainingSettings(3, 3e-3, 0, 0.0, 1.0, True, "no", first_step=4, lora_rank=then_rank)
-    (end,) = Trainer(parts, [group], settings, 0, make_context(folder="b")).run().checkpoints.values()
+    (end,) = Trainer(parts, [group], settings, 0, make_runtime(folder="b")).run().checkpoints.values()
     loaded = load_components(base, "cpu", end)
     # Full weights are stored in half precision.
     assert_same(loaded, parts, atol=1e-4 if rank else 5e-3)
@@ -240,14 +240,14 @@ def test_training_goes_on_from_any_checkpoint(
 
 
 def test_multiview_makes_one_lora_of_two(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
-    partial = run(photos, base, make_context()).checkpoints[2]
+    partial = run(photos, base, make_runtime()).checkpoints[2]
     views = torch.rand(4, 3, 64, 64)
     pseudo = PseudoViews(views, views, views[:, 0], turntable_cameras(4), 0.4)
     config = MultiviewConfig(steps=3, learning_rate=1e-3, lora_rank=1, train_text_encoder=False)
-    context = make_context("finetune_multiview", folder="multiview")
-    result = finetune_multiview(partial, pseudo, photos, config, 0, context)
+    runtime = make_runtime("finetune_multiview", folder="multiview")
+    result = finetune_multiview(partial, pseudo, photos, config, 0, runtime)
     assert result.step == 5
     assert {min(weight.shape) for weight in result.unet.load().values()} == {3}
     text_encoder, before = result.text_encoder.load(), partial.text_encoder.load()
@@ -256,7 +256,7 @@ def test_multiview_makes_one_lora_of_two(
 
 
 def test_frozen_weights_are_in_half_precision(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, monkeypatch: pytest.MonkeyPatch
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[bool, set[torch.dtype]]] = []
     step = Trainer.train_step
@@ -270,9 +270,9 @@ def test_frozen_weights_are_in_half_precision(
 
     monkeypatch.setattr(Trainer, "train_step", look)
     options = {"gradient_checkpointing": True, "sample_every_checkpoint": False, "steps": 10, "checkpoint_every": 10}
-    result = run(photos, base, make_context(), mixed_precision="bf16", **options)
+    result = run(photos, base, make_runtime(), mixed_precision="bf16", **options)
     assert seen[0] == seen[-1] == {True: {torch.float32}, False: {torch.bfloat16}}
-    exact = run(photos, base, make_context(folder="exact"), **options)
+    exact = run(photos, base, make_runtime(folder="exact"), **options)
     assert seen[-1] == {True: {torch.float32}, False: {torch.float32}}
     losses = [end.record.series.query("name == 'loss'").value.to_numpy() for end in (result, exact)]
     assert losses[0] == pytest.approx(losses[1], rel=0.03)

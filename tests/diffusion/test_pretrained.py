@@ -12,17 +12,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, SubjectPhotos
-from dreambooth3d.config import FinetuneConfig, SelectConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.dreambooth import finetune
-from dreambooth3d.diffusion.pretrained import pretrained_digest, pretrained_folders
+from dreambooth3d.config.finetuning import FinetuneConfig, SelectConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune
+from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.model.pretrained import pretrained_digest, pretrained_folders
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.evaluation.selection import choose
-from pipelines.identity import pretrained_identity
+from dreambooth3d.runtime import Runtime
+from operations.launch.identity import pretrained_identity
 from tests.tiny_models import write_tiny_base_model
 
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 UNET, TEXT = "unet/diffusion_pytorch_model.safetensors", "text_encoder/model.safetensors"
 
 
@@ -46,9 +46,9 @@ def series(tmp_path: Path) -> Path:
     return folder
 
 
-def take(photos: SubjectPhotos, base: BaseModelRef, path: Path, context: StepContext) -> CheckpointSet:
+def take(photos: SubjectPhotos, base: BaseModelRef, path: Path, runtime: Runtime) -> CheckpointSet:
     """Fine-tune with a folder in place of training."""
-    return finetune(photos, base, FinetuneConfig(pretrained=str(path), sample_inference_steps=1), 0, context)
+    return finetune(photos, base, FinetuneConfig(pretrained=str(path), sample_inference_steps=1), 0, runtime)
 
 
 def assert_weights(loaded: Components, name: str, expected: Components) -> None:
@@ -64,9 +64,9 @@ def own(base: BaseModelRef, folder: Path) -> Components:
 
 
 def test_one_model_is_one_checkpoint(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, model: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, model: Path
 ) -> None:
-    result = take(photos, base, model, make_context())
+    result = take(photos, base, model, make_runtime())
     assert result.steps == [FinetuneConfig().steps] and result.base_model == base
     assert set(result.record.images) == {"samples/000400"} and result.record.metrics["steps"] == 0
     loaded = load_components(base, "cpu", result.checkpoints[400])
@@ -86,11 +86,11 @@ def test_the_last_model_of_a_training_lies_beside_its_checkpoints(model: Path, t
 
 
 def test_half_precision_alone_will_do(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, model: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, model: Path
 ) -> None:
     for file in (model / "unet").glob("*.safetensors"):
         file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
-    result = take(photos, base, model, make_context())
+    result = take(photos, base, model, make_runtime())
     weights = load_components(base, "cpu", result.checkpoints[400]).unet.state_dict()
     stored = load_file(model / "unet" / "diffusion_pytorch_model.fp16.safetensors")
     for name, weight in stored.items():
@@ -98,9 +98,9 @@ def test_half_precision_alone_will_do(
 
 
 def test_a_series_gives_a_checkpoint_per_step(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, series: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, series: Path
 ) -> None:
-    result = take(photos, base, series, make_context())
+    result = take(photos, base, series, make_runtime())
     assert result.steps == [2, 10]
     for step, text in ((2, base.path), (10, series.parent / "model10")):
         loaded = load_components(base, "cpu", result.checkpoints[step])
@@ -116,7 +116,7 @@ def test_steps_in_names(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_stored_position_buffer_and_shards_are_taken(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, model: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, model: Path
 ) -> None:
     expected = own(base, model)
     text = load_file(model / TEXT)
@@ -130,7 +130,7 @@ def test_a_stored_position_buffer_and_shards_are_taken(
         {name: value.half() * 0 for name, value in unet.items()},
         model / "unet" / "diffusion_pytorch_model.fp16.safetensors",
     )
-    loaded = load_components(base, "cpu", take(photos, base, model, make_context()).checkpoints[400])
+    loaded = load_components(base, "cpu", take(photos, base, model, make_runtime()).checkpoints[400])
     for name in ("unet", "text_encoder"):
         assert_weights(loaded, name, expected)
 
@@ -173,11 +173,11 @@ def test_bin_weights_are_refused(model: Path) -> None:
 
 
 def test_weights_of_another_architecture_are_refused(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, tmp_path: Path, model: Path
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path, model: Path
 ) -> None:
     wide = write_tiny_base_model(tmp_path / "wide", width=24)
     with pytest.raises(BaseModelError, match="wide/unet: these weights are damaged or do not fit the base model"):
-        take(photos, base, wide, make_context())
+        take(photos, base, wide, make_runtime())
     (model / TEXT).write_bytes((model / TEXT).read_bytes()[:-10])
     with pytest.raises(BaseModelError, match="mine/text_encoder: these weights are damaged"):
-        take(photos, base, model, make_context(folder="b"))
+        take(photos, base, model, make_runtime(folder="b"))

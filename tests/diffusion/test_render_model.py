@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import BaseModelRef
-from dreambooth3d.config import BaseModelConfig, GuidanceConfig
-from dreambooth3d.context import ResumePoint
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.diffusion.render_model import RenderModel
-from dreambooth3d.nerf.cameras import orbit_cameras
+from dreambooth3d.cameras import orbit_cameras
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.guidance.render_model import RenderModel
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.runtime import ResumePoint
 from tests.tiny_models import write_tiny_base_model
 
 PROMPT = "a photo of a sks dog"

@@ -9,13 +9,14 @@ import torch
 from diffusers import StableDiffusionImg2ImgPipeline, StableDiffusionPipeline
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config import BaseModelConfig, PseudoViewsConfig
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.img2img import img2img, pseudo_views
-from dreambooth3d.diffusion.sampling import initial_noise, sample
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingSettings
-from dreambooth3d.nerf.cameras import turntable_cameras
+from dreambooth3d.cameras import turntable_cameras
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.config.pseudo_views import PseudoViewsConfig
+from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.sampling.img2img import img2img, pseudo_views
+from dreambooth3d.diffusion.sampling.text_to_image import initial_noise, sample
 from tests.tiny_models import write_tiny_base_model
 
 PROMPTS = ["a photo of a dog", "a photo of a red duck, back view", "a photo of a cat"]
@@ -91,17 +92,17 @@ def test_encoding_resizes_and_carries_gradients(components: Components) -> None:
     assert all(parameter.grad is None for parameter in components.vae.parameters())
 
 
-def test_pseudo_views(components: Components, photos: SubjectPhotos, base: object, make_context: object) -> None:
-    context = make_context("generate_pseudo_views")
+def test_pseudo_views(components: Components, photos: SubjectPhotos, base: object, make_runtime: object) -> None:
+    runtime = make_runtime("generate_pseudo_views")
     settings = TrainingSettings(1, 1e-4, 0, 0.0, 1.0, True, "no")
     trained = load_components(base, "cpu", trainable=True)
     group = ImageGroup("instance", torch.randn(1, *components.latent_shape), ["a dog"], 1, 1.0)
-    checkpoint = Trainer(trained, [group], settings, 0, make_context(folder="t")).run().checkpoints[1]
+    checkpoint = Trainer(trained, [group], settings, 0, make_runtime(folder="t")).run().checkpoints[1]
     cameras = turntable_cameras(3)
     config = PseudoViewsConfig(count=3, inference_steps=5)
     renders, opacity = torch.rand(3, 3, 48, 48), torch.rand(3, 48, 48)
-    views = pseudo_views(renders, opacity, cameras, checkpoint, photos, config, 0, context)
-    again = pseudo_views(renders, opacity, cameras, checkpoint, photos, config, 0, make_context("b"))
+    views = pseudo_views(renders, opacity, cameras, checkpoint, photos, config, 0, runtime)
+    again = pseudo_views(renders, opacity, cameras, checkpoint, photos, config, 0, make_runtime("b"))
     assert views.images.shape == views.renders.shape == (3, 3, 64, 64)
     assert views.opacity.shape == (3, 64, 64) and views.strength == config.strength
     assert torch.equal(views.images, again.images)

@@ -9,18 +9,18 @@ import pytest
 import torch
 
 from dreambooth3d.artifacts import BaseModelRef, SubjectPhotos
-from dreambooth3d.config import FinetuneConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion import training
-from dreambooth3d.diffusion.components import load_components
-from dreambooth3d.diffusion.dreambooth import finetune
-from dreambooth3d.diffusion.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.diffusion.finetuning import training
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune
+from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.parallel import Team, team
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 
 CPU = torch.device("cpu")
 STEPS = 3
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 
 
 class BatchPerProcess(Trainer):
@@ -45,8 +45,8 @@ def learned(
     settings = TrainingSettings(
         STEPS, 1e-3, 1, 0.01, 1.0, train_text_encoder=True, mixed_precision="no", gradient_accumulation_steps=batches
     )
-    context = StepContext(StepLog("finetune_dreambooth"), folder, CPU, progress=False)
-    kind(components, groups, settings, 7, context, team=member).run()
+    runtime = Runtime(StepLog("finetune_dreambooth"), folder, CPU, progress=False)
+    kind(components, groups, settings, 7, runtime, team=member).run()
     return {**components.unet.state_dict(), **components.text_encoder.state_dict()}
 
 
@@ -65,7 +65,7 @@ def test_two_processes_learn_what_one_learns_from_both_batches(base: BaseModelRe
         torch.testing.assert_close(together[name], expected, atol=2e-5, rtol=1e-4)
 
 
-def test_finetune_with_two_processes(photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext) -> None:
+def test_finetune_with_two_processes(photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime) -> None:
     config = FinetuneConfig(
         steps=4,
         checkpoint_every=2,
@@ -75,10 +75,10 @@ def test_finetune_with_two_processes(photos: SubjectPhotos, base: BaseModelRef, 
         sample_every_checkpoint=False,
     )
     shared = config.model_copy(update={"processes": 2})
-    checkpoints = finetune(photos, base, shared, 0, make_context(folder="two")).checkpoints
+    checkpoints = finetune(photos, base, shared, 0, make_runtime(folder="two")).checkpoints
     assert sorted(checkpoints) == [0, 2, 4]
     weights = load_components(base, CPU, checkpoints[4]).unet.state_dict()
-    alone = finetune(photos, base, config, 0, make_context(folder="one")).checkpoints
+    alone = finetune(photos, base, config, 0, make_runtime(folder="one")).checkpoints
     other = load_components(base, CPU, alone[4]).unet.state_dict()
     differences = [(weights[name] - other[name]).abs().max().item() for name in weights]
     assert 0 < max(differences) < 1e-2, "another batch beside its own changes what is learned, and a little only"

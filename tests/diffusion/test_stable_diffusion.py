@@ -16,17 +16,19 @@ from torch import Tensor
 
 from benchmarks.speed.random_model import write_model
 from dreambooth3d.artifacts import BaseModelRef, SubjectPhotos
-from dreambooth3d.config import BaseModelConfig, FinetuneConfig, GuidanceConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import Components, load_components
-from dreambooth3d.diffusion.dreambooth import export_pipeline, finetune
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.diffusion.img2img import img2img
-from dreambooth3d.nerf.cameras import orbit_cameras
+from dreambooth3d.cameras import orbit_cameras
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline, finetune
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.sampling.img2img import img2img
+from dreambooth3d.runtime import Runtime
 
 PROMPT = "a photo of a sks dog"
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ def test_img2img_is_that_of_diffusers(case: Case, loaded: Components) -> None:
 
 
 def test_finetune_save_reload_export(
-    case: Case, photos: SubjectPhotos, make_context: MakeContext, tmp_path: Path
+    case: Case, photos: SubjectPhotos, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
     """Two steps change both networks, the stored pair loads again, and the exported folder is a whole model."""
     full = case.device.type == "cuda"
@@ -144,7 +146,7 @@ def test_finetune_save_reload_export(
         steps=2, checkpoint_every=2, batch_size=1, class_images=1, class_inference_steps=1, sample_inference_steps=1,
         sample_every_checkpoint=not full, learning_rate=1e-3, warmup_steps=0, mixed_precision="bf16" if full else "no",
     )  # fmt: skip
-    result = finetune(photos, case.base, config, 0, make_context(device=case.device))
+    result = finetune(photos, case.base, config, 0, make_runtime(device=case.device))
     assert result.record.series.value.notna().all()
     checkpoint = result.checkpoints[2]
     again = load_components(case.base, case.device, checkpoint)

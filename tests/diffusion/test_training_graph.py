@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import BaseModelRef, SubjectPhotos
-from dreambooth3d.config import Acceleration, FinetuneConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.components import load_components
-from dreambooth3d.diffusion.dreambooth import finetune
-from dreambooth3d.diffusion.training_graph import TrainingGraph
+from dreambooth3d.config.base import Acceleration
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune
+from dreambooth3d.diffusion.finetuning.training_graph import TrainingGraph
+from dreambooth3d.diffusion.model.components import load_components
+from dreambooth3d.runtime import Runtime
 
 CPU_AND_GPU = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 ON_GPU = [pytest.param(kind, marks=pytest.mark.gpu) for kind in ("graphs", "compile")]
-MakeContext = Callable[..., StepContext]
+MakeRuntime = Callable[..., Runtime]
 
 
 def network(device: str) -> nn.Sequential:
@@ -124,7 +125,7 @@ def test_a_released_graph_gives_its_memory_back(acceleration: Acceleration) -> N
 @pytest.mark.parametrize("precision", ["no", "bf16", "fp16"])
 @pytest.mark.parametrize("acceleration", ON_GPU)
 def test_finetuning_learns_the_same(
-    photos: SubjectPhotos, base: BaseModelRef, make_context: MakeContext, acceleration: Acceleration, precision: str
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, acceleration: Acceleration, precision: str
 ) -> None:
     """Twelve steps of DreamBooth with a checkpoint and its samples in between."""
     weights = {}
@@ -133,8 +134,8 @@ def test_finetuning_learns_the_same(
             steps=12, checkpoint_every=6, batch_size=2, class_images=4, class_inference_steps=2, learning_rate=1e-4,
             sample_inference_steps=2, mixed_precision=precision, acceleration=kind,
         )  # fmt: skip
-        context = make_context(folder=kind, device=torch.device("cuda"))
-        last = finetune(photos, base, config, 0, context).checkpoints[12]
+        runtime = make_runtime(folder=kind, device=torch.device("cuda"))
+        last = finetune(photos, base, config, 0, runtime).checkpoints[12]
         weights[kind] = load_components(base, "cpu", last).unet.state_dict()
     start = load_components(base, "cpu").unet.state_dict()
     moved = sum((weights["none"][name] - start[name]).square().sum() for name in start).sqrt()

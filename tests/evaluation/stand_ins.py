@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.nerf.cameras import VIEW_WORDS
+from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.toybox.tokenizer import build_tokenizer
 from tests.tiny_models import MAX_TOKENS, WORDS
 

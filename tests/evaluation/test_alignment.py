@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreambooth3d.cameras import Cameras, orbit_cameras
 from dreambooth3d.evaluation.alignment import Alignment, fit_alignment
 from dreambooth3d.evaluation.pixels import Views
-from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
 from tests.nerf.scenes import BLUE, RED
 
 SIZE = 24

@@ -9,16 +9,18 @@ import pytest
 import torch
 
 from dreambooth3d.artifacts import GroundTruth, PseudoViews, RadianceField
-from dreambooth3d.config import FieldConfig, FitTrueViewsConfig, RegularizerConfig, RenderConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import turntable_cameras
+from dreambooth3d.config.distillation import FitTrueViewsConfig, RegularizerConfig
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation import ceiling
 from dreambooth3d.evaluation.ceiling import fit_true_views
 from dreambooth3d.evaluation.pixels import Views, mean_baseline, psnr_fg
 from dreambooth3d.evaluation.truth import true_views
-from dreambooth3d.nerf.cameras import turntable_cameras
-from dreambooth3d.nerf.rendering import render_field
+from dreambooth3d.nerf.rendering.volume import render_field
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 
 TRUTH = GroundTruth({"class_noun": "dog", "main": "red", "second": "white", "seed": 3})
 SIZE = 32
@@ -36,13 +38,13 @@ CONFIG = FitTrueViewsConfig(
 )
 
 
-def context(folder: Path) -> StepContext:
-    return StepContext(StepLog("fit_true_views"), folder, progress=False)
+def runtime(folder: Path) -> Runtime:
+    return Runtime(StepLog("fit_true_views"), folder, progress=False)
 
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> RadianceField:
-    return fit_true_views(TRUTH, CONFIG, 0, context(tmp_path_factory.mktemp("ceiling")))
+    return fit_true_views(TRUTH, CONFIG, 0, runtime(tmp_path_factory.mktemp("ceiling")))
 
 
 def test_true_views_make_a_better_field_than_their_mean(fitted: RadianceField) -> None:
@@ -65,11 +67,11 @@ def test_no_fitted_view_is_a_scored_one(monkeypatch: pytest.MonkeyPatch, tmp_pat
     """What the field gets to see: true views, before the configured colour, from between the turntable's cameras."""
     given: list[PseudoViews] = []
 
-    def watching(guidance: object, config: object, seed: int, context: object, reconstruction: PseudoViews) -> None:
+    def watching(guidance: object, config: object, seed: int, runtime: object, reconstruction: PseudoViews) -> None:
         given.append(reconstruction)
 
     monkeypatch.setattr(ceiling, "distil", watching)
-    fit_true_views(TRUTH, FitTrueViewsConfig(view_size=SIZE), 0, context(tmp_path))
+    fit_true_views(TRUTH, FitTrueViewsConfig(view_size=SIZE), 0, runtime(tmp_path))
     views = given[0]
     scored = turntable_cameras().azimuth_deg
     apart = (views.cameras.azimuth_deg[:, None] - scored).abs()
@@ -90,10 +92,10 @@ def test_as_few_views_as_photos_come_from_where_these_were_taken(
     given: list[PseudoViews] = []
     monkeypatch.setattr(ceiling, "distil", lambda *_, reconstruction: given.append(reconstruction))
     config = FitTrueViewsConfig(view_size=SIZE, azimuths="photos")
-    fit_true_views(replace(TRUTH, photo_azimuths_deg=(-46.0, 3.0, 160.0)), config, 0, context(tmp_path))
+    fit_true_views(replace(TRUTH, photo_azimuths_deg=(-46.0, 3.0, 160.0)), config, 0, runtime(tmp_path))
     assert given[0].cameras.azimuth_deg.tolist() == [-46.0, 3.0, 160.0] and len(given[0].images) == 3
     with pytest.raises(ConfigError, match="photo_azimuths_deg"):
-        fit_true_views(TRUTH, config, 0, context(tmp_path))
+        fit_true_views(TRUTH, config, 0, runtime(tmp_path))
 
 
 def test_guidance_says_nothing() -> None:
@@ -105,5 +107,5 @@ def test_guidance_says_nothing() -> None:
 
 def test_an_unknown_truth_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no known ground truth"):
-        fit_true_views(GroundTruth({}), CONFIG, 0, context(tmp_path))
+        fit_true_views(GroundTruth({}), CONFIG, 0, runtime(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth
-from dreambooth3d.config import EvaluateConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import Cameras
+from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation.contexts import SUFFIXES, evaluate_context, preferred_words
 from dreambooth3d.evaluation.pixels import Views
 from dreambooth3d.evaluation.truth import true_views
-from dreambooth3d.nerf.cameras import Cameras
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.solids import COLOURS
 from tests.evaluation.stand_ins import PaletteScorer, photos_of
@@ -29,9 +29,9 @@ def run(tmp_path, prompt: str, asset: Recipe, truth: GroundTruth | None = None) 
     def render(recipe: Recipe, cameras: Cameras) -> Views:
         return true_views(GroundTruth(recipe.to_dict()), cameras, SIZE)
 
-    photos, context = photos_of(torch.rand(3, 16, 16)), StepContext(StepLog("evaluate_context_0"), tmp_path)
+    photos, runtime = photos_of(torch.rand(3, 16, 16)), Runtime(StepLog("evaluate_context_0"), tmp_path)
     truth = GroundTruth(DOG.to_dict()) if truth is None else truth
-    return evaluate_context(asset, DOG, prompt, photos, truth, JUDGE, EvaluateConfig(size=SIZE), context, render)
+    return evaluate_context(asset, DOG, prompt, photos, truth, JUDGE, EvaluateConfig(size=SIZE), runtime, render)
 
 
 def test_a_perfect_edit_scores_as_the_truth(tmp_path) -> None:

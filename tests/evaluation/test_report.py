@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from dreambooth3d.artifacts import GroundTruth
-from dreambooth3d.config import EvaluateConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import turntable_cameras
+from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.pixels import Views
 from dreambooth3d.evaluation.report import DEFINITIONS, caption_rank, evaluate
 from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
 from dreambooth3d.evaluation.views import judged_cameras
-from dreambooth3d.nerf.cameras import turntable_cameras
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 from tests.evaluation.stand_ins import photos_of, write_tiny_clip
 from tests.export.fields import blob_field
 
@@ -38,8 +38,8 @@ def views():
 
 def run(judge, tmp_path, render, truth=TRUTH, description=""):
     photos = photos_of(torch.rand(3, 40, 40), torch.rand(3, 32, 32), description=description)
-    context = StepContext(StepLog("evaluate"), tmp_path)
-    return evaluate("refined", "coarse", photos, truth, judge, CONFIG, context, render)
+    runtime = Runtime(StepLog("evaluate"), tmp_path)
+    return evaluate("refined", "coarse", photos, truth, judge, CONFIG, runtime, render)
 
 
 def test_true_views_follow_the_cameras(views):
@@ -151,8 +151,8 @@ def test_rank_of_the_true_caption():
 
 
 def test_real_fields_are_rendered(judge, tmp_path):
-    context = StepContext(StepLog("evaluate"), tmp_path)
+    runtime = Runtime(StepLog("evaluate"), tmp_path)
     photos = photos_of(torch.rand(3, 24, 24))
-    report = evaluate(blob_field(), blob_field(), photos, TRUTH, judge, CONFIG, context)
+    report = evaluate(blob_field(), blob_field(), photos, TRUTH, judge, CONFIG, runtime)
     assert report.metrics["psnr_fg"] == report.metrics["coarse/psnr_fg"]
     assert 0.05 < report.metrics["mask_iou"] < 0.95 and report.comparison.shape[0] == 3

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint
-from dreambooth3d.config import SelectConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.config.finetuning import SelectConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.selection import choose, harmonic_means, select
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 from dreambooth3d.weights import WeightsRef, sha256_file
 from tests.evaluation.stand_ins import ColorScorer, photos_of
 
@@ -122,9 +122,9 @@ class PaintedSamples:
 
 
 def run(tmp_path, draw, **settings):
-    context = StepContext(StepLog("select_checkpoints"), tmp_path)
+    runtime = Runtime(StepLog("select_checkpoints"), tmp_path)
     config = SelectConfig(samples_per_view=2, **settings)
-    return select(checkpoint_set(10, 20, 30, 40), photos_of(PHOTO), ColorScorer(), config, 0, context, draw)
+    return select(checkpoint_set(10, 20, 30, 40), photos_of(PHOTO), ColorScorer(), config, 0, runtime, draw)
 
 
 def test_select_measures_and_reports(tmp_path):
@@ -140,7 +140,7 @@ def test_select_measures_and_reports(tmp_path):
 
 
 def test_interrupted_selection_continues(tmp_path, monkeypatch):
-    monkeypatch.setattr("dreambooth3d.context.ResumePoint.due", lambda self: True)
+    monkeypatch.setattr("dreambooth3d.runtime.ResumePoint.due", lambda self: True)
 
     class Killed(PaintedSamples):
         def __call__(self, checkpoint, prompts):
@@ -159,10 +159,10 @@ def test_interrupted_selection_continues(tmp_path, monkeypatch):
 
 
 def test_stop_signal_decides_among_what_was_scored(tmp_path):
-    context = StepContext(StepLog("select_checkpoints"), tmp_path, should_stop=lambda: True)
+    runtime = Runtime(StepLog("select_checkpoints"), tmp_path, should_stop=lambda: True)
     draw = PaintedSamples()
     config = SelectConfig(samples_per_view=1)
-    choice = select(checkpoint_set(10, 20), photos_of(PHOTO), ColorScorer(), config, 0, context, draw)
+    choice = select(checkpoint_set(10, 20), photos_of(PHOTO), ColorScorer(), config, 0, runtime, draw)
     assert draw.calls == [0, 10] and choice.full_step == 10
 
 
@@ -181,8 +181,8 @@ def test_real_sampling_is_the_same_twice(tmp_path, tiny_base_model):
     config = SelectConfig(samples_per_view=1, inference_steps=2)
     results = []
     for name in ("a", "b"):
-        context = StepContext(StepLog("select_checkpoints"), tmp_path / name)
-        results.append(select(checkpoints, photos_of(PHOTO), ColorScorer(), config, 3, context))
+        runtime = Runtime(StepLog("select_checkpoints"), tmp_path / name)
+        results.append(select(checkpoints, photos_of(PHOTO), ColorScorer(), config, 3, runtime))
     pd.testing.assert_frame_equal(results[0].scores, results[1].scores)
     row = results[0].scores.set_index("step")
     assert row.loc[5, "subject_similarity"] == row.loc[0, "subject_similarity"], "the same weights as the base model"

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from dreambooth3d.cameras import VIEW_WORDS, orbit_cameras
 from dreambooth3d.evaluation.views import (
     FRONT,
     ViewScores,
@@ -17,8 +18,7 @@ from dreambooth3d.evaluation.views import (
     name_photo_views,
     verdict,
 )
-from dreambooth3d.nerf.cameras import VIEW_WORDS, orbit_cameras
-from dreambooth3d.nerf.poses import MAX_OFF_DEG, SPREAD_DEG
+from dreambooth3d.nerf.photo_cameras.poses import MAX_OFF_DEG, SPREAD_DEG
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
 from tests.evaluation.stand_ins import ColorScorer, photos_of

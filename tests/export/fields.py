@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
-from dreambooth3d.config import FieldConfig
-from dreambooth3d.nerf.field import Field
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.nerf.field.radiance_field import Field
 
 RADIUS = 0.5
 

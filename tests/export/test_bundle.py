@@ -14,14 +14,14 @@ import torch
 import trimesh
 from PIL import Image
 
-from dreambooth3d.config import ExportConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.cameras import Cameras, turntable_cameras
+from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.errors import DreamBooth3DError, EmptyFieldError
 from dreambooth3d.export import turntable
 from dreambooth3d.export.bundle import export
 from dreambooth3d.export.turntable import write_film, write_frames
-from dreambooth3d.nerf.cameras import Cameras, turntable_cameras
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 from tests.export.fields import blob_field
 
 CONFIG = ExportConfig(mesh_resolution=32, frame_size=64, frame_rays=24, samples_per_ray=24)
@@ -29,9 +29,9 @@ CONFIG = ExportConfig(mesh_resolution=32, frame_size=64, frame_rays=24, samples_
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
-    context = StepContext(StepLog("export_asset"), tmp_path_factory.mktemp("work"))
+    runtime = Runtime(StepLog("export_asset"), tmp_path_factory.mktemp("work"))
     title = "A <b>blob</b> & {{data}}"
-    return export(blob_field(), CONFIG, context, title, {"psnr": 21.25, "clip_i": 0.5}, "a blob")
+    return export(blob_field(), CONFIG, runtime, title, {"psnr": 21.25, "clip_i": 0.5}, "a blob")
 
 
 def test_bundle_holds_what_it_lists(bundle):
@@ -46,14 +46,14 @@ def test_bundle_holds_what_it_lists(bundle):
 def test_export_replaces_an_older_bundle(bundle, tmp_path):
     (tmp_path / "bundle").mkdir()
     (tmp_path / "bundle" / "old.txt").write_text("old")
-    again = export(blob_field(), CONFIG, StepContext(StepLog("export_asset"), tmp_path), "again")
+    again = export(blob_field(), CONFIG, Runtime(StepLog("export_asset"), tmp_path), "again")
     assert again.files == bundle.files and not (again.folder / "old.txt").exists()
 
 
 def test_failed_export_leaves_nothing(tmp_path):
-    context = StepContext(StepLog("export_asset"), tmp_path)
+    runtime = Runtime(StepLog("export_asset"), tmp_path)
     with pytest.raises(EmptyFieldError, match="mesh_threshold"):
-        export(blob_field(), CONFIG.model_copy(update={"mesh_threshold": 1e6}), context, "none")
+        export(blob_field(), CONFIG.model_copy(update={"mesh_threshold": 1e6}), runtime, "none")
     assert not list(tmp_path.iterdir())
 
 
@@ -105,7 +105,7 @@ def test_page_holds_the_mesh(bundle):
 
 
 def test_large_mesh_is_shown_coarser(tmp_path):
-    context = StepContext(StepLog("export_asset"), tmp_path)
+    runtime = Runtime(StepLog("export_asset"), tmp_path)
     config = CONFIG.model_copy(update={"mesh_resolution": 64, "page_limit_mb": 0.25})
-    result = export(blob_field(), config, context, "small page")
+    result = export(blob_field(), config, runtime, "small page")
     assert (result.folder / "asset.html").stat().st_size < 0.26e6 < (result.folder / "asset.glb").stat().st_size

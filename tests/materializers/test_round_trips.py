@@ -32,10 +32,10 @@ from dreambooth3d.artifacts import (
     RadianceField,
     SubjectPhotos,
 )
-from dreambooth3d.context import work_root
+from dreambooth3d.cameras import spread_cameras
 from dreambooth3d.images import save_image
-from dreambooth3d.nerf.cameras import spread_cameras
 from dreambooth3d.record import StepLog, StepRecord
+from dreambooth3d.runtime import work_root
 from dreambooth3d.weights import WeightsRef, save_weights
 from materializers.files import FolderMaterializer, load_record
 from materializers.hashing import content_hash

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.config import FieldConfig
-from dreambooth3d.nerf.cameras import TURNTABLE_DISTANCE, orbit_cameras
-from dreambooth3d.nerf.field import Field
+from dreambooth3d.cameras import TURNTABLE_DISTANCE, orbit_cameras
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
 

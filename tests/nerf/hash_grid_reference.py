@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor
 
-from dreambooth3d.config import FieldConfig
+from dreambooth3d.config.field import FieldConfig
 
 SMALL = FieldConfig(levels=5, log2_table_size=9, base_resolution=4, level_scale=1.7, volume_resolution=12)
 """Some of its levels are dense and some are hashed."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.cameras import Cameras
-from dreambooth3d.nerf.occupancy import OccupancyGrid
+from dreambooth3d.cameras import Cameras
+from dreambooth3d.nerf.field.occupancy import OccupancyGrid
 
 RED, BLUE, GREEN = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.2, 0.4, 0.8]), torch.tensor([0.2, 0.8, 0.2])
 

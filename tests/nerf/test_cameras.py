@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dreambooth3d.nerf.cameras import Cameras, orbit_cameras, random_cameras, turntable_cameras, view_word
+from dreambooth3d.cameras import Cameras, orbit_cameras, random_cameras, turntable_cameras, view_word
 
 
 @pytest.fixture

@@ -12,23 +12,16 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import POSE_FACTS, PseudoViews, RadianceField, SubjectPhotos
-from dreambooth3d.config import (
-    DistillConfig,
-    FieldConfig,
-    InitNerfConfig,
-    InitPhotoTargetsConfig,
-    PhotoTargetsConfig,
-    RefineNerfConfig,
-    RegularizerConfig,
-    RenderConfig,
-    ShadingConfig,
-)
-from dreambooth3d.context import ResumePoint, StepContext
+from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig, RegularizerConfig
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.photo_targets import InitPhotoTargetsConfig, PhotoTargetsConfig
+from dreambooth3d.config.rendering import RenderConfig, ShadingConfig
 from dreambooth3d.errors import CollapseError
-from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
-from dreambooth3d.nerf.distillation import distil
-from dreambooth3d.nerf.rendering import render_field
+from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.nerf.training.distillation import distil
 from dreambooth3d.record import StepLog, StepRecord
+from dreambooth3d.runtime import ResumePoint, Runtime
 from tests.evaluation.stand_ins import photos_of
 from tests.nerf.scenes import Answer, BallGuidance, colored_ball
 
@@ -50,8 +43,8 @@ def settings(**changes: object) -> InitNerfConfig:
     return InitNerfConfig(**{**values, **changes})
 
 
-def context(folder: Path, **changes: object) -> StepContext:
-    return StepContext(StepLog("init_nerf"), folder, progress=False, **changes)
+def runtime(folder: Path, **changes: object) -> Runtime:
+    return Runtime(StepLog("init_nerf"), folder, progress=False, **changes)
 
 
 def psnr(field: RadianceField, cameras: Cameras) -> float:
@@ -61,7 +54,7 @@ def psnr(field: RadianceField, cameras: Cameras) -> float:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> RadianceField:
-    return distil(BallGuidance(), settings(), 0, context(tmp_path_factory.mktemp("fit")))
+    return distil(BallGuidance(), settings(), 0, runtime(tmp_path_factory.mktemp("fit")))
 
 
 def test_fits_a_known_ball_whose_front_is_red(fitted: RadianceField) -> None:
@@ -88,9 +81,10 @@ def test_reports_what_happened(fitted: RadianceField) -> None:
     assert series["learning_rate"].loc[120] == pytest.approx(2e-3, rel=0.05)
     assert series["occupied_share"].loc[120] < 0.5 < series["occupied_share"].loc[10]
     assert record.images["previews"].dtype == torch.uint8
-    assert record.params["gate_events"] == "none"
+    assert record.params["guard_events"] == "none"
     trips = {name: count for name, count in record.metrics.items() if name.endswith("_trips")}
-    assert trips == dict.fromkeys([f"gates/{gate}_trips" for gate in ("nan", "opacity", "occupancy", "saturation")], 0)
+    guards = ("nan", "opacity", "occupancy", "saturation")
+    assert trips == dict.fromkeys([f"guards/{guard}_trips" for guard in guards], 0)
 
 
 def test_a_killed_run_continues_and_ends_the_same(
@@ -98,10 +92,10 @@ def test_a_killed_run_continues_and_ends_the_same(
 ) -> None:
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
-        distil(BallGuidance(interrupt_at=71), settings(), 0, context(tmp_path))
+        distil(BallGuidance(interrupt_at=71), settings(), 0, runtime(tmp_path))
     monkeypatch.undo()
     guidance = BallGuidance()
-    resumed = distil(guidance, settings(), 0, context(tmp_path))
+    resumed = distil(guidance, settings(), 0, runtime(tmp_path))
     assert guidance.calls == 50 and guidance.progress[0] == pytest.approx(70 / 120)
     for name, value in fitted.state.items():
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
@@ -112,10 +106,10 @@ def test_a_killed_run_continues_and_ends_the_same(
 
 def test_a_stop_signal_gives_a_field_and_keeps_the_state(tmp_path: Path) -> None:
     guidance = BallGuidance()
-    stopped = distil(guidance, settings(), 0, context(tmp_path, should_stop=lambda: guidance.calls >= 20))
+    stopped = distil(guidance, settings(), 0, runtime(tmp_path, should_stop=lambda: guidance.calls >= 20))
     assert stopped.steps == 20 and stopped.record.metrics["interrupted"] == 1
     again = BallGuidance()
-    distil(again, settings(steps=30), 0, context(tmp_path))
+    distil(again, settings(steps=30), 0, runtime(tmp_path))
     assert again.calls == 10
 
 
@@ -133,19 +127,19 @@ class BreakOnce(BallGuidance):
 
 
 def test_a_collapsed_field_is_tried_again_with_another_seed(tmp_path: Path) -> None:
-    field = distil(BreakOnce(), settings(steps=60), 0, context(tmp_path))
+    field = distil(BreakOnce(), settings(steps=60), 0, runtime(tmp_path))
     assert field.record.metrics["collapse_retries"] == 1 and field.steps == 60
     assert field.record.metrics["opacity"] > 0.05
     losses = field.record.series.query("name == 'loss'")
     assert losses.step.is_monotonic_increasing and losses.value.notna().all()
-    assert field.record.params["gate_events"] == "nan 2 > 0 at step 1: tried again"
+    assert field.record.params["guard_events"] == "nan 2 > 0 at step 1: tried again"
 
 
 def test_repeated_collapse_is_one_clear_sentence(tmp_path: Path) -> None:
     sparse = RegularizerConfig(sparsity=10.0, opacity=0.0)
     config = settings(learning_rate=0.1, final_learning_rate=0.1, regularizers=sparse, collapse_retries=1)
     with pytest.raises(CollapseError, match="init_nerf: the field became empty .* at step .* 1 other seed"):
-        distil(silent, config, 0, context(tmp_path))
+        distil(silent, config, 0, runtime(tmp_path))
 
 
 def test_nan_is_a_collapse(tmp_path: Path) -> None:
@@ -153,14 +147,14 @@ def test_nan_is_a_collapse(tmp_path: Path) -> None:
         return Answer(images.sum() * float("nan"))
 
     with pytest.raises(CollapseError, match="became NaN"):
-        distil(guidance, settings(collapse_retries=1), 0, context(tmp_path))
+        distil(guidance, settings(collapse_retries=1), 0, runtime(tmp_path))
 
 
 def test_stops_when_previews_no_longer_change(tmp_path: Path) -> None:
     config = settings(check_every=10, convergence_patience=2, convergence_tolerance=0.5)
-    field = distil(BallGuidance(), config, 0, context(tmp_path))
+    field = distil(BallGuidance(), config, 0, runtime(tmp_path))
     assert field.steps == 30 and field.record.metrics["converged"] == 1
-    looks = field.record.series.query("name == 'gates/opacity'")
+    looks = field.record.series.query("name == 'guards/opacity'")
     assert looks.step.tolist() == [10, 20, 30], "the last check is the final one as well"
 
 
@@ -179,7 +173,7 @@ def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tm
         learning_rate=0.02,
     )
 
-    refined = distil(silent, config, 0, context(tmp_path), init=fitted, reconstruction=pseudo)
+    refined = distil(silent, config, 0, runtime(tmp_path), init=fitted, reconstruction=pseudo)
     assert refined.steps == 160
     front = render_field(refined, orbit_cameras(torch.zeros(1)), size=33, samples_per_ray=48)
     assert front.color[0, 2, 16, 16] > 0.6 and front.color[0, 0, 16, 16] < 0.4
@@ -216,7 +210,7 @@ def test_guidance_looks_only_from_where_pseudo_views_were_taken(
         steps=8, views_per_step=3, render=RENDER, camera_poses="pseudo_views", reconstruction_weight=0.0
     )  # fmt: skip
     guidance = Watching()
-    distil(guidance, config, 0, context(tmp_path / "views"), init=fitted, reconstruction=pseudo)
+    distil(guidance, config, 0, runtime(tmp_path / "views"), init=fitted, reconstruction=pseudo)
     assert len(guidance.seen) == 8 and all(len(cameras) == min(3, count) for cameras in guidance.seen)
     azimuths = torch.cat([cameras.azimuth_deg for cameras in guidance.seen])
     assert torch.isin(azimuths, pseudo.cameras.azimuth_deg).all() and azimuths.unique().numel() == count
@@ -224,7 +218,7 @@ def test_guidance_looks_only_from_where_pseudo_views_were_taken(
     assert all(cameras.azimuth_deg.unique().numel() == len(cameras) for cameras in guidance.seen)
     anywhere = Watching()
     config = config.model_copy(update={"camera_poses": "random"})
-    distil(anywhere, config, 0, context(tmp_path / "random"), init=fitted, reconstruction=pseudo)
+    distil(anywhere, config, 0, runtime(tmp_path / "random"), init=fitted, reconstruction=pseudo)
     azimuths = torch.cat([cameras.azimuth_deg for cameras in anywhere.seen])
     assert not torch.isin(azimuths, pseudo.cameras.azimuth_deg).any() and len(azimuths) == 24
 
@@ -244,7 +238,7 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
         steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02,
         photos=PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, start=0.25),
     )  # fmt: skip
-    refined = distil(silent, config, 0, context(tmp_path / "with"), init=fitted, photos=ball_photos())
+    refined = distil(silent, config, 0, runtime(tmp_path / "with"), init=fitted, photos=ball_photos())
     series = refined.record.series
     assert series.query("name == 'photo_reconstruction'").step.min() > 10
     assert refined.record.metrics["photos_found"] == 4 and "photo_cameras" in refined.record.images
@@ -253,7 +247,7 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
     ).color[:, :, 16, 16]
     assert front[0] > 0.6 and back[2] > 0.6 and back[1] < 0.2, "blue was (0.2, 0.4, 0.8)"
     config = config.model_copy(update={"photos": PhotoTargetsConfig(weight=0.0)})
-    without = distil(silent, config, 0, context(tmp_path / "without"), init=fitted, photos=ball_photos())
+    without = distil(silent, config, 0, runtime(tmp_path / "without"), init=fitted, photos=ball_photos())
     assert "photo_reconstruction" not in set(without.record.series.name)
 
 
@@ -281,7 +275,7 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
             steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02, photos=targets
         )  # fmt: skip
         folder = tmp_path / f"{mirror_weight}-{len(init.record.metrics)}"
-        field = distil(silent, config, 0, context(folder), init=init, photos=photos)
+        field = distil(silent, config, 0, runtime(folder), init=init, photos=photos)
         view = orbit_cameras(torch.tensor([-85.0]), elevation_deg=15.0)
         return field, render_field(field, view, size=33, samples_per_ray=48).color[0, :, 16, 16]
 
@@ -310,7 +304,7 @@ def test_exposures_of_photos_are_learned_and_reported(fitted: RadianceField, tmp
         steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=1e-6,
         final_learning_rate=1e-6, photos=photos,
     )  # fmt: skip
-    field = distil(silent, config, 0, context(tmp_path), init=fitted, photos=photos_of(*images.clamp(0, 1)))
+    field = distil(silent, config, 0, runtime(tmp_path), init=fitted, photos=photos_of(*images.clamp(0, 1)))
     found = torch.tensor([float(value) for value in field.record.params["photo_exposures"].split(", ")])
     expected = gain.flatten() / gain.log().mean().exp()
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
@@ -321,28 +315,28 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
     guidance = BallGuidance()
     heard: list[tuple[int, str]] = []
     log = StepLog("init_nerf", lambda step, values: heard.extend((step, name) for name in values))
-    surroundings = StepContext(log, tmp_path, progress=False)
+    surroundings = Runtime(log, tmp_path, progress=False)
     field = distil(guidance, settings(steps=20, photos=photos), 0, surroundings, photos=ball_photos())
     assert guidance.calls == 40 and field.record.metrics["collapse_retries"] == 1 and field.steps == 20
     series = field.record.series
     assert heard == list(zip(series.step, series.name, strict=True)), "what a tracker heard is what the record holds"
     assert len(set(heard)) == len(heard) and series.query("name == 'loss'").step.tolist() == [1, 10, 20, 21, 30, 40]
-    assert re.fullmatch(r"photo_overlap 0\.\d+ < 1 at step 20: tried again", field.record.params["gate_events"])
+    assert re.fullmatch(r"photo_overlap 0\.\d+ < 1 at step 20: tried again", field.record.params["guard_events"])
     satisfied = BallGuidance()
     photos = photos.model_copy(update={"min_overlap": 0.0})
-    distil(satisfied, settings(steps=20, photos=photos), 0, context(tmp_path), photos=ball_photos())
+    distil(satisfied, settings(steps=20, photos=photos), 0, runtime(tmp_path), photos=ball_photos())
     assert satisfied.calls == 20
 
 
 def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3)
     config = settings(steps=60, average_decay=0.9, photos=photos)
-    whole = distil(BallGuidance(), config, 0, context(tmp_path / "whole"), photos=ball_photos(3))
+    whole = distil(BallGuidance(), config, 0, runtime(tmp_path / "whole"), photos=ball_photos(3))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
-        distil(BallGuidance(interrupt_at=41), config, 0, context(tmp_path / "killed"), photos=ball_photos(3))
+        distil(BallGuidance(interrupt_at=41), config, 0, runtime(tmp_path / "killed"), photos=ball_photos(3))
     monkeypatch.undo()
-    resumed = distil(BallGuidance(), config, 0, context(tmp_path / "killed"), photos=ball_photos(3))
+    resumed = distil(BallGuidance(), config, 0, runtime(tmp_path / "killed"), photos=ball_photos(3))
     for name, value in whole.state.items():
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
 
@@ -350,10 +344,10 @@ def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pyt
 def test_converges_only_once_all_photos_are_in_use(tmp_path: Path) -> None:
     photos = InitPhotoTargetsConfig(weight=10.0, start=0.2, search_every=0.2, search_until=0.6, min_overlap=0.0)
     config = settings(steps=50, photos=photos, check_every=5, convergence_patience=2, convergence_tolerance=1.0)
-    field = distil(BallGuidance(), config, 0, context(tmp_path / "with"), photos=ball_photos())
+    field = distil(BallGuidance(), config, 0, runtime(tmp_path / "with"), photos=ball_photos())
     assert field.steps == 40, "the search at step 30 is the last one; the checks at 35 and 40 find no change"
     assert field.record.metrics["converged"] == 1
-    without = distil(BallGuidance(), config, 0, context(tmp_path / "without"))
+    without = distil(BallGuidance(), config, 0, runtime(tmp_path / "without"))
     assert without.steps == 15, "the first check has nothing to compare with"
 
 
@@ -362,9 +356,9 @@ def test_the_result_is_the_running_average_of_the_parameters(tmp_path: Path) -> 
     final_logits = []
     for steps in (1, 2, 3):
         config = settings(steps=steps, learning_rate=0.02, final_learning_rate=0.02)
-        final_logits.append(distil(BallGuidance(), config, 0, context(tmp_path / str(steps))).state)
+        final_logits.append(distil(BallGuidance(), config, 0, runtime(tmp_path / str(steps))).state)
     averaged = settings(steps=3, learning_rate=0.02, final_learning_rate=0.02, average_decay=0.75)
-    state = distil(BallGuidance(), averaged, 0, context(tmp_path / "average")).state
+    state = distil(BallGuidance(), averaged, 0, runtime(tmp_path / "average")).state
     for name in (name for name in state if name.startswith("encoding.")):
         first, second, third = (step[name] for step in final_logits)
         expected = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
@@ -381,15 +375,15 @@ def test_everything_switched_on_runs_on_a_hash_grid(tmp_path: Path) -> None:
         shading=ShadingConfig(albedo_only_share=0.0, diffuse_probability=1.0),
         random_background_probability=0.5,
     )
-    field = distil(BallGuidance(), config, 3, context(tmp_path))
+    field = distil(BallGuidance(), config, 3, runtime(tmp_path))
     logged = set(field.record.series.name)
     assert {"sparsity", "opacity_entropy", "orientation", "distortion", "smoothness"} <= logged
 
 
 def test_arguments_that_do_not_fit_are_refused(fitted: RadianceField, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without init"):
-        distil(BallGuidance(), DistillConfig(), 0, context(tmp_path))
+        distil(BallGuidance(), DistillConfig(), 0, runtime(tmp_path))
     cameras = orbit_cameras(torch.zeros(1))
     pseudo = PseudoViews(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8), torch.ones(1, 8, 8), cameras, 0.4)
     with pytest.raises(ValueError, match="needs a RefineNerfConfig"):
-        distil(BallGuidance(), settings(), 0, context(tmp_path), init=fitted, reconstruction=pseudo)
+        distil(BallGuidance(), settings(), 0, runtime(tmp_path), init=fitted, reconstruction=pseudo)

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dreambooth3d.config import FieldConfig
+from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.encodings import VOLUME_GAIN, DenseVolume, HashGrid, TcnnGrid, make_encoding
+from dreambooth3d.nerf.field.encodings import VOLUME_GAIN, DenseVolume, HashGrid, TcnnGrid, make_encoding
 from tests.nerf.hash_grid_reference import SMALL, reference_hash_grid
 
 
@@ -82,7 +82,7 @@ def test_switch() -> None:
     assert isinstance(make_encoding(SMALL, "cpu"), HashGrid)
 
 
-MODULES = {"tcnn": "tinycudann", "triton": "dreambooth3d.nerf.triton_grid"}
+MODULES = {"tcnn": "tinycudann", "triton": "dreambooth3d.nerf.field.triton_grid"}
 CAUSES = {"absent": "halted", "broken": "built for another card", "fails": "no kernel image"}
 
 
@@ -133,7 +133,7 @@ def test_auto_takes_the_first_that_works_and_says_why(
     gpu_with: Callable[..., None], tcnn: str, triton: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     gpu_with(tcnn=tcnn, triton=triton)
-    with caplog.at_level(logging.INFO, "dreambooth3d.nerf.encodings"):
+    with caplog.at_level(logging.INFO, "dreambooth3d.nerf.field.encodings"):
         grid = make_encoding(SMALL, "cuda")
     assert grid(torch.zeros(2, 3)).shape == (2, 10)
     (record,) = caplog.records

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
-from dreambooth3d.config import FieldConfig
-from dreambooth3d.nerf.field import Background, Field
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.nerf.field.radiance_field import Background, Field
 
 SETTINGS = {"levels": 4, "log2_table_size": 10, "volume_resolution": 24}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dreambooth3d.cameras import VIEW_WORDS, Cameras, orbit_cameras
 from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.cameras import VIEW_WORDS, Cameras, orbit_cameras
-from dreambooth3d.nerf.heading import AZIMUTHS, ELEVATIONS_DEG, mirror_axis
+from dreambooth3d.nerf.photo_cameras.heading import AZIMUTHS, ELEVATIONS_DEG, mirror_axis
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
 

@@ -5,13 +5,14 @@ import math
 import pytest
 import torch
 
-from dreambooth3d.config import FieldConfig, ShadingConfig
-from dreambooth3d.nerf import losses
-from dreambooth3d.nerf.cameras import random_cameras
-from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.rendering import render_rays
-from dreambooth3d.nerf.sampling import DenseSampler, Samples
-from dreambooth3d.nerf.shading import Shading, draw_shading, random_lights
+from dreambooth3d.cameras import random_cameras
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.rendering import ShadingConfig
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.sampling import DenseSampler, Samples
+from dreambooth3d.nerf.rendering.shading import Shading, draw_shading, random_lights
+from dreambooth3d.nerf.rendering.volume import render_rays
+from dreambooth3d.nerf.training import losses
 
 
 def test_sparsity_and_entropy_have_known_values() -> None:

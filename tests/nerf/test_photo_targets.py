@@ -9,16 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.config import CameraConfig, PhotoTargetsConfig
-from dreambooth3d.context import ResumePoint
-from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
-from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.losses import reconstruction, silhouette
-from dreambooth3d.nerf.photo_targets import MAX_LOG_GAIN, PhotoTargets, Symmetry
-from dreambooth3d.nerf.rendering import render_images, render_rays
-from dreambooth3d.nerf.sampling import DenseSampler
-from dreambooth3d.nerf.targets import TargetViews
+from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.config.photo_targets import PhotoTargetsConfig
+from dreambooth3d.config.rendering import CameraConfig
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.photo_cameras.photo_targets import MAX_LOG_GAIN, PhotoTargets, Symmetry
+from dreambooth3d.nerf.photo_cameras.targets import TargetViews
+from dreambooth3d.nerf.rendering.sampling import DenseSampler
+from dreambooth3d.nerf.rendering.volume import render_images, render_rays
+from dreambooth3d.nerf.training.losses import reconstruction, silhouette
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import ResumePoint
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
 from tests.nerf.scenes import BLUE, RED, UniformBall

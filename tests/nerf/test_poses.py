@@ -8,16 +8,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.config import CameraConfig, FieldConfig, PhotoTargetsConfig
+from dreambooth3d.cameras import Cameras, wrap_degrees
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.photo_targets import PhotoTargetsConfig
+from dreambooth3d.config.rendering import CameraConfig
 from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
-from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.losses import reconstruction
-from dreambooth3d.nerf.photo_targets import PhotoTargets
-from dreambooth3d.nerf.poses import PhotoCameras, find_cameras, sine_of_outline, usual_scale, view_errors
-from dreambooth3d.nerf.rendering import render_images, render_rays
-from dreambooth3d.nerf.sampling import DenseSampler
-from dreambooth3d.nerf.targets import TargetViews
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.photo_cameras.photo_targets import PhotoTargets
+from dreambooth3d.nerf.photo_cameras.poses import PhotoCameras, find_cameras, sine_of_outline, usual_scale, view_errors
+from dreambooth3d.nerf.photo_cameras.targets import TargetViews
+from dreambooth3d.nerf.rendering.sampling import DenseSampler
+from dreambooth3d.nerf.rendering.volume import render_images, render_rays
+from dreambooth3d.nerf.training.losses import reconstruction
 from dreambooth3d.record import StepLog
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS

@@ -6,12 +6,19 @@ import pytest
 import torch
 
 from dreambooth3d.artifacts import RadianceField
-from dreambooth3d.config import FieldConfig, RenderConfig
-from dreambooth3d.nerf.cameras import orbit_cameras, random_cameras
-from dreambooth3d.nerf.field import Field
-from dreambooth3d.nerf.rendering import render_cameras, render_field, render_images, render_rays
-from dreambooth3d.nerf.sampling import DenseSampler, OccupancySampler, ball_bounds, make_sampler, nerfacc_cuda_available
-from dreambooth3d.nerf.shading import Shading
+from dreambooth3d.cameras import orbit_cameras, random_cameras
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.rendering import RenderConfig
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.sampling import (
+    DenseSampler,
+    OccupancySampler,
+    ball_bounds,
+    make_sampler,
+    nerfacc_cuda_available,
+)
+from dreambooth3d.nerf.rendering.shading import Shading
+from dreambooth3d.nerf.rendering.volume import render_cameras, render_field, render_images, render_rays
 from tests.nerf.scenes import RED, UniformBall
 
 

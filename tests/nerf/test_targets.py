@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import PseudoViews
-from dreambooth3d.nerf.cameras import Cameras, orbit_cameras
-from dreambooth3d.nerf.targets import TargetViews
+from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from tests.evaluation.stand_ins import photos_of
 from tests.nerf.scenes import colored_ball
 

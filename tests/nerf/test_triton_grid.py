@@ -19,13 +19,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.config import FieldConfig
+from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.encodings import HashGrid
+from dreambooth3d.nerf.field.encodings import HashGrid
 from tests.nerf.hash_grid_reference import SMALL, reference_hash_grid
 
 if TYPE_CHECKING:
-    from dreambooth3d.nerf.triton_grid import TritonGrid
+    from dreambooth3d.nerf.field.triton_grid import TritonGrid
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -44,7 +44,7 @@ def kernels(test: Callable) -> Callable:
 
 def grids(config: FieldConfig = SMALL, dtype: torch.dtype = torch.float32) -> tuple[HashGrid, TritonGrid]:
     """A PyTorch and a Triton grid with the same random table."""
-    from dreambooth3d.nerf.triton_grid import TritonGrid
+    from dreambooth3d.nerf.field.triton_grid import TritonGrid
 
     torch.manual_seed(0)
     reference = HashGrid(config)
@@ -187,7 +187,7 @@ def test_points_that_are_nan_or_outside_harm_no_others() -> None:
 
 @kernels
 def test_same_parameters_as_torch() -> None:
-    from dreambooth3d.nerf.triton_grid import TritonGrid
+    from dreambooth3d.nerf.field.triton_grid import TritonGrid
 
     states = []
     for kind in (HashGrid, TritonGrid):
@@ -199,7 +199,7 @@ def test_same_parameters_as_torch() -> None:
 
 @kernels
 def test_unsupported_settings_are_one_sentence() -> None:
-    from dreambooth3d.nerf.triton_grid import TritonGrid
+    from dreambooth3d.nerf.field.triton_grid import TritonGrid
 
     with pytest.raises(ConfigError, match="features_per_level=3: Triton's hash grid takes 1, 2, 4 or 8"):
         TritonGrid(SMALL.model_copy(update={"features_per_level": 3}))

@@ -7,18 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from dreambooth3d.config import BaseModelConfig, GuidanceConfig, InitNerfConfig, RegularizerConfig
-from dreambooth3d.context import StepContext
-from dreambooth3d.diffusion.base_model import resolve
-from dreambooth3d.diffusion.components import load_components
-from dreambooth3d.diffusion.guidance import ScoreDistillation
-from dreambooth3d.nerf.cameras import random_cameras
-from dreambooth3d.nerf.distillation import build_field, distil, follow
-from dreambooth3d.nerf.sampling import make_sampler
-from dreambooth3d.nerf.shading import Shading
-from dreambooth3d.nerf.view_loss import ViewBatch, view_loss
+from dreambooth3d.cameras import random_cameras
+from dreambooth3d.config.distillation import InitNerfConfig, RegularizerConfig
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import load_components
+from dreambooth3d.nerf.rendering.sampling import make_sampler
+from dreambooth3d.nerf.rendering.shading import Shading
+from dreambooth3d.nerf.training.distillation import build_field, distil, follow
+from dreambooth3d.nerf.training.view_loss import ViewBatch, view_loss
 from dreambooth3d.parallel import Team, team
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 from tests.nerf.scenes import BallGuidance
 from tests.nerf.test_distillation import settings
 
@@ -78,10 +80,10 @@ def _follow_the_ball(member: Team, config: InitNerfConfig) -> None:
 def test_a_stage_of_two_processes_learns_what_one_does(tmp_path: Path) -> None:
     config = settings(steps=60, views_per_step=2, check_every=30)
     shared = config.model_copy(update={"processes": 2})
-    alone = distil(BallGuidance(), config, 0, StepContext(StepLog("alone"), tmp_path / "a", progress=False))
-    context = StepContext(StepLog("shared"), tmp_path / "b", progress=False)
+    alone = distil(BallGuidance(), config, 0, Runtime(StepLog("alone"), tmp_path / "a", progress=False))
+    runtime = Runtime(StepLog("shared"), tmp_path / "b", progress=False)
     with team(_follow_the_ball, (shared,), 2, CPU) as leader:
-        together = distil(BallGuidance(), shared, 0, context, team=leader)
+        together = distil(BallGuidance(), shared, 0, runtime, team=leader)
     curves = [
         field.record.series.query("name == 'guidance_loss' and step > 20").value.mean() for field in (alone, together)
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth3d.cli.environment import ACTIVE, HOME, SETTINGS
+from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
 from tests.product import ROOT
 
 

@@ -12,14 +12,14 @@ import pytest
 import zenml.pipelines.pipeline_definition as pipeline_definition
 from zenml.utils import code_utils
 
-from pipelines.archive import is_code, lean_code_archive
+from operations.launch.archive import is_code, lean_code_archive
 from tests.product import ROOT
 
 LIMIT_BYTES = 2 * 2**20
 NEEDED = (
-    "pipelines/training.py", "pipelines/strict.py", "steps/publish.py", "materializers/files.py",
-    "dreambooth3d/config.py", "dreambooth3d/export/viewer.html", "dreambooth3d/cli/needs.yaml", "configs/demo.yaml",
-    "data.dvc", ".dvc/config", "pyproject.toml", "requirements.lock",
+    "pipelines/training.py", "operations/launch/strict.py", "steps/publish.py", "materializers/files.py",
+    "dreambooth3d/config/photos.py", "dreambooth3d/export/viewer.html", "dreambooth3d/cli/needs.yaml",
+    "configs/demo.yaml", "data.dvc", ".dvc/config", "pyproject.toml", "requirements.lock",
 )  # fmt: skip
 
 

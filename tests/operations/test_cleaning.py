@@ -16,10 +16,11 @@ import pytest
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
-from dreambooth3d.cli import cleaning, runs
+from dreambooth3d.cli import cleaning
 from dreambooth3d.cli.cleaning import clean_runs
 from dreambooth3d.errors import ConfigError
-from pipelines.liveness import judge, last_sign_of_life, this_process, unfinished_runs
+from operations.records import rows
+from operations.records.liveness import judge, last_sign_of_life, this_process, unfinished_runs
 from tests.operations.toy import run_toy
 from tests.product import ROOT
 
@@ -59,21 +60,21 @@ def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], l
     running.send_signal(signal.SIGKILL)
     running.wait()
     (dead,) = unfinished_runs()
-    row = runs.find_row(dead.name)
+    row = rows.find_row(dead.name)
     assert row.info.status == "RUNNING"
 
     assert clean_runs(lines.append, dry_run=True) == 2
     assert [run.id for run in unfinished_runs()] == [dead.id]
-    assert runs.find_row(dead.name).info.status == "RUNNING"
+    assert rows.find_row(dead.name).info.status == "RUNNING"
 
     assert clean_runs(lines.append) == 2
     marked = Client().get_pipeline_run(dead.id)
     assert marked.status == "failed"
     assert {step.status for step in marked.steps.values()} == {"failed"}
-    row = runs.find_row(dead.name)
+    row = rows.find_row(dead.name)
     assert row.info.status == "KILLED"
     assert row.data.tags["died"] == f"its process {running.pid} on this machine is gone"
-    assert runs.status_of(row) == "failed"
+    assert rows.status_of(row) == "failed"
 
     lines.clear()
     assert clean_runs(lines.append) == 0
@@ -96,10 +97,10 @@ def test_a_run_that_ends_while_it_is_looked_at_stays_as_it_is(
 def test_a_mark_that_was_interrupted_is_completed(home: Path, lines: list[str]) -> None:
     """ZenML had its mark, MLflow not yet."""
     run = run_toy(seed=21)
-    identity = runs.find_row(run.name).info.run_id
-    runs.client().update_run(identity, status="RUNNING")
+    identity = rows.find_row(run.name).info.run_id
+    rows.client().update_run(identity, status="RUNNING")
     assert clean_runs(lines.append) == 1
-    assert runs.client().get_run(identity).info.status == "FINISHED"
+    assert rows.client().get_run(identity).info.status == "FINISHED"
     assert clean_runs(lines.append) == 0
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.hooks import WEBHOOK, notify, without_secrets
+from operations.records.hooks import WEBHOOK, notify, without_secrets
 from tests.operations.toy import run_toy
 
 TOKEN = "s3cr3t-path"
@@ -57,7 +57,7 @@ def test_a_good_run_is_one_line_in_the_file(home: Path, monkeypatch: pytest.Monk
     assert (message["run"], message["status"], message["subject"]) == (run.name, "completed", "corgi")
     assert message["error"] is None
     # The tracker is a database here, so the row has an id and no page.
-    from dreambooth3d.cli.runs import find_row
+    from operations.records.rows import find_row
 
     assert message["mlflow_run_id"] == find_row(run.name).info.run_id
     assert message["mlflow_url"] is None

@@ -14,12 +14,13 @@ from zenml.models import PipelineRunResponse, RunMetadataResource
 from zenml.utils.pagination_utils import depaginate
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
-from dreambooth3d.cli import prune, runs
+from dreambooth3d.cli import prune
 from dreambooth3d.cli.prune import run_prune
 from dreambooth3d.errors import ConfigError
-from pipelines import retention
-from pipelines.retention import LEFTOVER, make_plan
-from pipelines.versions import CHANGE_KEY, PRUNED, Change, changes_of, trail
+from operations.records import rows
+from operations.registry import retention
+from operations.registry.retention import LEFTOVER, make_plan
+from operations.registry.versions import CHANGE_KEY, PRUNED, Change, changes_of, trail
 from tests.operations.toy import configured, run_toy, toy_from
 
 SUBJECT = "dreambooth3d-frosty"
@@ -75,8 +76,8 @@ def test_an_old_run_goes_and_its_row_stays(lines: list[str]) -> None:
     assert all(path.exists() for path in folders(new).values())
     left = {version.uri for version in depaginate(Client().list_artifact_versions)}
     assert left == {str(path) for path in folders(new).values()}
-    assert "pruned" in runs.find_row(old.name).data.tags
-    assert "pruned" not in runs.find_row(new.name).data.tags
+    assert "pruned" in rows.find_row(old.name).data.tags
+    assert "pruned" not in rows.find_row(new.name).data.tags
     assert [version.number for version in Client().list_model_versions(model_name_or_id=SUBJECT).items] == [2]
 
     lines.clear()

@@ -14,10 +14,10 @@ from zenml.models import PipelineRunResponse
 
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint
-from dreambooth3d.context import work_root
+from dreambooth3d.runtime import work_root
 from dreambooth3d.weights import save_weights
-from pipelines import hooks
-from pipelines.liveness import PROCESS, process_to_record
+from operations.records import hooks
+from operations.records.liveness import PROCESS, process_to_record
 
 BASE = BaseModelRef("models/toybox", "0" * 64)
 

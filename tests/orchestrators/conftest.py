@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 import pytest
 import yaml
 
-from dreambooth3d.cli.environment import ACTIVE, HOME, SETTINGS
+from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_PIPELINE = "pipelines.tiny.dreambooth3d"

@@ -65,7 +65,7 @@ def on_airflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Checkout]:
         register(
             checkout,
             "orchestrator register airflow --flavor=airflow --local=False "
-            f"--custom_dag_generator=pipelines.airflow_dag --dag_output_dir={folder / 'dags'}",
+            f"--custom_dag_generator=operations.orchestrators.airflow_dag --dag_output_dir={folder / 'dags'}",
             "stack register airflow -o airflow -a store -c images -i builder -e tracker -r registry",
             "stack register inside_one_step -o default -a store -e tracker -r registry",
         )

@@ -23,7 +23,7 @@ import pytest
 import yaml
 
 from dreambooth3d.errors import ConfigError
-from pipelines import checking
+from operations.launch import checking
 from tests.orchestrators.conftest import Checkout, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -361,7 +361,7 @@ def test_a_kubeflow_that_does_not_answer_ends_the_command_with_1(kubeflow: Kubef
 def test_another_release_of_kfp_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it is missing; with the tested one the class is found."""
     pytest.importorskip("kfp", reason="needs kfp: run `make test-orchestrators`")
-    from pipelines.kubeflow import flavor
+    from operations.orchestrators.kubeflow import flavor
 
     assert flavor.KubeflowPodsFlavor().implementation_class.__name__ == "KubeflowPodsOrchestrator"
     real = importlib.metadata.version

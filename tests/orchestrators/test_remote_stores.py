@@ -22,10 +22,10 @@ import pytest
 import requests
 from safetensors.numpy import load as load_safetensors
 
-from dreambooth3d.config import DatasetConfig
+from dreambooth3d.config.photos import DatasetConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.remote import fetch_subject, open_dataset
-from pipelines.dataset import find_subjects
+from dreambooth3d.photos.subjects import find_subjects
 from tests.orchestrators.conftest import ZENML
 from tests.product import SHORTEST, TINY, Product, make_product
 

@@ -15,7 +15,7 @@ from typing import Annotated
 
 from zenml import step
 
-from pipelines import strict
+from operations.launch import strict
 
 FAILS, TAKES_LONG, FAILS_ONCE = 1, 2, 3
 

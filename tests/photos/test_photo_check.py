@@ -9,17 +9,17 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
 
-from dreambooth3d.config import PhotosConfig
-from dreambooth3d.context import StepContext
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
 from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines, resolve_folder
 from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 from tests.photos.photo_sets import photo, write_set
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> StepContext:
-    return StepContext(StepLog("validate_photos"), tmp_path / "work")
+def runtime(tmp_path: Path) -> Runtime:
+    return Runtime(StepLog("validate_photos"), tmp_path / "work")
 
 
 @pytest.fixture
@@ -31,12 +31,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
-def _checked(folder: Path, context: StepContext, **limits):
-    return check_photos(PhotosConfig(dir=str(folder), **limits), "untracked:0", context)
+def _checked(folder: Path, runtime: Runtime, **limits):
+    return check_photos(PhotosConfig(dir=str(folder), **limits), "untracked:0", runtime)
 
 
-def test_good_set_passes_without_findings(tmp_path: Path, context: StepContext) -> None:
-    photos = _checked(write_set(tmp_path / "rex"), context)
+def test_good_set_passes_without_findings(tmp_path: Path, runtime: Runtime) -> None:
+    photos = _checked(write_set(tmp_path / "rex"), runtime)
     assert photos.findings == ()
     assert (photos.subject, photos.class_noun, photos.identifier) == ("rex", "dog", "sks")
     assert photos.facts["file"].tolist() == ["00.png", "01.png", "02.png", "03.png"]
@@ -48,7 +48,7 @@ def test_good_set_passes_without_findings(tmp_path: Path, context: StepContext) 
     assert report_lines(photos)[-1] == "No warnings."
 
 
-def test_check_is_deterministic(tmp_path: Path, context: StepContext) -> None:
+def test_check_is_deterministic(tmp_path: Path, runtime: Runtime) -> None:
     folder = write_set(tmp_path / "rex")
     first, second = inspect_folder(folder), inspect_folder(folder)
     assert first.facts.equals(second.facts)
@@ -107,7 +107,7 @@ def test_transparency_becomes_white_and_grey_and_palette_are_read(tmp_path: Path
     assert all(image.shape[-1] == 3 for image in images)
 
 
-def test_warnings_name_the_photo(tmp_path: Path, context: StepContext) -> None:
+def test_warnings_name_the_photo(tmp_path: Path, runtime: Runtime) -> None:
     folder = write_set(tmp_path / "rex", count=3)
     original = photo(20, size=(256, 256))
     original.save(folder / "a.png")
@@ -118,7 +118,7 @@ def test_warnings_name_the_photo(tmp_path: Path, context: StepContext) -> None:
     Image.blend(photo(23), Image.new("RGB", (160, 160), "white"), 0.97).save(folder / "f.png")
     photo(24, radius=0.05).save(folder / "g.png")
     (folder / "h.heic").write_bytes(b"x")
-    photos = _checked(folder, context)
+    photos = _checked(folder, runtime)
     texts = {row.file: row.findings for row in photos.facts.itertuples()}
     assert "nearly the same photo as a.png" in texts["b.jpg"]
     assert "exact copy of a.png" in texts["c.png"]
@@ -159,10 +159,10 @@ def _broken_sets(folder: Path) -> dict[str, str]:
     }
 
 
-def test_errors_say_what_where_and_what_to_do(tmp_path: Path, context: StepContext) -> None:
+def test_errors_say_what_where_and_what_to_do(tmp_path: Path, runtime: Runtime) -> None:
     for name, said in _broken_sets(tmp_path).items():
         with pytest.raises(PhotoSetError) as error:
-            _checked(tmp_path / name, context, class_noun="dog")
+            _checked(tmp_path / name, runtime, class_noun="dog")
         text = str(error.value)
         assert said in text, text
         assert name in text

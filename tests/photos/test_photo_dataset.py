@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth3d.config import PhotosConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.dataset import content_digest, dataset_hash, ground_truth
 from tests.photos.photo_sets import write_set

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dreambooth3d.config import PhotosConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.photos import fetch
 from dreambooth3d.photos.subject import resolve_folder

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from dreambooth3d.config import DatasetConfig, PhotosConfig
+from dreambooth3d.config.photos import DatasetConfig, PhotosConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.dataset import dataset_hash
 from dreambooth3d.photos.remote import RemoteDataset, fetch_subject, open_dataset
 from dreambooth3d.photos.subject import resolve_folder
-from pipelines.dataset import find_subjects
+from dreambooth3d.photos.subjects import find_subjects
 
 ROOT = Path(__file__).resolve().parents[2]
 IDENTITY = ("-c", "user.name=t", "-c", "user.email=t@example.com")
@@ -162,7 +162,7 @@ def test_a_secret_in_the_url_is_refused(url: str) -> None:
 def test_a_folder_that_no_registry_can_name_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = {f"{name}/a.jpg": "0" * 32 for name in ("dog", "bob's car", "Fido (2)")}
     dataset = RemoteDataset(Path(), DatasetConfig(url="x"), entries)
-    monkeypatch.setattr("pipelines.dataset.open_dataset", lambda config: dataset)
+    monkeypatch.setattr("dreambooth3d.photos.subjects.open_dataset", lambda config: dataset)
     found = {one.subject: one.error for one in find_subjects(DatasetConfig(url="x"), "all")}
     assert found.pop("dog") == ""
     assert found.keys() == {"bob_s car", "Fido _2_"}
@@ -172,7 +172,7 @@ def test_a_folder_that_no_registry_can_name_stops_no_other(monkeypatch: pytest.M
 def test_no_clone_outlives_its_process(source: Path, tmp_path: Path) -> None:
     """DVC itself leaves them behind where it is not its own command that runs."""
     code = (
-        "from dreambooth3d.config import DatasetConfig; from dreambooth3d.photos.remote import open_dataset;"
+        "from dreambooth3d.config.photos import DatasetConfig; from dreambooth3d.photos.remote import open_dataset;"
         f"print(open_dataset(DatasetConfig(url='file://{source}', rev='v1')).subjects)"
     )
     folders = {"TMPDIR": str(tmp_path / "tmp"), "DREAMBOOTH3D_WORK": str(tmp_path / "work")}

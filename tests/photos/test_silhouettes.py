@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.nerf.cameras import Cameras, wrap_degrees
-from dreambooth3d.nerf.targets import TargetViews
+from dreambooth3d.cameras import Cameras, wrap_degrees
+from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from dreambooth3d.photos.silhouettes import PHOTO_SIZE, cameras_from_silhouettes, locate_photos
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.render import Render, render_views

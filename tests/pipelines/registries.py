@@ -17,10 +17,10 @@ from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import MetadataResourceTypes
 from zenml.models import RunMetadataResource
 
-from dreambooth3d.cli import runs
-from dreambooth3d.cli.environment import ACTIVE, HOME, SETTINGS
 from dreambooth3d.cli.setup import register_stack
+from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
 from dreambooth3d.naming import model_name
+from operations.records import rows
 
 
 @contextmanager
@@ -77,12 +77,12 @@ def add_version(
     resource = RunMetadataResource(id=version.id, type=MetadataResourceTypes.MODEL_VERSION)
     client.create_run_metadata(metadata, resources=[resource])
     if in_mlflow:
-        _add_to_mlflow(runs.client(), name, lineage(subject, run, status), psnr_fg)
+        _add_to_mlflow(rows.client(), name, lineage(subject, run, status), psnr_fg)
 
 
 def _add_to_mlflow(mlflow: MlflowClient, name: str, tags: dict[str, str], psnr_fg: float) -> None:
-    experiment = mlflow.get_experiment_by_name(runs.EXPERIMENT)
-    number = experiment.experiment_id if experiment else mlflow.create_experiment(runs.EXPERIMENT)
+    experiment = mlflow.get_experiment_by_name(rows.EXPERIMENT)
+    number = experiment.experiment_id if experiment else mlflow.create_experiment(rows.EXPERIMENT)
     row = mlflow.create_run(number, tags=tags, run_name=tags["zenml.pipeline_run"])
     mlflow.log_metric(row.info.run_id, "evaluate/psnr_fg", psnr_fg)
     mlflow.set_terminated(row.info.run_id)
@@ -107,7 +107,7 @@ def seen_by_readers(subject: str) -> tuple[list[str], list[str]]:
     """The runs that a reader of ZenML's stage and one of MLflow's alias get; nothing is mended by it."""
     model = Client().list_models(name=f"equals:{model_name(subject)}").items[0]
     staged = Client().list_model_versions(model=model.id, stage="production", hydrate=True).items
-    mlflow = runs.client()
+    mlflow = rows.client()
     alias = mlflow.get_registered_model(model.name).aliases.get("production")
     tagged = [mlflow.get_model_version(model.name, alias).tags["zenml.pipeline_run"]] if alias else []
     return [str(version.run_metadata["zenml.pipeline_run"]) for version in staged], tagged

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import yaml
 
-from dreambooth3d.config import CeilingConfig, DatasetConfig, TrainingConfig
+from dreambooth3d.config.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
+from dreambooth3d.config.photos import DatasetConfig
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
-from pipelines import checking
+from operations.launch import checking
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -69,8 +70,8 @@ def test_sections_of_the_other_pipeline_are_unknown() -> None:
 
 def test_each_pipeline_refuses_the_other_s_file() -> None:
     """One sentence that names the file, whose parameters it holds, and what to do."""
+    from operations.launch.strict import CommandError
     from pipelines.ceiling import multiview_truth
-    from pipelines.strict import CommandError
     from pipelines.training import dreambooth3d
 
     demo = str(ROOT / "configs" / "demo.yaml")
@@ -214,7 +215,7 @@ AIRFLOW, APART = "settings.orchestrator.airflow", "steps.retrain_apart.settings"
         ("", f"{APART}.orchestrator.airflow.operator_args", "namespace", "a", "DockerOperator has no such argument"),
         ("", f"{AIRFLOW}.operator_args", "environment", {}, "operator_args.environment: that would take away"),
         ("", AIRFLOW, "dag_id", None, "dag_id: is missing, so that each registration would add one more DAG"),
-        ("", AIRFLOW, "custom_dag_generator", None, "custom_dag_generator: without pipelines.airflow_dag"),
+        ("", AIRFLOW, "custom_dag_generator", None, "custom_dag_generator: without operations."),
         ("", AIRFLOW, "dag_ids", "a", f"{AIRFLOW}.dag_ids: unknown key, did you mean dag_id?"),
         ("_kubernetes", f"{AIRFLOW}.operator_args", "shm_size", 1, "shm_size: the KubernetesPodOperator has no such"),
         ("_kubernetes", f"{AIRFLOW}.operator_args", "env_from", None, "env_from: is missing, so that the pods could"),
@@ -288,7 +289,7 @@ def test_the_stable_diffusion_presets_differ_in_the_subject_alone() -> None:
 def test_the_stable_diffusion_presets_keep_the_rules() -> None:
     """Pinned models, two different scorers, checkpoints that exist, and steps in the seed's order of magnitude."""
     from dreambooth3d.hub import split_revision
-    from pipelines.preflight import _check_steps
+    from operations.launch.preflight import _check_steps
 
     config = checking.check_file(STABLE_DIFFUSION[0])
     _check_steps(config)

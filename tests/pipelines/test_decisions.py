@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 from pydantic import ValidationError
 
-from dreambooth3d.config import PhotosConfig, TrainingConfig
+from dreambooth3d.config.fleet import PromotionConfig, RetrainConfig
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.errors import DreamBooth3DError
-from dreambooth3d.fleet import PromotionConfig, RetrainConfig
-from pipelines import checking, identity, strict
-from pipelines.decisions import PARTS, Verdict, decide, objections
-from steps._sources import training_digest
+from operations.launch import checking, identity, strict
+from operations.launch.sources import training_digest
+from operations.registry.decisions import PARTS, Verdict, decide, objections
 
 NOW = {key: f"{key}-1" for key in PARTS}
 GATES = {
@@ -24,7 +25,7 @@ GATES = {
         "evaluate/janus_excess": {"tolerance": 0.1, "better": "lower"},
     },
 }
-GOOD = {"evaluate/psnr_fg": 12.0, "evaluate/janus_excess": 0.1, "init_nerf/gates/empty_trips": 0.0}
+GOOD = {"evaluate/psnr_fg": 12.0, "evaluate/janus_excess": 0.1, "init_nerf/guards/empty_trips": 0.0}
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def test_production_that_does_not_know_its_parts_is_trained_again() -> None:
         ({}, {}, "production's metrics are gone"),
         ({"evaluate/psnr_fg": 10.5}, {"evaluate/psnr_fg": math.nan}, ""),
         ({"init_nerf/gates/empty_trips": 1.0}, None, "a guard tripped (init_nerf/gates/empty_trips = 1)"),
-        ({"refine_nerf/gates/clip_i_trips": math.nan}, None, "a guard tripped"),
+        ({"refine_nerf/guards/clip_i_trips": math.nan}, None, "a guard tripped"),
         ({"init_nerf/collapse_retries": 2.0}, None, ""),
         ({"init_nerf/gates/empty_trips_allowed": 2.0}, None, ""),
     ],

@@ -20,12 +20,12 @@ from zenml import get_step_context, pipeline, step
 from zenml.client import Client
 from zenml.utils.source_utils import set_custom_source_root
 
-from dreambooth3d.cli import runs
 from dreambooth3d.errors import LockError, PromotionError, RunNotFoundError
 from dreambooth3d.naming import model_name
-from pipelines import lock
-from pipelines.decisions import PARTS
-from pipelines.promotion import (
+from operations.records import rows
+from operations.registry import lock
+from operations.registry.decisions import PARTS
+from operations.registry.promotion import (
     candidate,
     exclusive,
     history,
@@ -232,7 +232,7 @@ def test_stage_set_by_hand_is_the_truth_and_can_be_taken_back() -> None:
 def test_alias_that_was_moved_by_hand_is_put_back() -> None:
     two_versions("bat")
     promote(candidate("bat", "bat_2"), "the best")
-    runs.client().set_registered_model_alias(model_name("bat"), "production", "1")
+    rows.client().set_registered_model_alias(model_name("bat"), "production", "1")
     assert repair("bat")
     assert seen_by_readers("bat") == (["bat_2"], ["bat_2"])
     assert not repair("bat")
@@ -450,8 +450,8 @@ def test_lock_of_a_dead_holder_expires(short_lease: None, monkeypatch: pytest.Mo
 PROMOTE = """
 import os, sys, time
 from pathlib import Path
-import pipelines.lock as lock
-from pipelines.promotion import candidate, production, promote
+import operations.registry.lock as lock
+from operations.registry.promotion import candidate, production, promote
 from zenml.client import Client
 subject, run, folder, mode = sys.argv[1:]
 version = candidate(subject, run)
@@ -525,7 +525,7 @@ def test_production_version_that_lost_its_mlflow_entry_is_told_and_rolled_back()
     two_versions("jay")
     promote(candidate("jay", "jay_1"), "the first")
     promote(candidate("jay", "jay_2"), "better")
-    runs.client().delete_model_version(model_name("jay"), "2")
+    rows.client().delete_model_version(model_name("jay"), "2")
     with pytest.raises(PromotionError, match="jay: version 2 is in production, but its entry in MLflow is gone"):
         production("jay")
     assert rollback("jay", "its entry is gone").run == in_production("jay") == "jay_1"

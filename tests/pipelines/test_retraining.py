@@ -16,10 +16,10 @@ import yaml
 from mlflow.tracking import MlflowClient
 from zenml.enums import ExecutionStatus
 
+from dreambooth3d.config.fleet import PromotionConfig
 from dreambooth3d.errors import DreamBooth3DError
-from dreambooth3d.fleet import PromotionConfig
-from pipelines import outcome
-from pipelines.decisions import Verdict
+from operations.launch import outcome
+from operations.registry.decisions import Verdict
 from tests.product import SHORTEST, ZENML, Product, make_product
 
 SUBJECTS = ["corgi", "mallard"]
@@ -239,8 +239,8 @@ class Registry:
 @pytest.fixture
 def judged(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Verdict, Registry]]:
     """Judge a child's version against a production version."""
-    from pipelines import retraining
-    from pipelines.children import Child
+    from operations.launch import retraining
+    from operations.launch.children import Child
 
     def judge(
         new: Version, old: Version | None, error: str = "", decided: Version | None = None
@@ -290,7 +290,7 @@ def test_restarted_run_promotes_nothing_twice(judged: Callable[..., tuple[Verdic
 
 def test_subjects_train_side_by_side_up_to_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
     """The next one starts when the oldest ends; each is told as soon as it is known to have ended."""
-    from pipelines import children
+    from operations.launch import children
 
     story: list[str] = []
 
@@ -306,9 +306,9 @@ def test_subjects_train_side_by_side_up_to_a_number(monkeypatch: pytest.MonkeyPa
 
     refused = children.Child(error="no photos")
     monkeypatch.setattr(children, "_can_run_apart", lambda: True)
-    monkeypatch.setattr(children, "_submit", lambda name, config: refused if name == "d" else Future(name))
+    monkeypatch.setattr(children, "_submit", lambda training, name, config: refused if name == "d" else Future(name))
     monkeypatch.setattr(children, "_run_name", lambda name: f"run of {name}")
-    ended = dict(children.train_children(dict.fromkeys("abcde"), parallel=2))
+    ended = dict(children.train_children(None, dict.fromkeys("abcde"), parallel=2))
     assert story == ["start a", "start b", "end a", "start c", "end b", "end c", "start e", "end e"]
     assert ended["b"] == children.Child("run of b", "out of memory") and ended["d"] == refused
     assert list(ended) == [*"abcde"] and ended["e"] == children.Child("run of e")

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer
 
+from dreambooth3d.cameras import VIEW_WORDS, view_word
 from dreambooth3d.errors import BaseModelError, ConfigError
-from dreambooth3d.nerf.cameras import VIEW_WORDS, view_word
 from dreambooth3d.toybox.captions import random_caption
 from dreambooth3d.toybox.pretraining import dataset, folders, loop, networks, scorers, stages, unet, vae
 from dreambooth3d.toybox.pretraining.dataset import ATTRIBUTES, STATEMENTS, Probes, Renders

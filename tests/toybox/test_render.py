@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dreambooth3d.nerf.cameras import orbit_cameras, turntable_cameras
+from dreambooth3d.cameras import orbit_cameras, turntable_cameras
 from dreambooth3d.toybox.packing import pack_scenes
 from dreambooth3d.toybox.recipes import TRAINING_CLASSES, Recipe
 from dreambooth3d.toybox.render import render_scenes, render_views, trace

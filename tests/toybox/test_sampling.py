@@ -2,7 +2,7 @@
 
 import torch
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS, view_word
+from dreambooth3d.cameras import VIEW_WORDS, view_word
 from dreambooth3d.toybox.captions import caption
 from dreambooth3d.toybox.recipes import COLOUR_NAMES
 from dreambooth3d.toybox.sampling import CLASS_NAMES, TRAINING_SEEDS, UNSEEN_SEEDS, plan_batch, sample_batch

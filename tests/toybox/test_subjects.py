@@ -5,8 +5,8 @@ import torch
 import yaml
 from PIL import Image
 
+from dreambooth3d.cameras import wrap_degrees
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.cameras import wrap_degrees
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.captions import IDENTIFIERS, tokens
 from dreambooth3d.toybox.recipes import Recipe

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS
+from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.toybox.captions import caption, random_caption
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, Recipe, rival_recipe
 from dreambooth3d.toybox.sampling import CLASS_NAMES, Attributes, BatchPlan, Captioner, plan_batch, render_batch

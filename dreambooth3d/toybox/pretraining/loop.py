@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm, trange
 
-from dreambooth3d.context import ResumePoint, optimizer_state, restore_optimizer
+from dreambooth3d.runtime import ResumePoint, optimizer_state, restore_optimizer
 
 _CALIBRATION_STEPS = 100
 _WARMUP_STEPS = 3

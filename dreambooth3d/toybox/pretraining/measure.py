@@ -9,7 +9,7 @@ from diffusers import StableDiffusionPipeline
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from dreambooth3d.nerf.cameras import VIEW_WORDS, turntable_cameras
+from dreambooth3d.cameras import VIEW_WORDS, turntable_cameras
 from dreambooth3d.toybox.captions import caption, published_captions
 from dreambooth3d.toybox.pretraining.dataset import Probes, Renders, tokenize
 from dreambooth3d.toybox.pretraining.networks import IMAGE_SIZE

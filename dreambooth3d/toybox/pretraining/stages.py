@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from dreambooth3d.context import pick_device, work_root
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import save_image, sheet
+from dreambooth3d.runtime import pick_device, work_root
 from dreambooth3d.toybox.pretraining import STAGES, card, folders, measure
 from dreambooth3d.toybox.pretraining.dataset import (
     Renders,

@@ -1,0 +1,139 @@
+"""The stages that train a radiance field."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dreambooth3d.config.base import Positive, Range, Section, Share
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
+from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
+from dreambooth3d.config.photo_targets import EditPhotoTargetsConfig, InitPhotoTargetsConfig, PhotoTargetsConfig
+from dreambooth3d.config.rendering import CameraConfig, RenderConfig, ShadingConfig
+
+
+class RegularizerConfig(Section):
+    """Weights of the regularisers."""
+
+    sparsity: Annotated[float, Field(ge=0)] = 25.0
+    """sqrt(opacity^2 + 0.01), mean over rays."""
+    opacity: Annotated[float, Field(ge=0)] = 12.0
+    """Binary entropy of the opacity, mean over rays."""
+    orientation: Annotated[float, Field(ge=0)] = 0.0
+    """Normals that face away from the camera, as in Ref-NeRF."""
+    distortion: Annotated[float, Field(ge=0)] = 0.0
+    """Spread of the weights along a ray, as in Mip-NeRF 360."""
+    smoothness: Annotated[float, Field(ge=0)] = 0.0
+    """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
+
+
+class DistillConfig(Section):
+    """One stage of score distillation."""
+
+    steps: Positive = 600
+    """Optimiser steps."""
+    views_per_step: Positive = 4
+    """Cameras per step."""
+    processes: Positive = 1
+    """Processes that share each step's cameras, each on a GPU of its own."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1.0e-2
+    """Adam's learning rate at the start."""
+    final_learning_rate: Annotated[float, Field(gt=0)] = 2.0e-3
+    """Adam's learning rate at the end (exponential decay)."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay per step of the running average of the field's parameters, which takes the noise of distillation out of
+    previews, camera searches and the result; 0 turns it off."""
+    render: RenderConfig = RenderConfig()
+    cameras: CameraConfig = CameraConfig()
+    guidance: GuidanceConfig = GuidanceConfig()
+    shading: ShadingConfig = ShadingConfig()
+    regularizers: RegularizerConfig = RegularizerConfig()
+    photos: PhotoTargetsConfig = PhotoTargetsConfig()
+    guards: GuardsConfig = GuardsConfig()
+    random_background_probability: Share = 1.0
+    """Probability per step of a random plain background instead of the field's own."""
+    random_background_range: Range = (0.3, 1.0)
+    """Range of each colour channel of a random plain background."""
+    convergence_patience: int = 0
+    """Stop when previews have changed by less than convergence_tolerance for this many checks; 0 never stops."""
+    convergence_tolerance: Annotated[float, Field(gt=0)] = 2.0e-3
+    """Mean absolute change of the previews between checks that counts as none."""
+    check_every: Positive = 100
+    """Steps between previews, guard checks and convergence checks."""
+    collapse_retries: Annotated[int, Field(ge=0)] = 1
+    """New seeds to try after a collapse."""
+
+    @model_validator(mode="after")
+    def _processes_have_work(self) -> Self:
+        if self.processes > self.views_per_step:
+            raise ValueError(
+                f"processes={self.processes} needs at least as many views_per_step, and these are "
+                f"{self.views_per_step}: raise views_per_step or lower processes"
+            )
+        if self.processes > 1 and self.guidance.loss == "vsd":
+            raise ValueError("guidance.loss=vsd trains a LoRA in one process only: set processes=1 or another loss")
+        return self
+
+
+class InitNerfConfig(DistillConfig):
+    """Stage 1: a first field by score distillation from the partial checkpoint."""
+
+    field: FieldConfig = FieldConfig()
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()
+
+
+class RefineNerfConfig(DistillConfig):
+    """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
+
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 6.0e4
+    """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
+    silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
+    """Weight of the binary cross entropy of opacity against the subject's mask in a pseudo view; it clears the haze."""
+    reconstruction_views: Positive = 2
+    """Pseudo views per step."""
+    camera_poses: Literal["random", "pseudo_views"] = "random"
+    """Where distillation looks from: all around at random, or only from where the pseudo views were taken."""
+
+
+class EditRegularizerConfig(RegularizerConfig):
+    """The same for a context, where no photo clears the haze or smooths the colours."""
+
+    sparsity: Annotated[float, Field(ge=0)] = 6.0
+    """sqrt(opacity^2 + 0.01), mean over rays."""
+    smoothness: Annotated[float, Field(ge=0)] = 20.0
+    """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
+
+
+class EditNerfConfig(DistillConfig):
+    """A context's asset: distillation from the partial checkpoint under its prompt, from where the asset is."""
+
+    steps: Positive = 200
+    """Optimiser steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 5.0e-3
+    """Adam's learning rate at the start."""
+    final_learning_rate: Annotated[float, Field(gt=0)] = 1.0e-3
+    """Adam's learning rate at the end (exponential decay)."""
+    average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay per step of the running average of the field's parameters; 0 turns it off."""
+    guidance: EditGuidanceConfig = EditGuidanceConfig()
+    regularizers: EditRegularizerConfig = EditRegularizerConfig()
+    photos: EditPhotoTargetsConfig = EditPhotoTargetsConfig()
+    guards: EditGuardsConfig = EditGuardsConfig()
+
+
+class FitTrueViewsConfig(RefineNerfConfig, InitNerfConfig):
+    """The ceiling: a fresh field fitted to true views, without guidance."""
+
+    count: Positive = 36
+    """True views, evenly around the subject."""
+    azimuths: Literal["around", "photos"] = "around"
+    """`photos` takes as many views as there are photos, each from a photo's true azimuth: what that few can tell."""
+    elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)
+    """Elevations that they cycle through."""
+    view_size: Positive = 64
+    """Side of the true views in pixels."""
+    background: tuple[Share, Share, Share] = (0.7, 0.75, 0.8)
+    """Colour behind the subject in them."""
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig(weight=0)

@@ -1,0 +1,75 @@
+"""Score distillation."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dreambooth3d.config.base import Acceleration, Positive, Range, Section, Share
+
+
+class GuidanceConfig(Section):
+    """Score distillation."""
+
+    loss: Literal["sds", "sjc", "csd", "nfsd", "sdi", "vsd"] = "sds"
+    """Direction of the latents' gradient. sds: guided noise prediction - noise. sjc: the same over sigma, which is the
+    score of the blurred images. csd: guidance_scale * (conditional - unconditional). nfsd: that, and away from bad
+    images. sdi: sds with noise from DDIM inversion of the render. vsd: guided prediction - that of a LoRA which is
+    trained on the renders alongside."""
+    guidance_scale: Range = (7.5, 7.5)
+    """Classifier-free guidance scale at the start and at the end."""
+    max_timestep: Range = (0.98, 0.5)
+    """Largest timestep as a share of all, at the start and at the end."""
+    min_timestep: Range = (0.02, 0.02)
+    """Smallest timestep as a share of all, at the start and at the end."""
+    weighting: Literal["sds", "uniform"] = "sds"
+    """w(t): sds is 1 - alpha_bar, uniform is 1."""
+    perp_neg: bool = False
+    """Perp-Neg: subtract the perpendicular part of the other views' scores."""
+    perp_neg_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Strength of the Perp-Neg term."""
+    negative_prompt: str = ""
+    """Prompt of the unconditional branch."""
+    rescale: Share = 0.0
+    """Rescaling of the guided score towards the conditional one's spread (0 off), against over-saturation."""
+    gradient_clip: Annotated[float, Field(gt=0)] | None = None
+    """Clip each latent gradient element to this magnitude."""
+    nfsd_negative_prompt: str = (
+        "unrealistic, blurry, low quality, out of focus, ugly, low contrast, dull, dark, low-resolution, gloomy"
+    )
+    """With loss nfsd: prompt of bad images, subtracted from the unconditional branch at all but weak noise."""
+    inversion_steps: Positive = 5
+    """With loss sdi: DDIM steps from a render to its noise, each of which costs as much as a whole step of sds."""
+    inversion_guidance_scale: float = -7.5
+    """With loss sdi: guidance scale of the inversion; the paper's is minus the guidance_scale."""
+    acceleration: Acceleration = "graphs"
+    """How UNet and VAE encoder run on CUDA: graphs launches each as one CUDA graph; compile fuses their kernels before,
+    which takes minutes the first time and pays for models of Stable Diffusion's size; none calls them as they are."""
+    lora_rank: Positive = 4
+    """With loss vsd: rank of the LoRA."""
+    lora_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    """With loss vsd: learning rate of the LoRA, which takes one step of AdamW with each of the field's."""
+
+    @model_validator(mode="after")
+    def _loss_has_what_it_needs(self) -> Self:
+        if self.rescale > 0 and self.loss in ("csd", "nfsd"):
+            raise ValueError(
+                f"rescale changes a guided prediction, and loss={self.loss} takes only differences of predictions: "
+                "set rescale=0, or loss to sds, sjc, sdi or vsd"
+            )
+        if self.loss == "nfsd" and self.nfsd_negative_prompt == self.negative_prompt:
+            raise ValueError(
+                "loss=nfsd needs two prompts, and nfsd_negative_prompt is the same as negative_prompt: let the former "
+                "describe bad images"
+            )
+        return self
+
+
+class EditGuidanceConfig(GuidanceConfig):
+    """The same for a context: first from noise that hides the old colours, in the end gently."""
+
+    guidance_scale: Range = (7.5, 3.0)
+    """Classifier-free guidance scale at the start and at the end."""
+    max_timestep: Range = (0.8, 0.2)
+    """Largest timestep as a share of all, at the start and at the end."""

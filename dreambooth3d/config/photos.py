@@ -1,0 +1,63 @@
+"""Which photos, and how strictly they are checked."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, model_validator
+
+from dreambooth3d.config.base import Positive, Range, Section, Share
+
+
+class DatasetConfig(Section):
+    """Photo sets that DVC tracks, found when a run needs them, not when it is scheduled."""
+
+    url: str | None = None
+    """Git URL or folder of the DVC repository; None is the checkout that runs, with its data.dvc."""
+    rev: str | None = None
+    """Branch, tag or commit; None is the default branch of a URL, and the files as they are of a folder."""
+    path: Annotated[str, Field(pattern=r"^[^/].*[^/]$|^[^/]$")] = "data"
+    """The tracked folder there, with one folder per subject."""
+
+    @model_validator(mode="after")
+    def _holds_no_secret(self) -> Self:
+        parts = urlsplit(self.url or "")
+        userinfo = parts.netloc.rpartition("@")[0]
+        # Over HTTP a user's name alone is how access tokens are given.
+        if ":" in userinfo or (userinfo and parts.scheme in ("http", "https")):
+            raise ValueError(
+                "url holds a password or token, which would be logged: leave it to Git's credential helper"
+            )
+        return self
+
+
+class PhotosConfig(Section):
+    """Which photos, and how strictly they are checked. `subject`, or `dir` with `class_noun`; `dir` wins."""
+
+    subject: str | None = None
+    """A folder name under data/, described by its subject.yaml."""
+    dataset: DatasetConfig | None = None
+    """Where `subject` comes from when not from this checkout's data/: it is fetched when it is needed."""
+    dir: str | None = None
+    """A folder of photos outside data/, relative to the current directory; needs class_noun or a subject.yaml there."""
+    class_noun: str | None = None
+    """What the subject is, for example dog; overrides subject.yaml."""
+    identifier: str | None = None
+    """A rare token that will stand for the subject; overrides subject.yaml. Default sks."""
+    description: str | None = None
+    """The subject's caption without identifier, for R-precision."""
+    min_count: Positive = 3
+    """Fewer photos are an error."""
+    max_count: Positive = 20
+    """More photos are an error."""
+    min_side_px: Positive = 64
+    """A shorter side below this is an error."""
+    duplicate_distance_bits: Annotated[int, Field(ge=0, le=64)] = 4
+    """Perceptual hashes (64 bits) that differ by at most this many bits are near-duplicates."""
+    min_sharpness: Annotated[float, Field(ge=0)] = 5.0e-4
+    """Variance of the Laplacian at 128 px below which a photo counts as blurred."""
+    exposure_range: Range = (0.08, 0.96)
+    """Mean luminance outside this range gives a warning."""
+    min_subject_share: Share = 0.02
+    """Estimated share of the frame below which the subject counts as small."""

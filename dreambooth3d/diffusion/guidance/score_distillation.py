@@ -1,0 +1,234 @@
+"""Score distillation: a frozen text-to-image model's opinion of renders, as a loss with a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.artifacts import DreamBoothCheckpoint
+from dreambooth3d.cameras import VIEW_WORDS, Cameras
+from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.diffusion.guidance import distillation_losses as losses
+from dreambooth3d.diffusion.guidance.distillation_losses import Noised, Predictions
+from dreambooth3d.diffusion.guidance.render_model import RenderModel
+from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.model.scores import classifier_free, perp_neg, rescaled
+from dreambooth3d.prompts import perp_neg_views, view_prompt
+from dreambooth3d.transfer import send
+
+
+@dataclass(frozen=True)
+class GuidanceLoss:
+    """What guidance says about a batch of renders.
+
+    Attributes:
+        loss: scalar with gradient.
+        metrics: detached scalars by name, left on the device so that nothing waits for them until they are logged.
+    """
+
+    loss: Tensor
+    metrics: Mapping[str, Tensor | float]
+
+
+# NFSD takes noise for weak below this share of all timesteps.
+_NFSD_WEAK_NOISE = 0.2
+
+
+class ScoreDistillation:
+    """Score distillation with a latent diffusion model, by the loss that the config names.
+
+    The gradient with respect to the latents z of n images is w(t) * direction / n, at a random timestep t per image.
+    With SDS the direction is guided noise prediction - noise; see `distillation_losses` for the others. The loss' value
+    is half the gradient's squared norm (times n), for curves only. With VSD each call also trains a `RenderModel`.
+
+    Args:
+        components: frozen model.
+        instance_prompt: the subject's prompt without a view.
+        config: loss, scales, timestep range, Perp-Neg, weighting, clipping.
+        seed: of timesteps and noise, which are drawn on the CPU and so are the same on every device.
+
+    Attributes:
+        part: (first, number of all) where the images are some of a batch that processes share: what is drawn for each
+            image is what a process alone would draw for it. None where they are all.
+    """
+
+    def __init__(self, components: Components, instance_prompt: str, config: GuidanceConfig, seed: int) -> None:
+        self.components = components
+        self.config = config
+        self.part: tuple[int, int] | None = None
+        self._generator = torch.Generator().manual_seed(seed)
+        # One row per view word, so that a batch's embeddings are one gather.
+        self._views = components.encode_prompts([view_prompt(instance_prompt, word) for word in VIEW_WORDS])
+        self._unconditional = components.encode_prompts([config.negative_prompt])
+        if config.loss == "nfsd":
+            components.encode_prompts([config.nfsd_negative_prompt])
+        self._renders: RenderModel | None = None
+        if config.loss == "vsd":
+            self._renders = RenderModel(components, config.lora_rank, config.lora_learning_rate, self._generator)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint: DreamBoothCheckpoint,
+        prompt: str,
+        config: GuidanceConfig,
+        seed: int,
+        device: torch.device | str,
+        dtype: torch.dtype | None = None,
+    ) -> ScoreDistillation:
+        """Guidance by a fine-tuned checkpoint towards a prompt."""
+        base, acceleration = checkpoint.base_model, config.acceleration
+        components = load_components(base, device, checkpoint, dtype=dtype, acceleration=acceleration)
+        guidance = cls(components, prompt, config, seed)
+        components.set_aside()
+        return guidance
+
+    @property
+    def image_size(self) -> int:
+        """Pixels per side to which images are resized before they are encoded."""
+        return self.components.image_size
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        """Judge renders.
+
+        Args:
+            images: (n, 3, height, width) in [0, 1], with gradient.
+            cameras: the n cameras that they were seen from.
+            progress: share of the stage that is done, in [0, 1]; anneals guidance scale and timesteps.
+        """
+        latents = self.components.encode_images(images.to(self.components.device))
+        timesteps, noise = self._draw(latents, progress)
+        gradient = self._gradient(latents.detach(), timesteps, noise, cameras, progress)
+        count = len(latents)
+        # The product alone has the exact gradient but a meaningless value; the difference replaces only the value.
+        surrogate = (gradient * latents).sum() / count
+        value = 0.5 * gradient.square().sum() / count
+        metrics = {
+            "gradient_norm": gradient.flatten(1).norm(dim=1).mean(),
+            "timestep": float(timesteps.float().mean()) / self._timestep_count,
+            "guidance_scale": self._annealed(self.config.guidance_scale, progress),
+        }
+        if self._renders is not None:
+            metrics["lora_loss"] = self._train(self._renders, latents.detach(), cameras)
+        return GuidanceLoss(surrogate - surrogate.detach() + value, metrics)
+
+    @property
+    def _timestep_count(self) -> int:
+        return self.components.scheduler.config.num_train_timesteps
+
+    @staticmethod
+    def _annealed(bounds: tuple[float, float], progress: float) -> float:
+        start, end = bounds
+        return start + (end - start) * min(max(progress, 0.0), 1.0)
+
+    def _draw(self, latents: Tensor, progress: float) -> tuple[Tensor, Tensor]:
+        """Timesteps (n,) on the CPU from the annealed range, and unit noise like `latents`."""
+        last = self._timestep_count - 1
+        low = min(int(self._annealed(self.config.min_timestep, progress) * self._timestep_count), last)
+        high = min(max(int(self._annealed(self.config.max_timestep, progress) * self._timestep_count), low), last)
+        first, total = self.part or (0, len(latents))
+        mine = slice(first, first + len(latents))
+        timesteps = torch.randint(low, high + 1, (total,), generator=self._generator)[mine]
+        noise = torch.randn(total, *latents.shape[1:], generator=self._generator)[mine]
+        return timesteps, send(noise.to(latents.dtype), latents.device)
+
+    @torch.no_grad()
+    def _gradient(self, latents: Tensor, timesteps: Tensor, noise: Tensor, cameras: Cameras, progress: float) -> Tensor:
+        """w(t) * direction for each image, clipped, (n, channels, h, w)."""
+        timesteps = timesteps.to(latents.device, non_blocking=True)
+        alpha = self.components.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        scale = self._annealed(self.config.guidance_scale, progress)
+        direction = self._direction(Noised(latents, timesteps, alpha, noise), cameras, scale)
+        weight = 1 - alpha if self.config.weighting == "sds" else 1.0
+        gradient = weight * direction
+        if self.config.gradient_clip is not None:
+            gradient = gradient.clamp(-self.config.gradient_clip, self.config.gradient_clip)
+        return gradient
+
+    def _direction(self, sample: Noised, cameras: Cameras, scale: float) -> Tensor:
+        """What the config's loss holds for wrong in the latents, (n, channels, h, w)."""
+        predict = partial(self._predictions, cameras=cameras, scale=scale, rescale=self.config.rescale)
+        match self.config.loss:
+            case "sds":
+                return losses.sds(sample, predict)
+            case "sjc":
+                return losses.sjc(sample, predict)
+            case "csd":
+                return losses.csd(sample, predict)
+            case "nfsd":
+                bad = self.components.encode_prompts([self.config.nfsd_negative_prompt]).expand(len(cameras), -1, -1)
+                predict_bad = partial(self.components.predict_noise, embeddings=bad)
+                return losses.nfsd(sample, predict, predict_bad, int(_NFSD_WEAK_NOISE * self._timestep_count))
+            case "sdi":
+                denoise = partial(self._inversion_noise, cameras=cameras)
+                clean_alpha = self.components.scheduler.final_alpha_cumprod
+                schedule, steps = self.components.alphas_cumprod, self.config.inversion_steps
+                return losses.sdi(sample, predict, denoise, schedule, clean_alpha, steps)
+            case "vsd":
+                views = self._view_embeddings(cameras)
+                return losses.vsd(sample, predict, partial(self._renders.predict_noise, embeddings=views))
+
+    def _predictions(
+        self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float, rescale: float
+    ) -> Predictions:
+        """The noise that the model sees in `noisy` (n, channels, h, w) under the views' prompts."""
+        if self.config.perp_neg:
+            return self._perp_neg_predictions(noisy, timesteps, cameras, scale, rescale)
+        count = len(noisy)
+        embeddings = torch.cat([self._view_embeddings(cameras), self._unconditional.expand(count, -1, -1)])
+        conditional, unconditional = self.components.predict_noise(
+            noisy.repeat(2, 1, 1, 1), timesteps.repeat(2), embeddings
+        ).chunk(2)
+        guided = rescaled(classifier_free(unconditional, conditional, scale), conditional, rescale)
+        return Predictions(unconditional, conditional, guided)
+
+    def _perp_neg_predictions(
+        self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float, rescale: float
+    ) -> Predictions:
+        """`_predictions` with Perp-Neg: all four prompts of each image in one call of the UNet."""
+        count, views = len(noisy), perp_neg_views(cameras)
+        shares = views.positive.to(self._views, non_blocking=True)
+        positive = torch.einsum("nw,wtd->ntd", shares, self._views)
+        negative = self._views[views.negative.to(noisy.device, non_blocking=True)]  # (n, 2, tokens, dim)
+        embeddings = torch.cat([positive, self._unconditional.expand(count, -1, -1), negative[:, 0], negative[:, 1]])
+        conditional, unconditional, first, second = self.components.predict_noise(
+            noisy.repeat(4, 1, 1, 1), timesteps.repeat(4), embeddings
+        ).chunk(4)
+        weights = self.config.perp_neg_weight * views.weight.to(noisy, non_blocking=True)
+        guided = perp_neg(unconditional, conditional, torch.stack([first, second], 1), weights, scale)
+        return Predictions(unconditional, conditional, rescaled(guided, conditional, rescale))
+
+    def _inversion_noise(self, noisy: Tensor, timesteps: Tensor, cameras: Cameras) -> Tensor:
+        """The noise that the inversion of SDI follows, (n, channels, h, w)."""
+        return self._predictions(noisy, timesteps, cameras, self.config.inversion_guidance_scale, rescale=0.0).guided
+
+    def _view_embeddings(self, cameras: Cameras) -> Tensor:
+        """(n, tokens, dim) of the view prompt that each camera's word names."""
+        words = [VIEW_WORDS.index(word) for word in cameras.view_words()]
+        return self._views[torch.tensor(words).to(self._views.device, non_blocking=True)]
+
+    def _train(self, renders: RenderModel, latents: Tensor, cameras: Cameras) -> Tensor:
+        """One step of the render model on the batch at timesteps of its own, from all of them; returns its loss."""
+        timesteps = torch.randint(self._timestep_count, (len(latents),), generator=self._generator)
+        noise = torch.randn(latents.shape, generator=self._generator)
+        views = self._view_embeddings(cameras)
+        drawn = send(timesteps, latents.device), send(noise.to(latents.dtype), latents.device)
+        return renders.learn(latents, *drawn, views)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on alike: the generator, and what the render model has learned."""
+        state: dict[str, Any] = {"generator": self._generator.get_state()}
+        if self._renders is not None:
+            state["renders"] = self._renders.state()
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state`."""
+        self._generator.set_state(state["generator"].cpu())
+        if self._renders is not None:
+            self._renders.restore(state["renders"])

@@ -1,0 +1,160 @@
+"""The radiance field: density and albedo inside the unit ball, and what lies behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from dreambooth3d.artifacts import RadianceField
+from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.nerf.field.encodings import DenseVolume, hash_levels, make_encoding
+from dreambooth3d.nerf.field.occupancy import OccupancyGrid
+
+BALL_RADIUS = 1.0
+INITIAL_BACKGROUND_LOGIT = 0.8
+ENVIRONMENT_FREQUENCIES = 3
+HASH_NORMAL_STEP = 0.01
+TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
+
+
+class Field(nn.Module):
+    """Density and albedo on an encoding, with the occupancy grid that says where there is anything.
+
+    Args:
+        config: which encoding, the initial blob, the background.
+        device: where it lives; decides what `implementation: auto` means.
+        occupancy_resolution: cells per side of the occupancy grid.
+    """
+
+    def __init__(self, config: FieldConfig, device: torch.device | str = "cpu", occupancy_resolution: int = 32) -> None:
+        super().__init__()
+        self.config = config
+        self.encoding = make_encoding(config, device)
+        self.dense = isinstance(self.encoding, DenseVolume)
+        if self.dense:
+            self.encoding.add_density(self._blob)
+        else:
+            self.head = nn.Sequential(
+                nn.Linear(self.encoding.output_dim, config.hidden_width), nn.ReLU(), nn.Linear(config.hidden_width, 4)
+            )
+        self.background = Background(config.background)
+        self.register_buffer("turn", torch.eye(3))
+        self.register_buffer("tetrahedron", torch.tensor(TETRAHEDRON), persistent=False)
+        self.occupancy = OccupancyGrid(occupancy_resolution)
+        self.to(device)
+        self.occupancy.mark_changed()
+
+    def _blob(self, points: Tensor) -> Tensor:
+        """(n,) initial density logits: a soft ball around the origin, bounded below so that its outside stays alive.
+
+        Source: Poole et al. 2022, "DreamFusion", appendix A.2, in the linear form of Lin et al. 2023, "Magic3D".
+        """
+        config = self.config
+        return config.blob_density * (1 - points.norm(dim=-1) / config.blob_radius).clamp(min=-1)
+
+    def logits(self, points: Tensor) -> Tensor:
+        """(n, 4) logits of density and colour at points (n, 3) in world units."""
+        inner = points @ self.turn
+        if self.dense:
+            return self.encoding(inner)
+        logits = self.head(self.encoding(inner.clamp(-1, 1)))
+        return torch.cat([logits[:, :1] + self._blob(points)[:, None], logits[:, 1:]], dim=-1)
+
+    def _density_logits(self, points: Tensor) -> Tensor:
+        """(n,) density logits; cheaper than `logits` on a dense volume."""
+        return self.encoding(points @ self.turn, channels=1)[:, 0] if self.dense else self.logits(points)[:, 0]
+
+    def _activate_density(self, logits: Tensor, points: Tensor) -> Tensor:
+        """(n,) density of logits (n,) at points (n, 3): softplus, and nothing outside the unit ball."""
+        inside = points.norm(dim=-1) < BALL_RADIUS
+        return nn.functional.softplus(logits) * (inside * self.config.density_scale)
+
+    def density(self, points: Tensor) -> Tensor:
+        """(n,) density in inverse world units at points (n, 3)."""
+        return self._activate_density(self._density_logits(points), points)
+
+    def density_and_color(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
+        logits = self.logits(points)
+        return self._activate_density(logits[:, 0], points), logits[:, 1:].sigmoid()
+
+    @property
+    def detail_size(self) -> float:
+        """Width in world units of a voxel, or of a cell of the finest level of a hash grid."""
+        cells = self.config.volume_resolution - 1 if self.dense else hash_levels(self.config)[-1][0]
+        return 2.0 / cells
+
+    @property
+    def normal_step(self) -> float:
+        """Distance in world units over which normals are taken: a voxel, or a hundredth on a hash grid."""
+        return self.detail_size if self.dense else HASH_NORMAL_STEP
+
+    def normals(self, points: Tensor) -> Tensor:
+        """Unit normals (n, 3) at points (n, 3): against the gradient of density, differentiable in the parameters.
+
+        Finite differences over the four corners of a tetrahedron, because `grid_sample` and tiny-cuda-nn lack the
+        second derivatives that a loss on autograd normals needs. The logit is used since its gradient has the density's
+        direction and does not vanish inside a solid.
+        """
+        corners = self.tetrahedron
+        shifted = points[None] + self.normal_step * corners[:, None]
+        logits = self._density_logits(shifted.view(-1, 3)).view(4, -1)
+        return nn.functional.normalize(-(logits.t() @ corners), dim=-1, eps=1e-6)
+
+    def turn_by(self, angle_deg: float) -> None:
+        """Turn all that the field holds about z, counter-clockwise seen from above; the occupancy is unknown then."""
+        angle = math.radians(angle_deg)
+        rotation = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]]
+        self.turn.copy_(self.turn.new_tensor(rotation) @ self.turn)
+        self.occupancy.reset()
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers on the CPU, for a `RadianceField`."""
+        return {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
+
+    @staticmethod
+    def from_artifact(artifact: RadianceField, device: torch.device | str = "cpu") -> Field:
+        """The field of an artifact; see `from_state`."""
+        return Field.from_state(artifact.state, artifact.config, device)
+
+    @staticmethod
+    def from_state(
+        state: Mapping[str, Tensor], config: Mapping[str, object], device: torch.device | str = "cpu"
+    ) -> Field:
+        """Inverse of `state` for a field of the given configuration (`FieldConfig.model_dump()`).
+
+        The hash grid's implementations share their parameters: where the configured one cannot be used, `auto` is.
+        """
+        settings, resolution = FieldConfig.model_validate(dict(config)), state["occupancy.density"].shape[0]
+        try:
+            field = Field(settings, device, resolution)
+        except ConfigError:
+            field = Field(settings.model_copy(update={"implementation": "auto"}), device, resolution)
+        field.load_state_dict(dict(state))
+        field.occupancy.mark_changed()
+        return field
+
+
+class Background(nn.Module):
+    """What lies behind the field: one learned colour, white, or a small network of the ray's direction."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "learned":
+            self.logits = nn.Parameter(torch.full((3,), INITIAL_BACKGROUND_LOGIT))
+        elif kind == "network":
+            self.network = nn.Sequential(nn.Linear(3 + 6 * ENVIRONMENT_FREQUENCIES, 16), nn.ReLU(), nn.Linear(16, 3))
+
+    def forward(self, directions: Tensor) -> Tensor:
+        """Colours (n, 3) in [0, 1] seen along unit directions (n, 3)."""
+        if self.kind == "white":
+            return torch.ones_like(directions)
+        if self.kind == "learned":
+            return self.logits.sigmoid().expand_as(directions)
+        scaled = torch.cat([directions * 2.0**octave for octave in range(ENVIRONMENT_FREQUENCIES)], dim=-1)
+        return self.network(torch.cat([directions, scaled.sin(), scaled.cos()], dim=-1)).sigmoid()

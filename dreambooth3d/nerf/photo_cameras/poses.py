@@ -1,0 +1,272 @@
+"""Where were the photos taken from? Cameras of photos, by comparing them with renders of a field."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from dreambooth3d.cameras import Cameras, orbit_cameras, wrap_degrees
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.photo_cameras.targets import TargetViews
+from dreambooth3d.nerf.rendering.sampling import DenseSampler
+from dreambooth3d.nerf.rendering.volume import render_images
+
+AZIMUTH_STEP_DEG = 10.0
+ELEVATIONS_DEG = (0.0, 15.0, 30.0, 45.0, 65.0)
+ELEVATION_LIMITS_DEG = (-15.0, 80.0)
+SPREAD_DEG = 15.0
+"""Usual error of the estimated angle off the front; only what exceeds it is penalised."""
+MAX_OFF_DEG = 45.0
+PENALTY = 0.1
+ELSEWHERE = 1.25
+"""Factor on the error far from where silhouettes say that a photo was taken."""
+OVERHEAD_FROM_DEG = 45.0
+"""A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
+LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
+DISTANCE_FACTORS = (0.94, 1.0, 1.06)
+SILHOUETTE_WEIGHT = 0.5
+"""Of the difference between opacity and mask, against that of colours: a young field's shape is truer than its paint,
+and where subject and background are alike the colours do not show the outline."""
+OUTLINE_QUANTILE = 0.995
+"""Share of the subject's pixels that count as inside its outline; the rest may be specks."""
+MIN_OVERLAP = 0.5
+OTHER_SIDE_DEG = 40.0
+MAX_MARGIN = 10.0
+RENDER_SIZE = 48
+SAMPLES_PER_RAY = 40
+
+
+@dataclass(frozen=True)
+class PhotoCameras:
+    """What was found for n photos.
+
+    Attributes:
+        cameras: the n cameras.
+        error: (n,) absolute difference of photo and render, in colour and outline, per pixel of the photo's subject.
+        overlap: (n,) intersection over union of the subject's mask and the render's opacity.
+        margin: (n,) by which share the best camera from quite another side is worse; small where sides look alike.
+    """
+
+    cameras: Cameras
+    error: Tensor
+    overlap: Tensor
+    margin: Tensor
+
+    @property
+    def found(self) -> Tensor:
+        """(n,) bool: the render lies where the photo's subject is."""
+        return self.overlap >= MIN_OVERLAP
+
+    def surest(self, count: int) -> Tensor:
+        """(n,) bool: of those found, the `count` whose camera is the least ambiguous."""
+        order = self.margin.masked_fill(~self.found, -float("inf")).argsort(descending=True)
+        chosen = torch.zeros_like(self.found)
+        chosen[order[:count]] = True
+        return chosen & self.found
+
+
+@torch.no_grad()
+def find_cameras(
+    field: Field,
+    photos: TargetViews,
+    *,
+    radius: float,
+    distance: float,
+    fov_y_deg: float,
+    start: Cameras | None = None,
+    kept: Tensor | None = None,
+) -> PhotoCameras:
+    """Search each photo's camera: all directions that its view allows, then ever smaller steps around the best.
+
+    Their common scale is the usual one (`usual_scale`). Roll and the subject's place in the frame are not searched:
+    cameras look at the origin.
+
+    Args:
+        field: a first shape of the subject.
+        photos: n photos with masks, what a scorer makes of their views, and their cameras as silhouettes tell them.
+        radius: usual one of a subject around the origin, in world units.
+        distance: usual one of a camera, in world units.
+        fov_y_deg: vertical field of view in degrees of all cameras.
+        start: cameras of an earlier search; the new one starts from them where the grid has nothing better.
+        kept: (n,) bool, the photos to which `start` applies; all without it.
+    """
+    small = _Photos.of(photos, field.occupancy.density.device)
+
+    def scaled(cameras: Cameras) -> Cameras:
+        return usual_scale(cameras, photos.masks, radius, distance)
+
+    grid = _grid(scaled(orbit_cameras(torch.zeros(len(photos)))).distance[0].item(), fov_y_deg)
+    error, _ = small.compare(_render(field, grid), None)
+    error = error * _penalty(grid, photos).to(error.device)
+    best = grid[error.argmin(dim=1).cpu()]
+    margin = _margin(grid, error.cpu(), best)
+    if start is not None:
+        before, _ = small.compare(_render(field, start), torch.arange(len(photos)))
+        before = before[:, 0] * _penalty(start.to("cpu"), photos).diagonal().to(before.device)
+        closer = (before <= error.min(dim=1).values).cpu()
+        stays = closer if kept is None else closer & kept.cpu()
+        best = start.to("cpu").map(lambda old, new: torch.where(stays, old, new), best)
+    for step in LOCAL_STEPS_DEG:
+        best = scaled(_improved(field, small, best, step))
+    error, overlap = small.compare(_render(field, best), torch.arange(len(photos)))
+    return PhotoCameras(best, error[:, 0].cpu(), overlap[:, 0].cpu(), margin)
+
+
+@torch.no_grad()
+def view_errors(field: Field, views: TargetViews) -> tuple[Tensor, Tensor]:
+    """(n,) error and (n,) overlap, as in `PhotoCameras`, of a field with n views from their own cameras."""
+    small = _Photos.of(views, field.occupancy.density.device)
+    error, overlap = small.compare(_render(field, views.cameras), torch.arange(len(views)))
+    return error[:, 0], overlap[:, 0]
+
+
+def usual_scale(cameras: Cameras, masks: Tensor, radius: float, distance: float) -> Cameras:
+    """The photos' cameras at the likeliest common distance.
+
+    Photos say how far away they were taken relative to each other, not in world units. Two guesses give the common
+    scale, and their geometric mean is taken: the subject, as large as its outline in any photo shows it, has the usual
+    radius, and the photos' mean distance is the usual one.
+
+    Args:
+        cameras: of n photos, on the CPU.
+        masks: (n, height, width) of the subject.
+        radius: usual one of a subject around the origin, in world units.
+        distance: usual one of a camera, in world units.
+    """
+    far = cameras.distance
+    outline = torch.stack(
+        [sine_of_outline(mask[None], fov)[0] for mask, fov in zip(masks, cameras.fov_y_deg.tolist(), strict=True)]
+    ).cpu()
+    return replace(cameras, distance=far * (radius / (far * outline).max() * distance / far.mean()).sqrt())
+
+
+def sine_of_outline(masks: Tensor, fov_y_deg: float) -> Tensor:
+    """(n,) sine of the angle between the middle of the frame and the subject's farthest outline, of masks (n, h, w).
+
+    Times the distance it is the radius of the smallest ball around the origin that hides the subject.
+    """
+    height, width = masks.shape[-2:]
+    y, x = torch.meshgrid(
+        (torch.arange(height, device=masks.device) + 0.5) * 2 / height - 1,
+        ((torch.arange(width, device=masks.device) + 0.5) * 2 - width) / height,
+        indexing="ij",
+    )
+    tangent = math.tan(math.radians(fov_y_deg) / 2) * (x.square() + y.square()).sqrt()
+    farthest = [tangent[mask > 0.5].quantile(OUTLINE_QUANTILE) for mask in masks]
+    return torch.stack(farthest).atan().sin()
+
+
+@dataclass(frozen=True)
+class _Photos:
+    """Photos at the size of the compared renders: images and backgrounds (n, 3, s, s), masks (n, s, s)."""
+
+    images: Tensor
+    background: Tensor
+    masks: Tensor
+
+    @staticmethod
+    def of(photos: TargetViews, device: torch.device) -> _Photos:
+        def small(images: Tensor) -> Tensor:
+            size = (RENDER_SIZE, RENDER_SIZE)
+            return interpolate(images.to(device), size=size, mode="bilinear", antialias=True, align_corners=False)
+
+        return _Photos(small(photos.images), small(photos.background), small(photos.masks[:, None])[:, 0])
+
+    def compare(self, renders: tuple[Tensor, Tensor], owner: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Errors and overlaps (n, k) of photos and renders, premultiplied colour (m, 3, s, s) and opacity (m, s, s).
+
+        Every photo is compared with every render, or, with `owner` (m,) in blocks of equal length per photo, with its
+        own ones only.
+        """
+        color, opacity = renders
+        if owner is None:
+            color, opacity = color[None], opacity[None]
+        else:
+            color = color.view(len(self.images), -1, *color.shape[1:])
+            opacity = opacity.view(len(self.images), -1, *opacity.shape[1:])
+        errors, overlaps = [], []
+        for index, (image, background, mask) in enumerate(zip(self.images, self.background, self.masks, strict=True)):
+            part = 0 if owner is None else index
+            shown = color[part] + (1 - opacity[part])[:, None] * background
+            difference = (shown - image).abs().mean(1) + SILHOUETTE_WEIGHT * (opacity[part] - mask).abs()
+            errors.append(difference.sum(dim=(1, 2)) / mask.sum().clamp(min=1))
+            both, either = torch.minimum(opacity[part], mask), torch.maximum(opacity[part], mask)
+            overlaps.append(both.sum(dim=(1, 2)) / either.sum(dim=(1, 2)).clamp(min=1e-6))
+        return torch.stack(errors), torch.stack(overlaps)
+
+
+def _grid(distance: float, fov_y_deg: float) -> Cameras:
+    """Cameras from all around."""
+    azimuth, elevation = torch.meshgrid(
+        torch.arange(-180.0, 180.0, AZIMUTH_STEP_DEG), torch.tensor(ELEVATIONS_DEG), indexing="ij"
+    )
+    full = torch.ones(azimuth.numel())
+    return Cameras(azimuth.flatten(), elevation.flatten(), full * distance, full * fov_y_deg)
+
+
+def _penalty(grid: Cameras, photos: TargetViews) -> Tensor:
+    """(photos, cameras) factor on the error: 1 near the estimated camera, infinite far from there.
+
+    The estimate is that of silhouettes, or a scorer's of the angle off the front. Where sides look alike, it decides;
+    where they do not, the picture does. 1 throughout without estimate.
+    """
+    azimuth, elevation = wrap_degrees(grid.azimuth_deg), grid.elevation_deg
+    factor = torch.ones(len(photos), len(grid))
+    if photos.off_front_deg is not None:
+        factor = _growing((azimuth.abs()[None] - photos.off_front_deg[:, None]).abs())
+    if photos.cameras is not None:
+        told = photos.cameras.azimuth_deg.to(azimuth.device)
+        near_told = torch.minimum(_growing(wrap_degrees(azimuth[None] - told[:, None]).abs()), ELSEWHERE * factor)
+        factor = torch.where(told[:, None].isnan(), factor, near_told)
+    for index, word in enumerate(photos.words):
+        if word == "overhead":
+            factor[index] = torch.ones(len(grid)).masked_fill(elevation < OVERHEAD_FROM_DEG, float("inf"))
+        else:
+            factor[index, elevation >= ELEVATIONS_DEG[-1]] = float("inf")
+    return factor
+
+
+def _growing(off_deg: Tensor) -> Tensor:
+    """Factor on the error of cameras so many degrees off an estimate."""
+    beyond = (off_deg - SPREAD_DEG).clamp(min=0) / SPREAD_DEG
+    return (1 + PENALTY * beyond.square()).masked_fill(beyond * SPREAD_DEG > MAX_OFF_DEG, float("inf"))
+
+
+def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:
+    """(n,) relative excess of the lowest error (n, cameras) beyond `OTHER_SIDE_DEG` of azimuth from the best."""
+    apart = wrap_degrees(grid.azimuth_deg[None] - best.azimuth_deg[:, None]).abs() > OTHER_SIDE_DEG
+    other = error.masked_fill(~apart, float("inf")).min(dim=1).values
+    lowest = error.min(dim=1).values
+    return ((other - lowest) / lowest.clamp(min=1e-6)).clamp(max=MAX_MARGIN)
+
+
+def _improved(field: Field, photos: _Photos, best: Cameras, step_deg: float) -> Cameras:
+    """The best of each photo's 27 neighbours in azimuth, elevation and distance."""
+    moves = torch.cartesian_prod(
+        torch.tensor((-1.0, 0.0, 1.0)), torch.tensor((-1.0, 0.0, 1.0)), torch.tensor(DISTANCE_FACTORS)
+    )
+    turn, lift, factor = moves.unbind(-1)
+    low, high = ELEVATION_LIMITS_DEG
+    around = Cameras(
+        (best.azimuth_deg[:, None] + step_deg * turn).flatten(),
+        (best.elevation_deg[:, None] + step_deg * lift).clamp(low, high).flatten(),
+        (best.distance[:, None] * factor).flatten(),
+        best.fov_y_deg.repeat_interleave(len(moves)),
+    )
+    owner = torch.arange(len(best)).repeat_interleave(len(moves))
+    error, _ = photos.compare(_render(field, around), owner)
+    return around[torch.arange(len(best)) * len(moves) + error.argmin(dim=1).cpu()]
+
+
+def _render(field: Field, cameras: Cameras) -> tuple[Tensor, Tensor]:
+    """Premultiplied colour (m, 3, s, s) and opacity (m, s, s)."""
+    black = torch.zeros(3)
+    device = field.occupancy.density.device
+    rendering = render_images(
+        field, cameras.to(device), size=RENDER_SIZE, sampler=DenseSampler(SAMPLES_PER_RAY), background=black
+    )
+    return rendering.color, rendering.opacity

@@ -1,0 +1,261 @@
+"""Volume rendering: rays through a field become colour, opacity and depth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from nerfacc import accumulate_along_rays, render_weight_from_density
+from torch import Tensor
+
+from dreambooth3d.artifacts import RadianceField
+from dreambooth3d.cameras import Cameras
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.sampling import DenseSampler, Sampler, Samples
+from dreambooth3d.nerf.rendering.shading import Shading
+
+RAYS_PER_CHUNK = 16384
+ALBEDO = Shading()
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Images of a field.
+
+    Attributes:
+        color: (n, 3, height, width) in [0, 1], over the background.
+        opacity: (n, height, width) in [0, 1].
+        depth: (n, height, width) expected distance along the ray in world units, 0 where there is nothing.
+    """
+
+    color: Tensor
+    opacity: Tensor
+    depth: Tensor
+
+
+@dataclass(frozen=True)
+class RayRendering:
+    """Rays through a field, with all that regularisers look at.
+
+    Attributes:
+        color: (rays, 3) weighted colour, without background.
+        opacity: (rays,) in [0, 1].
+        depth: (rays,) expected distance along the ray in world units, 0 where there is nothing.
+        samples: the evaluated samples.
+        weights: (samples,) contribution of each sample.
+        normals: (samples, 3) of unit length, or None if nobody asked.
+    """
+
+    color: Tensor
+    opacity: Tensor
+    depth: Tensor
+    samples: Samples
+    weights: Tensor
+    normals: Tensor | None = None
+
+
+def sample_weights(samples: Samples, density: Tensor) -> Tensor:
+    """Weights (samples,) of packed samples with density (samples,): transmittance times alpha.
+
+    Source: NeRF (Mildenhall et al. 2020), eq. 3.
+    """
+    if samples.slots is None:
+        weights, _, _ = render_weight_from_density(
+            samples.starts, samples.ends, density, ray_indices=samples.rays, n_rays=samples.ray_count
+        )
+        return weights
+    # Skipped samples have no density, so they may take part in the dense layout, which needs no CUDA scan.
+    flat = density.new_zeros(samples.ray_count * samples.samples_per_ray).scatter(0, samples.slots, density)
+    starts, ends = samples.bounds
+    weights, _, _ = render_weight_from_density(starts, ends, flat.view_as(starts))
+    return weights.flatten().gather(0, samples.slots)
+
+
+def render_rays(
+    field: Field,
+    origins: Tensor,
+    directions: Tensor,
+    *,
+    sampler: Sampler,
+    generator: torch.Generator | None = None,
+    shading: Shading = ALBEDO,
+    views: Tensor | None = None,
+    with_normals: bool = False,
+    samples: Samples | None = None,
+) -> RayRendering:
+    """Composite `field` along rays.
+
+    Args:
+        origins: (rays, 3) in world units; the subject lives in the unit ball.
+        directions: (rays, 3) of unit length.
+        sampler: chooses the samples.
+        generator: jitters them, on the rays' device; without it the result is deterministic.
+        shading: how albedo becomes colour.
+        views: (rays,) index of each ray's view, for the light; needed unless the shading is albedo.
+        with_normals: return normals also if the shading does not need them.
+        samples: the sampler's, where they have been taken already.
+
+    Returns:
+        Colour without background: add `(1 - opacity) * background`.
+
+    Source: NeRF (Mildenhall et al. 2020), eq. 3, by nerfacc.
+    """
+    if samples is None:
+        samples = sampler(origins, directions, field.occupancy, generator)
+    density, color = field.density_and_color(samples.points)
+    normals = field.normals(samples.points) if with_normals or shading.needs_normals else None
+    if shading.needs_normals:
+        color = shading.shade(color, normals, samples.points, views[samples.rays])
+    weights = sample_weights(samples, density)
+    middle = (samples.starts + samples.ends) / 2
+    values = torch.cat([color, middle[:, None], torch.ones_like(middle)[:, None]], dim=-1)
+    total = accumulate_along_rays(weights, values, samples.rays, samples.ray_count)
+    opacity = total[:, 4]
+    depth = total[:, 3] / opacity.clamp(min=1e-6)
+    return RayRendering(total[:, :3], opacity, depth, samples, weights, normals)
+
+
+@dataclass(frozen=True)
+class CameraRendering:
+    """What `render_cameras` returns: images over a background, and the rays they came from."""
+
+    images: Tensor
+    rays: RayRendering
+
+
+@dataclass(frozen=True)
+class SampledRays:
+    """Rays (rays, 3) in world units, directions of unit length, and their samples."""
+
+    origins: Tensor
+    directions: Tensor
+    samples: Samples
+
+
+def sample_cameras(
+    field: Field, cameras: Cameras, size: int, sampler: Sampler, generator: torch.Generator | None
+) -> SampledRays:
+    """All rays of square images of n cameras, and the samples along them."""
+    origins, directions = (rays.reshape(-1, 3) for rays in cameras.rays(size, size))
+    return SampledRays(origins, directions, sampler(origins, directions, field.occupancy, generator))
+
+
+def render_cameras(
+    field: Field,
+    cameras: Cameras,
+    size: int,
+    *,
+    sampler: Sampler,
+    background: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    shading: Shading = ALBEDO,
+    with_normals: bool = False,
+    sampled: SampledRays | None = None,
+) -> CameraRendering:
+    """Render square training images, differentiably and all rays at once.
+
+    Args:
+        cameras: n cameras on the field's device.
+        size: pixels per side.
+        background: (n, 3) plain colour of each view, or None for the field's own background.
+        generator, shading, with_normals: see `render_rays`.
+        sampled: the cameras' rays and samples, where they have been taken already.
+
+    Returns:
+        images (n, 3, size, size) in [0, 1], and the n * size * size rays.
+    """
+    if sampled is None:
+        sampled = sample_cameras(field, cameras, size, sampler, generator)
+    origins, directions = sampled.origins, sampled.directions
+    views = torch.arange(len(cameras), device=origins.device).repeat_interleave(size * size)
+    rays = render_rays(
+        field,
+        origins,
+        directions,
+        sampler=sampler,
+        generator=generator,
+        shading=shading,
+        views=views,
+        with_normals=with_normals,
+        samples=sampled.samples,
+    )
+    behind = field.background(directions) if background is None else background[views]
+    color = rays.color + (1 - rays.opacity)[:, None] * behind
+    return CameraRendering(color.view(len(cameras), size, size, 3).permute(0, 3, 1, 2), rays)
+
+
+@torch.no_grad()
+def render_images(
+    field: Field,
+    cameras: Cameras,
+    *,
+    size: int,
+    sampler: Sampler,
+    background: str | Tensor = "white",
+    chunk: int = RAYS_PER_CHUNK,
+) -> Rendering:
+    """Render a field for looking at: deterministic, albedo, without gradients, `chunk` rays at a time.
+
+    Args:
+        cameras: n cameras on the field's device.
+        size: pixels per side.
+        background: `white`, `own` (the field's background), or one plain colour (3,).
+    """
+    origins, directions = (rays.reshape(-1, 3) for rays in cameras.rays(size, size))
+    colors, opacities, depths = [], [], []
+    for start, ray in zip(origins.split(chunk), directions.split(chunk), strict=True):
+        part = render_rays(field, start, ray, sampler=sampler)
+        colors.append(part.color + (1 - part.opacity)[:, None] * _plain(background, field, ray))
+        opacities.append(part.opacity)
+        depths.append(part.depth)
+    shape = (len(cameras), size, size)
+    return Rendering(
+        torch.cat(colors).view(*shape, 3).permute(0, 3, 1, 2).clamp(0, 1),
+        torch.cat(opacities).view(shape).clamp(0, 1),
+        torch.cat(depths).view(shape),
+    )
+
+
+def _plain(background: str | Tensor, field: Field, directions: Tensor) -> Tensor:
+    """Background colours (rays, 3)."""
+    if isinstance(background, Tensor):
+        return background.to(directions).expand_as(directions)
+    if background == "own":
+        return field.background(directions)
+    if background == "white":
+        return torch.ones_like(directions)
+    raise ValueError(f"background={background!r}: expected 'white', 'own' or a colour tensor of shape (3,).")
+
+
+def render_field(
+    field: RadianceField,
+    cameras: Cameras,
+    *,
+    size: int,
+    samples_per_ray: int,
+    background: str | Tensor = "white",
+    device: torch.device | str = "cpu",
+    chunk: int = RAYS_PER_CHUNK,
+) -> Rendering:
+    """Render a trained field; deterministic.
+
+    Args:
+        cameras: n cameras.
+        size: pixels per side.
+        samples_per_ray: intervals between a ray's bounds in the unit ball; empty ones cost little.
+        background: `white`, `own` (what the field learned), or one plain colour (3,).
+        device: where to compute.
+        chunk: rays at a time.
+
+    Returns:
+        color (n, 3, size, size), opacity and depth (n, size, size), on the CPU.
+    """
+    rendering = render_images(
+        Field.from_artifact(field, device),
+        cameras.to(device),
+        size=size,
+        sampler=DenseSampler(samples_per_ray),
+        background=background,
+        chunk=chunk,
+    )
+    return Rendering(rendering.color.cpu(), rendering.opacity.cpu(), rendering.depth.cpu())

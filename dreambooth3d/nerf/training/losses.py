@@ -1,0 +1,123 @@
+"""Regularisers and the reconstruction loss of the radiance field."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.nerf.field.encodings import DenseVolume
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.sampling import BALL_RADIUS, Samples
+from dreambooth3d.nerf.rendering.volume import RayRendering
+from dreambooth3d.transfer import send
+
+HUBER_DELTA = 0.1
+SMOOTHNESS_POINTS = 16384
+
+
+def sparsity(opacity: Tensor) -> Tensor:
+    """Mean of sqrt(opacity^2 + 0.01) over rays (rays,): keeps rays that nothing pays for empty.
+
+    Source: Poole et al. 2022, "DreamFusion", appendix A.2 (opacity regularisation).
+    """
+    return (opacity.square() + 0.01).sqrt().mean()
+
+
+def opacity_entropy(opacity: Tensor) -> Tensor:
+    """Mean binary entropy, in nats, of opacities (rays,): rays should hit or miss."""
+    share = opacity.clamp(1e-3, 1 - 1e-3)
+    return -(share * share.log() + (1 - share) * (1 - share).log()).mean()
+
+
+def orientation(rendering: RayRendering, directions: Tensor) -> Tensor:
+    """Mean over rays of sum_i w_i max(0, n_i . d)^2: visible normals should not face away from the camera.
+
+    Weights are constants here, so that the loss turns normals rather than removing density.
+
+    Args:
+        rendering: with normals.
+        directions: (rays, 3) unit ray directions, away from the camera.
+
+    Source: Verbin et al. 2022, "Ref-NeRF", eq. 11.
+    """
+    away = (rendering.normals * directions[rendering.samples.rays]).sum(-1).clamp(min=0)
+    return (rendering.weights.detach() * away.square()).sum() / len(directions)
+
+
+def distortion(samples: Samples, weights: Tensor) -> Tensor:
+    """Mean over rays of sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 d_i: weight along a ray should be in one place.
+
+    Distances are in diameters of the unit ball. Linear time: with samples in order along a ray, the double sum is
+    2 sum_i w_i (m_i W_i - M_i) with W and M the sums of w and w m before i.
+
+    Args:
+        samples: packed samples.
+        weights: (samples,) their weights.
+
+    Source: Barron et al. 2022, "Mip-NeRF 360", eq. 15.
+    """
+    middle = (samples.starts + samples.ends) / (4 * BALL_RADIUS)
+    width = (samples.ends - samples.starts) / (2 * BALL_RADIUS)
+    # float64, since sums on a ray are differences of sums over all rays.
+    precise, place = weights.double(), middle.double()
+    counts = torch.zeros(samples.ray_count, dtype=torch.long, device=weights.device)
+    counts.index_add_(0, samples.rays.long(), torch.ones_like(samples.rays, dtype=torch.long))
+    first = (torch.cumsum(counts, 0) - counts)[samples.rays]
+    before, moment = _sums_before(precise, first), _sums_before(precise * place, first)
+    pairs = 2 * precise * (place * before - moment)
+    return (pairs + precise.square() * width / 3).sum().to(weights.dtype) / samples.ray_count
+
+
+def _sums_before(values: Tensor, first: Tensor) -> Tensor:
+    """(samples,) sum of the values before each sample on its own ray, whose first sample is `first` (samples,)."""
+    total = torch.cumsum(values, 0) - values
+    return total - total[first]
+
+
+def total_variation(volume: Tensor) -> Tensor:
+    """Mean squared difference of neighbouring voxels of a volume (1, channels, z, y, x), summed over the three axes.
+
+    Source: Fridovich-Keil et al. 2022, "Plenoxels", eq. 5, squared instead of its root.
+    """
+    return sum(volume.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+
+
+def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
+    """An estimate of `total_variation` for a field that is no volume, from random cells of its finest detail."""
+    device = field.occupancy.density.device
+    corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
+    moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.detail_size
+    points = send((corner[None] + moves[:, None]).view(-1, 3), device)
+    here, *beside = field.logits(points).chunk(4)
+    return sum((there - here).square().mean() for there in beside)
+
+
+def smoothness(field: Field, generator: torch.Generator) -> Tensor:
+    """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
+    if isinstance(field.encoding, DenseVolume):
+        return total_variation(field.encoding.volume())
+    return sampled_variation(field, generator)
+
+
+def reconstruction(color: Tensor, opacity: Tensor, target: Tensor, background: Tensor) -> Tensor:
+    """Huber loss of rays composited on the target's own background, mean over rays and channels.
+
+    img2img moves the plain background that a pseudo view was rendered on, so the field is shown on the background that
+    the pseudo view has now (`masks.smooth_background`): its shift then says nothing about the subject. Huber, as single
+    pixels of a pseudo view may be wrong in one view only.
+
+    Args:
+        color: (rays, 3) without background.
+        opacity: (rays,).
+        target: (rays, 3) pixels of the pseudo views.
+        background: (rays, 3) background behind each of them.
+    """
+    composite = color + (1 - opacity)[:, None] * background
+    return torch.nn.functional.huber_loss(composite, target, delta=HUBER_DELTA)
+
+
+def silhouette(opacity: Tensor, mask: Tensor, trusted: Tensor) -> Tensor:
+    """Mean binary cross entropy of opacities (rays,) against masks (rays,) in [0, 1], over the trusted rays only."""
+    share = opacity.clamp(1e-3, 1 - 1e-3)
+    entropy = torch.nn.functional.binary_cross_entropy(share, mask, reduction="none")
+    return (entropy * trusted).sum() / trusted.sum().clamp(min=1)

@@ -1,0 +1,101 @@
+"""Which subjects there are at this moment, and the hash of each: looked up in the run, never when it is scheduled."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dreambooth3d.config.fleet import Subjects
+from dreambooth3d.config.photos import DatasetConfig, PhotosConfig
+from dreambooth3d.errors import DatasetError, DreamBooth3DError
+from dreambooth3d.photos.dataset import dataset_hash
+from dreambooth3d.photos.remote import RemoteDataset, open_dataset, subject_names
+from dreambooth3d.photos.subject import SUBJECT_FILE
+from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root
+
+# What MLflow takes in the names of models and parameters.
+_NAME = re.compile(r"\w[\w. -]*")
+
+
+@dataclass(frozen=True)
+class FoundSubject:
+    """One subject of a dataset.
+
+    Attributes:
+        subject: its name.
+        data: hash of its photos, empty where it could not be told.
+        dataset: from where a training fetches them, `rev` as the exact commit; None for the checkout's data/.
+        error: why the hash could not be told, else empty.
+    """
+
+    subject: str
+    data: str = ""
+    dataset: dict[str, Any] | None = None
+    error: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+    def photos(self, base: PhotosConfig) -> PhotosConfig:
+        """The photo settings of this subject's training."""
+        dataset = None if self.dataset is None else DatasetConfig(**self.dataset)
+        return base.model_copy(update={"subject": self.subject, "dataset": dataset})
+
+
+def find_subjects(dataset: DatasetConfig, subjects: Subjects) -> list[FoundSubject]:
+    """The subjects of a dataset with their hashes; one that cannot be used says why, and does not stop the others.
+
+    Raises:
+        DatasetError: the dataset itself is not to be had, or `subjects: all` finds none.
+    """
+    if dataset == DatasetConfig():
+        found = _in_checkout(subjects)
+    else:
+        remote = open_dataset(dataset)
+        found = [_in_remote(remote, name) for name in _names(subjects, remote.subjects)]
+    return [one if _NAME.fullmatch(one.subject) else _misnamed(one.subject) for one in found]
+
+
+def _misnamed(name: str) -> FoundSubject:
+    """A subject that no registry could keep; its row in the table needs a name that one can."""
+    plain = re.sub(r"[^\w. -]", "_", name).lstrip(". -") or "_"
+    return FoundSubject(
+        plain,
+        error=f"the folder {name!r} cannot be a subject's name: rename it, with letters, digits, spaces, '_', '-' and "
+        "'.' only",
+    )
+
+
+def _names(subjects: Subjects, known: tuple[str, ...]) -> tuple[str, ...]:
+    if subjects != "all":
+        return tuple(dict.fromkeys(subjects))
+    if not known:
+        raise DatasetError("subjects: all finds no subject in the dataset. Add photos, or name the subjects.")
+    return known
+
+
+def _in_checkout(subjects: Subjects) -> list[FoundSubject]:
+    """From data/ where the photos are there, else from the checkout's DVC remote."""
+    root = repository_root()
+    tracked = subject_names(recorded_entries(root) or {})
+    here = {path.parent.name for path in root.joinpath(DATA).glob(f"*/{SUBJECT_FILE}")}
+    names = _names(subjects, tuple(sorted({*tracked, *here})))
+    missing = [name for name in names if name in tracked and not root.joinpath(DATA, name).is_dir()]
+    remote = open_dataset(DatasetConfig(url=str(root))) if missing else None
+    return [_in_remote(remote, name) if remote and name in missing else _in_data(name) for name in names]
+
+
+def _in_data(name: str) -> FoundSubject:
+    try:
+        return FoundSubject(name, dataset_hash(PhotosConfig(subject=name)))
+    except DreamBooth3DError as error:
+        return FoundSubject(name, error=str(error))
+
+
+def _in_remote(remote: RemoteDataset, name: str) -> FoundSubject:
+    try:
+        return FoundSubject(name, remote.digest(name), remote.config.model_dump())
+    except DatasetError as error:
+        return FoundSubject(name, error=str(error))

@@ -1,0 +1,412 @@
+"""The strict check of a pipeline's YAML: everything that ZenML would silently ignore or take as something else."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
+from dreambooth3d.config.training import CONTEXT_STEPS, CeilingConfig, TrainingConfig
+from dreambooth3d.errors import ConfigError
+from operations.orchestrators.airflow_settings import airflow_problems
+
+STEPS = Path(__file__).resolve().parents[2] / "steps"
+_FLAVORS = {
+    "docker": "zenml.config.DockerSettings",
+    "resources": "zenml.config.ResourceSettings",
+    "experiment_tracker.mlflow": "zenml.integrations.mlflow.flavors.mlflow_experiment_tracker_flavor."
+    "MLFlowExperimentTrackerSettings",
+    "orchestrator.local_docker": "zenml.orchestrators.local_docker.local_docker_orchestrator."
+    "LocalDockerOrchestratorSettings",
+    "orchestrator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_orchestrator_flavor."
+    "KubernetesOrchestratorSettings",
+    "orchestrator.kubeflow_pods": "operations.orchestrators.kubeflow.flavor.KubeflowPodsSettings",
+    "orchestrator.airflow": "zenml.integrations.airflow.flavors.airflow_orchestrator_flavor."
+    "AirflowOrchestratorSettings",
+    "step_operator.kubernetes": "zenml.integrations.kubernetes.flavors.kubernetes_step_operator_flavor."
+    "KubernetesStepOperatorSettings",
+    "step_operator.ssh": "zenml.integrations.ssh.flavors.ssh_step_operator_flavor.SSHStepOperatorSettings",
+}
+PipelineConfig = TrainingConfig | CeilingConfig | FleetConfig
+ConfigType = type[PipelineConfig]
+_POD_SECTIONS = ("pod_settings", "orchestrator_pod_settings")
+# Kubernetes' own keys, of which ZenML warns at most; those of volumes are too many to list.
+_POD_KEYS = {
+    "resources": ("requests", "limits", "claims"),
+    "tolerations": ("key", "operator", "value", "effect", "tolerationSeconds"),
+    "volume_mounts": ("name", "mountPath", "subPath", "subPathExpr", "readOnly", "mountPropagation"),
+    "env": ("name", "value", "valueFrom"),
+    "env_from": ("prefix", "configMapRef", "secretRef"),
+}
+# Steps of runs over many subjects; their others are those of each subject's training.
+_FLEET_STEPS = {
+    RetrainConfig: ("resolve_dataset", "decide_subjects", "summarize"),
+    PortfolioConfig: ("resolve_dataset", "summarize"),
+    StaticRetrainConfig: ("resolve_dataset", "retrain_apart"),
+}
+_NEVER_CACHED = {
+    "publish": "the run has no row",
+    "resolve_dataset": "new photos go unseen",
+    "decide_subjects": "changes go unseen",
+    "retrain_apart": "nothing is trained",
+    "summarize": "the run has no row",
+}
+_ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
+
+
+class _NoDuplicates(yaml.SafeLoader):
+    """YAML that refuses a key given twice."""
+
+
+def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node)
+        if key in seen:
+            raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice")
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
+
+
+def read_yaml(path: Path | str) -> dict[str, Any]:
+    """A YAML mapping without duplicate keys.
+
+    Raises:
+        ConfigError: no such file, no YAML, a key given twice, or not a mapping.
+    """
+    try:
+        values = yaml.load(Path(path).read_text(), _NoDuplicates)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: there is no such file. Choose one of configs/*.yaml or write your own.") from None
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}. Remove one of the two.") from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}). Correct it.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path}: holds no keys. Write at least `parameters:` with your settings into it.")
+    return values
+
+
+def config_type(parameters: Mapping[str, Any]) -> ConfigType:
+    """Whose parameters these are: all but those of the training have a section that no other pipeline has."""
+    if "fit_true_views" in parameters:
+        return CeilingConfig
+    if "stack" in parameters:
+        return StaticRetrainConfig
+    if "gates" in parameters:
+        return RetrainConfig
+    return PortfolioConfig if {"training", "subjects"} & parameters.keys() else TrainingConfig
+
+
+def check_file(path: Path | str) -> PipelineConfig:
+    """Check a pipeline's YAML, all of it.
+
+    Returns:
+        The validated parameters.
+
+    Raises:
+        ConfigError: names the first problem, and how many more there are.
+    """
+    values = read_yaml(path)
+    problems = list_problems(values)
+    if problems:
+        more = f" (and {len(problems) - 1} more: `dreambooth3d config check {path}`)" if len(problems) > 1 else ""
+        raise ConfigError(f"{path}: {problems[0]}{more}")
+    return parse_parameters(values.get("parameters") or {})
+
+
+def list_problems(values: Mapping[str, Any]) -> list[str]:
+    """One sentence per problem of a pipeline's YAML."""
+    from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+
+    problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
+    problems += parameter_problems(values.get("parameters") or {})
+    problems += _missing_folder(values.get("parameters"))
+    problems += _settings_problems("settings", values.get("settings"))
+    problems += _schedule_problems(values.get("schedule"))
+    problems += _step_problems(values.get("steps"), step_names(values.get("parameters") or {}))
+    if values.get("enable_cache") is True:
+        problems.append("enable_cache: true here would cache publish as well. Set it per step under steps.")
+    if problems:
+        return problems
+    own = {key: value for key, value in values.items() if key not in ("parameters", "settings")}
+    return list(_type_problems("", own, PipelineRunConfiguration)) or list(airflow_problems(values))
+
+
+def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = None) -> PipelineConfig:
+    """Validate parameters without any conversion of types; YAML's lists may stand for tuples.
+
+    Without `config`, the parameters themselves tell whose they are.
+
+    Raises:
+        pydantic.ValidationError: something does not fit.
+    """
+    # Strict JSON mode refuses "300" for a number and true for 1, but takes a list for a tuple.
+    config = config or config_type(parameters)
+    return config.model_validate_json(json.dumps(parameters, default=str), strict=True)
+
+
+def _missing_folder(parameters: object) -> Iterator[str]:
+    """A folder that is asked for by a key without a value would silently be the subject of a preset."""
+    photos = parameters.get("photos") if isinstance(parameters, Mapping) else None
+    if isinstance(photos, Mapping) and "dir" in photos and photos["dir"] is None:
+        yield "parameters.photos.dir: has no value. Name the folder with your photos, or remove the key."
+
+
+def override_parameter(parameters: dict[str, Any], key: str, text: str) -> None:
+    """Set one parameter to a value that is given as text, in place.
+
+    Text stays text where the schema takes text: a folder's name may hold a colon, a hash or nothing but digits, and
+    `no` is a choice. Everything else is read as YAML; so are lists, whose items are taken apart by YAML's own rules.
+
+    Args:
+        parameters: of a pipeline, nested.
+        key: dotted, such as `photos.dir`.
+        text: what stands behind the equals sign.
+
+    Raises:
+        ConfigError: the text is no YAML, or the key lies below one that is no section.
+    """
+    *sections, name = key.split(".")
+    place = parameters
+    for index, section in enumerate(sections):
+        place = place.setdefault(section, {})
+        if not isinstance(place, dict):
+            raise ConfigError(f"{key}: {'.'.join(sections[: index + 1])} is no section, but {place!r}.")
+    annotation = _annotation(key.split("."), config_type(parameters))
+    place[name] = text if _takes_text(annotation) and not _is_null(annotation, text) else _from_yaml(key, text)
+
+
+def _annotation(path: Sequence[str], section: Any) -> Any:
+    """The declared type of the parameter at a path; None where there is no such parameter."""
+    for name in path:
+        fields = getattr(section, "model_fields", {})
+        if name not in fields:
+            return None
+        annotation = fields[name].annotation
+        options = [option for option in get_args(annotation) if option is not NoneType]
+        section = options[0] if len(options) == 1 and isinstance(options[0], type) else annotation
+    return annotation if path else None
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Whether a parameter of this type is text, or one of several texts."""
+    if get_origin(annotation) is Literal:
+        return all(isinstance(option, str) for option in get_args(annotation))
+    if get_origin(annotation) is Annotated:
+        return _takes_text(get_args(annotation)[0])
+    options = [option for option in get_args(annotation) if option is not NoneType]
+    return annotation is str or (bool(options) and len(options) < 2 and options[0] is str)
+
+
+def _is_null(annotation: Any, text: str) -> bool:
+    return NoneType in get_args(annotation) and text == "null"
+
+
+def _from_yaml(key: str, text: str) -> Any:
+    try:
+        return yaml.load(text, _NoDuplicates)
+    except (yaml.YAMLError, ValueError) as error:
+        gist = " ".join(str(error).split())
+        raise ConfigError(f"{key}: {text!r} is no value in YAML ({gist}). Put text into quotes.") from None
+
+
+def parameter_problems(parameters: object, config: ConfigType | None = None) -> list[str]:
+    """One sentence per problem of a pipeline's `parameters`."""
+    if not isinstance(parameters, Mapping):
+        return ["parameters: must be keys and values"]
+    config = config or config_type(parameters)
+    try:
+        parse_parameters(parameters, config)
+    except ValidationError as error:
+        return [_sentence(problem, config) for problem in error.errors()]
+    return []
+
+
+def _sentence(problem: Mapping[str, Any], config: type[BaseModel]) -> str:
+    location = [part for part in problem["loc"] if isinstance(part, str | int)]
+    where = ".".join(["parameters", *map(str, location)])
+    if problem["type"] == "extra_forbidden":
+        return f"{where}: unknown key{_suggestion(str(location[-1]), _known_keys(location[:-1], config))}"
+    message = str(problem["msg"]).removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
+    hint = " (in YAML, write 1.0e-3 instead of 1e-3)" if _looks_like_number(problem["input"]) else ""
+    return f"{where}: {message}{shown}{hint}"
+
+
+def _looks_like_number(value: object) -> bool:
+    try:
+        return isinstance(value, str) and float(value) is not None
+    except ValueError:
+        return False
+
+
+def _known_keys(location: Iterable[str | int], config: type[BaseModel]) -> Iterable[str]:
+    """The keys of the section at a location of a pipeline's parameters."""
+    section = config
+    for name in location:
+        field = section.model_fields.get(str(name))
+        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
+            return []
+        section = field.annotation
+    return section.model_fields
+
+
+def _suggestion(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    if close:
+        return f", did you mean {close[0]}?"
+    return f". Known keys are {', '.join(known)}." if known else "."
+
+
+def _unknown_keys(where: str, values: object, known: Iterable[str]) -> Iterator[str]:
+    """One sentence per key that is not known, or one that there are no keys."""
+    if values is None:
+        return
+    if not isinstance(values, Mapping):
+        yield f"{where}: must be keys and values, not {values!r}"
+        return
+    for key in values:
+        if key not in known:
+            name = f"{where}.{key}" if where else str(key)
+            yield f"{name}: unknown key{_suggestion(str(key), known)}"
+
+
+def _settings_problems(where: str, settings: object) -> list[str]:
+    known = [*_FLAVORS, *_ALIASES]
+    problems = list(_unknown_keys(where, settings, known))
+    if isinstance(settings, Mapping):
+        for key in [key for key in settings if key in known]:
+            module, _, name = _FLAVORS[_ALIASES.get(key, key)].rpartition(".")
+            try:
+                model: type[BaseModel] = getattr(importlib.import_module(module), name)
+            except ImportError:  # the integration is not installed: its keys cannot be checked here
+                continue
+            place = f"{where}.{key}"
+            problems += (
+                list(_unknown_keys(place, settings[key], model.model_fields))
+                or list(_pods_problems(place, settings[key]))
+                or list(_type_problems(place, settings[key] or {}, model))
+            )
+        if "orchestrator.kubernetes" in settings and _wants_gpus(settings) and not problems:
+            problems.append(
+                f"{where}.resources.gpu_count: Kubernetes ignores it. Set nvidia.com/gpu under "
+                f"{where}.orchestrator.kubernetes.pod_settings.resources.limits."
+            )
+        wanted = (settings.get("resources") or {}).get("gpu_count") if "step_operator.ssh" in settings else None
+        if wanted and not problems and not (settings["step_operator.ssh"] or {}).get("gpu_indices"):
+            problems.append(
+                f"{where}.resources.gpu_count: the SSH step operator ignores it. Set gpu_indices under "
+                f"{where}.step_operator.ssh."
+            )
+    return problems
+
+
+def _wants_gpus(settings: Mapping[str, Any]) -> bool:
+    """Whether a step asks for GPUs where only other orchestrators would read it."""
+    resources = (settings["orchestrator.kubernetes"] or {}).get("pod_settings") or {}
+    limits = (resources.get("resources") or {}).get("limits") or {}
+    return bool((settings.get("resources") or {}).get("gpu_count")) and not any("/" in key for key in limits)
+
+
+def _schedule_problems(schedule: object) -> list[str]:
+    from zenml.config.schedule import Schedule
+
+    problems = list(_unknown_keys("schedule", schedule, Schedule.model_fields))
+    cron = schedule.get("cron_expression") if isinstance(schedule, Mapping) else None
+    if cron is not None and len(str(cron).split()) != 5:
+        problems.append(
+            f"schedule.cron_expression: {cron!r} has not five fields (minute, hour, day, month, weekday), "
+            'write for example "0 3 * * 0"'
+        )
+    return problems
+
+
+def _pods_problems(where: str, settings: object) -> Iterator[str]:
+    """What is wrong with the pods of a section for Kubernetes; ZenML would pass most of it on, or drop it."""
+    for name in _POD_SECTIONS:
+        pod = settings.get(name) if isinstance(settings, Mapping) else None
+        if pod is None:
+            continue
+        from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
+
+        place = f"{where}.{name}"
+        found = list(_unknown_keys(place, pod, KubernetesPodSettings.model_fields))
+        yield from found or _pod_problems(place, pod)
+
+
+def _pod_problems(where: str, pod: Mapping[str, Any]) -> Iterator[str]:
+    for section in [section for section in _POD_KEYS if pod.get(section) is not None]:
+        values = pod[section]
+        entries = list(enumerate(values)) if isinstance(values, list) else [("", values)]
+        for index, entry in entries:
+            place = f"{where}.{section}.{index}".rstrip(".")
+            yield from _unknown_keys(place, entry, _POD_KEYS[section])
+    resources = pod.get("resources")
+    if isinstance(resources, Mapping):
+        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        for key in [key for key in requests if "/" in key and limits.get(key) != requests[key]]:
+            yield (
+                f"{where}.resources.requests.{key}: {requests[key]!r} needs the same under limits: "
+                "Kubernetes shares no device among pods. Set limits alone."
+            )
+    volumes = {volume.get("name") for volume in pod.get("volumes") or [] if isinstance(volume, Mapping)}
+    for mount in [mount for mount in pod.get("volume_mounts") or [] if isinstance(mount, Mapping)]:
+        if mount.get("name") not in volumes:
+            yield f"{where}.volume_mounts: there is no volume {mount.get('name')!r}. Add it under volumes."
+
+
+def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterator[str]:
+    """One sentence per value of a wrong type in a section that belongs to ZenML."""
+    try:
+        model.model_validate(values)
+    except ValidationError as error:
+        for problem in error.errors():
+            place = ".".join(map(str, [where, *problem["loc"]] if where else problem["loc"]))
+            yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
+    except ImportError:  # the integration's own client is not installed: its types cannot be checked here
+        return
+
+
+def step_names(parameters: object) -> list[str]:
+    """The names under which a YAML with these parameters may configure steps; those of contexts end in a number."""
+    kind = config_type(parameters) if isinstance(parameters, Mapping) else TrainingConfig
+    many = {step for steps in _FLEET_STEPS.values() for step in steps}
+    once = {path.stem for path in STEPS.glob("[!_]*.py")} - {*CONTEXT_STEPS} - many
+    once |= {*_FLEET_STEPS.get(kind, ())}
+    contexts = parameters.get("contexts") if isinstance(parameters, Mapping) else None
+    count = len(contexts) if isinstance(contexts, list | tuple) else 0
+    return sorted(once) + [f"{step}_{index}" for index in range(count) for step in CONTEXT_STEPS]
+
+
+def _step_problems(steps: object, names: list[str]) -> list[str]:
+    from zenml.config.retry_config import StepRetryConfig
+    from zenml.config.step_configurations import StepConfigurationUpdate
+
+    problems = list(_unknown_keys("steps", steps, names))
+    if not isinstance(steps, Mapping):
+        return problems
+    for name in [name for name in steps if name in names]:
+        where, values = f"steps.{name}", steps[name]
+        problems += _unknown_keys(where, values, StepConfigurationUpdate.model_fields)
+        if isinstance(values, Mapping):
+            problems += _settings_problems(f"{where}.settings", values.get("settings"))
+            if isinstance(values.get("retry"), Mapping):
+                problems += _unknown_keys(f"{where}.retry", values["retry"], StepRetryConfig.model_fields)
+            if values.get("parameters"):
+                problems.append(f"{where}.parameters: would go unchecked. Set them in the top-level parameters.")
+            if name in _NEVER_CACHED and values.get("enable_cache"):
+                problems.append(f"{where}.enable_cache: {name} must always run, or {_NEVER_CACHED[name]}. Remove it.")
+    return problems

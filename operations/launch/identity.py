@@ -1,0 +1,106 @@
+"""What identifies a run's inputs, as visible step parameters: new data or weights are never served from a cache."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.config.training import TrainingConfig
+from dreambooth3d.diffusion.model.base_model import folder_digest, local_folder, resolve
+from dreambooth3d.diffusion.model.pretrained import pretrained_digest, pretrained_folders
+from dreambooth3d.evaluation.clip import scorer_folder
+from dreambooth3d.hub import split_revision
+from operations.launch.sources import training_digest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def base_model_identity(config: BaseModelConfig) -> str:
+    """`sha256:<digest>` of a local base model, `commit:<revision>` of a hub model.
+
+    Raises:
+        BaseModelError: missing or damaged.
+    """
+    base = resolve(config)
+    return f"sha256:{base.digest}" if base.digest else f"commit:{base.revision}"
+
+
+def pretrained_identity(config: FinetuneConfig) -> str:
+    """`sha256:<digest>` of the weights that are taken in place of fine-tuning, `none` where it trains.
+
+    Raises:
+        BaseModelError: missing, or without safetensors.
+    """
+    if config.pretrained is None:
+        return "none"
+    return f"sha256:{pretrained_digest(pretrained_folders(config.pretrained, config.steps))}"
+
+
+def scorer_identity(path: str) -> str:
+    """`sha256:<digest>` of a local scorer's folder, `commit:<revision>` of a hub model.
+
+    Raises:
+        BaseModelError: missing, not complete, or not reachable.
+    """
+    folder = local_folder(split_revision(path)[0], "scorers")
+    return f"commit:{scorer_folder(path).name}" if folder is None else f"sha256:{folder_digest(folder)}"
+
+
+def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
+    """What a training of one subject is made of: equal identities need no second training.
+
+    Args:
+        config: of the training.
+        data: hash of the subject's photos.
+
+    Returns:
+        data, config, code, base_model, selector and judge, each a hash or a commit.
+
+    Raises:
+        BaseModelError: base model, fine-tuned weights or a scorer are missing or damaged.
+    """
+    return {
+        "data": data,
+        "config": config_digest(config),
+        "code": f"sha256:{training_digest()}",
+        "base_model": base_model_identity(config.base_model),
+        "selector": scorer_identity(config.scorers.selector),
+        "judge": scorer_identity(config.scorers.judge),
+    }
+
+
+def config_digest(config: TrainingConfig) -> str:
+    """`sha256:<digest>` of all settings but those that other parts of the identity stand for, and the device."""
+    values = config.model_dump(
+        mode="json",
+        exclude={
+            "device": True,
+            "photos": {"subject", "dir", "dataset"},
+            "base_model": True,
+            "scorers": True,
+            "finetune_dreambooth": {"pretrained"},
+        },
+    )
+    values["pretrained"] = pretrained_identity(config.finetune_dreambooth)
+    return f"sha256:{hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()}"
+
+
+def git_commit(root: Path = ROOT) -> str:
+    """The checked-out commit, with `-dirty` where tracked files differ from it; `unknown` outside a git checkout."""
+    try:
+        # An unpacked archive may lie inside someone else's checkout.
+        if Path(_git(root, "rev-parse", "--show-toplevel")).resolve() != root.resolve():
+            return "unknown"
+        commit = _git(root, "rev-parse", "HEAD")
+        return f"{commit}-dirty" if _git(root, "status", "--porcelain", "--untracked-files=no") else commit
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _git(root: Path, *arguments: str) -> str:
+    result = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return result.stdout.strip()

@@ -1,0 +1,133 @@
+"""Everything that can be known to fail before a run starts, so that a bad input leaves nothing half-written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.diffusion.finetuning.training import require_optimizer
+from dreambooth3d.diffusion.model.base_model import (
+    model_folder,
+    require_known_words,
+    resolve,
+)
+from dreambooth3d.diffusion.model.pretrained import pretrained_folders
+from dreambooth3d.errors import BaseModelError, ConfigError
+from dreambooth3d.evaluation.clip import check_scorer_folder, scorer_folder
+from dreambooth3d.photos.check import inspect_folder, resolve_folder
+from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
+from dreambooth3d.prompts import names
+from dreambooth3d.runtime import pick_device
+
+
+def preflight(config: TrainingConfig | CeilingConfig) -> str:
+    """Check photos, dataset, base model, vocabulary, scorers, contexts and device.
+
+    Returns:
+        The subject's name.
+
+    Raises:
+        DreamBooth3DError: one sentence for the first thing that is wrong.
+    """
+    _check_device(config.device)
+    folder, class_noun, identifier = _check_photos(config.photos)
+    check_scorers(config.scorers)
+    if isinstance(config, CeilingConfig):
+        require_ground_truth(ground_truth(config.photos))
+    else:
+        _check_contexts(config.contexts, class_noun, identifier)
+        _check_words(config.base_model, class_noun, identifier)
+        _check_steps(config)
+        _check_optimizers(config)
+    return folder.absolute().name
+
+
+def _check_device(device: str) -> None:
+    if device == "cuda" and pick_device("auto").type != "cuda":
+        raise ConfigError("device: cuda is asked for, but PyTorch sees no GPU. Set device: auto or cpu.")
+
+
+def _check_photos(config: PhotosConfig) -> tuple[Path, str, str]:
+    folder, info = resolve_folder(config)
+    # Photos first: "one photo is empty" says more than "the data differ from their hash".
+    inspect_folder(folder, config)
+    dataset_hash(config)
+    return folder, info.class_noun, info.identifier
+
+
+def _check_words(config: BaseModelConfig, class_noun: str, identifier: str) -> None:
+    from transformers import CLIPTokenizer
+
+    folder = model_folder(resolve(config))
+    require_known_words(CLIPTokenizer.from_pretrained(str(folder / "tokenizer")), class_noun, identifier)
+
+
+def _check_contexts(prompts: tuple[str, ...], class_noun: str, identifier: str) -> None:
+    """Each context must name the subject, or it would make just any member of the class."""
+    for index, prompt in enumerate(prompts):
+        if not (names(prompt, identifier) and names(prompt, class_noun)):
+            raise ConfigError(
+                f"contexts.{index}: {prompt!r} does not name the subject, which is {identifier!r} and {class_noun!r}. "
+                f"Write for example 'a photo of a red {identifier} {class_noun}'."
+            )
+
+
+def check_scorers(config: ScorersConfig) -> None:
+    """Scorers must be there and whole, those of the hub fetched; no weights are loaded here, the judge's least of all.
+
+    Raises:
+        BaseModelError: one sentence for the first that is missing or damaged.
+    """
+    for name, path in (("selector", config.selector), ("judge", config.judge)):
+        folder = scorer_folder(path, f"scorers.{name}")
+        try:
+            check_scorer_folder(folder)
+        except BaseModelError as error:
+            gist = str(error).splitlines()[0].rstrip(".")
+            raise BaseModelError(
+                f"scorers.{name}: {path} is no usable CLIP scorer ({gist}). Restore it with `git checkout models`, or "
+                f"set scorers.{name} to a folder with a complete CLIPModel and its processor."
+            ) from None
+
+
+def _check_steps(config: TrainingConfig) -> None:
+    """Checkpoints must exist where they are asked for."""
+    finetune, select = config.finetune_dreambooth, config.select_checkpoints
+    if finetune.pretrained is None and finetune.checkpoint_every > finetune.steps:
+        raise ConfigError(
+            f"finetune_dreambooth.checkpoint_every: {finetune.checkpoint_every} exceeds steps ({finetune.steps}), so "
+            "that no checkpoint would be kept. Lower it."
+        )
+    kept = _kept_steps(finetune)
+    for name in ("partial_step", "full_step"):
+        step = getattr(select, name)
+        if step is None or step in kept:
+            continue
+        remedy = f"Choose one of {', '.join(map(str, kept))}"
+        if finetune.pretrained is None:
+            remedy = (
+                f"Choose a multiple of finetune_dreambooth.checkpoint_every ({finetune.checkpoint_every}) up to "
+                f"{finetune.steps}"
+            )
+            if finetune.checkpoints_kept is not None:
+                remedy += f", of which the last {finetune.checkpoints_kept} are kept (checkpoints_kept)"
+        raise ConfigError(f"select_checkpoints.{name}: no checkpoint is kept at step {step}. {remedy}.")
+
+
+def _kept_steps(config: FinetuneConfig) -> list[int]:
+    """The steps of which the fine-tuning will leave a checkpoint, that of the base model aside."""
+    if config.pretrained is not None:
+        return [step for step in pretrained_folders(config.pretrained, config.steps) if step > 0]
+    kept = sorted({*range(0, config.steps + 1, config.checkpoint_every), config.steps} - {0})
+    return kept if config.checkpoints_kept is None else kept[-config.checkpoints_kept :]
+
+
+def _check_optimizers(config: TrainingConfig) -> None:
+    """Packages must be installed where a stage that runs needs them."""
+    if config.finetune_dreambooth.pretrained is None:
+        require_optimizer(config.finetune_dreambooth.optimizer, "finetune_dreambooth")
+    if config.recipe.multiview:
+        require_optimizer(config.finetune_multiview.optimizer, "finetune_multiview")

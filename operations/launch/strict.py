@@ -1,0 +1,322 @@
+"""A ZenML pipeline that refuses what ZenML would silently accept, and whose exit code tells the truth.
+
+`zenml pipeline run` imports the pipeline, calls `with_options(config_path=...)`, then calls it; both are extended here.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import click
+from zenml.client import Client
+from zenml.enums import ExecutionMode, ExecutionStatus
+from zenml.execution.pipeline.dynamic.run_context import DynamicPipelineRunContext
+from zenml.model.model import Model
+from zenml.models import PipelineRunResponse, PipelineSnapshotResponse
+from zenml.pipelines.compilation_context import PipelineCompilationContext
+from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
+from zenml.pipelines.pipeline_definition import Pipeline
+from zenml.steps import BaseStep
+
+from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.errors import ConfigError, DreamBooth3DError
+from dreambooth3d.naming import model_name
+from operations.launch.archive import lean_code_archive
+from operations.launch.checking import PipelineConfig, check_file, parameter_problems, parse_parameters, read_yaml
+from operations.launch.finished_work import forget_finished_work
+from operations.launch.identity import git_commit
+from operations.launch.outcome import explained, require_success
+from operations.launch.preflight import check_scorers, preflight
+from operations.launch.stack_fit import require_fitting_stack
+from operations.orchestrators.step_tokens import tokens_in_secrets
+from operations.records import hooks
+from operations.records.liveness import PROCESS, process_to_record
+from operations.registry.decisions import Verdict
+
+_FILTERED_LOGGERS = (
+    "zenml.orchestrators.local.local_orchestrator",
+    "zenml.orchestrators.step_launcher",
+    "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",
+)
+_HOOKS = {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
+
+
+class CommandError(click.ClickException, DreamBooth3DError):
+    """A user's error as click shows it: one sentence on stderr, exit code 1."""
+
+
+class _Strict(ABC):
+    """What strict pipelines share, static or dynamic.
+
+    Their parameters are the fields of their configuration. Their YAML is checked to the last key, their inputs are
+    checked before anything is written, and errors that a user can act on, failed runs included, end in one sentence.
+    """
+
+    preset = "none"
+    config_type: type[PipelineConfig] = TrainingConfig
+    step_settings: Mapping[str, Any] = {}
+    _given: Mapping[str, Any] = {}
+    _submitted: PipelineSnapshotResponse | None = None
+
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> Self:
+        """A copy with the given options, after a strict check of the YAML."""
+        with user_errors():
+            if config_path is not None:
+                self._require_own(config_path)
+            copy = super().with_options(*args, config_path=config_path, **kwargs)
+        copy.config_type = self.config_type
+        if config_path is not None:
+            copy.preset = Path(config_path).stem
+            copy._given = read_yaml(config_path)
+            copy.step_settings = copy._given.get("steps") or {}
+        return copy
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
+        """Check the inputs, run, and print a summary.
+
+        Raises:
+            CommandError: for every error that a user can act on, also one raised in a step.
+        """
+        if self._is_inside_another():
+            return super().__call__(*args, **kwargs)
+        with user_errors():
+            config = self._parameters_in_force(kwargs)
+            require_fitting_stack(self._given)
+            options = self._prepared(config)
+            _require_tracker()
+            with self.__suppress_configure_warnings__():
+                self.configure(**options)
+            self._submitted = None
+            try:
+                with lean_code_archive():
+                    run = super().__call__(*args, **kwargs)
+            except Exception as error:
+                if (told := explained(error, self._submitted)) is not error:
+                    raise told from None
+                raise
+            finally:
+                _close_log_store()
+            run = require_success(run, self._submitted)
+        if run is not None and run.status == ExecutionStatus.COMPLETED:
+            self._concluded(run, config)
+        elif run is not None:
+            print(
+                f"Run {run.name} was handed over, and is not waited for. `zenml pipeline runs list` tells how it ends."
+            )
+        return run
+
+    def _create_snapshot(self, *args: Any, **kwargs: Any) -> PipelineSnapshotResponse:
+        """As ZenML does; what is submitted is remembered, to find the run again whatever happens to it."""
+        self._submitted = super()._create_snapshot(*args, **kwargs)
+        return self._submitted
+
+    def _is_inside_another(self) -> bool:
+        return PipelineCompilationContext.is_active()
+
+    @abstractmethod
+    def _prepared(self, config: PipelineConfig) -> dict[str, Any]:
+        """Check the inputs; what the run is configured with."""
+
+    def _concluded(self, run: PipelineRunResponse, config: PipelineConfig) -> None:  # noqa: B027 (most add nothing)
+        """What follows a run that completed."""
+
+    def _require_own(self, path: str) -> None:
+        """Check the YAML, and that it is for this pipeline."""
+        found = check_file(path)
+        # Without gates, a retraining's parameters are those of a portfolio.
+        if isinstance(found, PortfolioConfig) and self.config_type is RetrainConfig:
+            return
+        if not isinstance(found, self.config_type):
+            raise ConfigError(
+                f"{path}: its parameters are those of another pipeline ({type(found).__name__}, not "
+                f"{self.config_type.__name__}). Choose another file, or another pipeline."
+            )
+
+    def _parameters_in_force(self, given: dict[str, Any]) -> PipelineConfig:
+        """The validated parameters of YAML and call together."""
+        in_file = self._from_config_file.get("parameters") or {}
+        plain = {name: getattr(value, "model_dump", lambda value=value: value)() for name, value in given.items()}
+        values = {**(self.configuration.parameters or {}), **in_file, **plain}
+        if problems := parameter_problems(values, self.config_type):
+            raise ConfigError(problems[0])
+        return parse_parameters(values, self.config_type)
+
+    def _extra(self) -> dict[str, Any]:
+        """What later steps cannot find out themselves: in a container there is neither the YAML nor git."""
+        return {"preset": self.preset, "git_commit": git_commit(), PROCESS: process_to_record()}
+
+
+class StrictPipeline(_Strict, Pipeline):
+    """A strict pipeline over one subject: `TrainingConfig` by default."""
+
+    def _prepared(self, config: TrainingConfig | CeilingConfig) -> dict[str, Any]:
+        options: dict[str, Any] = {"extra": self._extra(), "model": Model(name=model_name(preflight(config)))}
+        options |= _HOOKS
+        # Where it is known, the local orchestrator raises the step's own error instead of naming the step only.
+        if ExecutionMode.FAIL_FAST in Client().active_stack.orchestrator.supported_execution_modes:
+            options["execution_mode"] = ExecutionMode.FAIL_FAST
+        return options
+
+    def _concluded(self, run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:
+        _conclude(run, config)
+
+
+class StrictFleetPipeline(_Strict, Pipeline):
+    """A strict static pipeline over many subjects."""
+
+    def _prepared(self, config: FleetConfig) -> dict[str, Any]:
+        check_scorers(config.training.scorers)
+        return {"extra": self._extra(), **_HOOKS}
+
+
+class StrictDynamicPipeline(_Strict, DynamicPipeline):
+    """A strict pipeline over many subjects, whose body runs in the orchestrator, at each tick of a schedule."""
+
+    training_steps: Sequence[BaseStep] = ()
+
+    def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> Self:
+        """As of every strict pipeline; where the YAML sends training steps elsewhere, this run finds their image."""
+        copy = super().with_options(*args, config_path=config_path, **kwargs)
+        copy.training_steps = self.training_steps
+        if any((options or {}).get("step_operator") for options in copy.step_settings.values()):
+            # ZenML looks for images among the steps that a pipeline names; children have those of their parent.
+            named = {step.name for step in copy.depends_on}
+            others = [step.copy() for step in copy.training_steps if step.name not in named]
+            copy._depends_on = [*copy.depends_on, *others]
+        return copy
+
+    def _call_entrypoint(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the body, in the orchestrator."""
+        with tokens_in_secrets():
+            return super()._call_entrypoint(*args, **kwargs)
+
+    def _is_inside_another(self) -> bool:
+        return DynamicPipelineRunContext.get() is not None
+
+    def _prepared(self, config: FleetConfig) -> dict[str, Any]:
+        if not Client().active_stack.orchestrator.supports_dynamic_pipelines:
+            raise ConfigError(
+                f"The orchestrator of the stack {Client().active_stack_model.name!r} runs no dynamic pipelines, and "
+                f"{self.name} decides at run time. Choose a stack with a local, Docker or Kubernetes orchestrator, or "
+                "pipelines.retraining_static.retrain_static."
+            )
+        check_scorers(config.training.scorers)
+        return {"extra": {**self._extra(), "training_steps": dict(self.step_settings)}, **_HOOKS}
+
+
+def strict_pipeline(
+    experiment: str, config: type[TrainingConfig | CeilingConfig] = TrainingConfig
+) -> Callable[[Callable[..., None]], StrictPipeline]:
+    """Decorator: a `StrictPipeline` whose runs are one row each in an MLflow experiment."""
+    return _decorator(StrictPipeline, experiment, config)
+
+
+def strict_dynamic_pipeline(
+    experiment: str, config: type[FleetConfig], own_steps: Sequence[BaseStep], training_steps: Sequence[BaseStep]
+) -> Callable[[Callable[..., None]], StrictDynamicPipeline]:
+    """Decorator: a `StrictDynamicPipeline` whose runs are one summary row each in an MLflow experiment.
+
+    Args:
+        experiment: of the summary rows.
+        config: whose fields are the parameters.
+        own_steps: those that the body calls itself, so that the YAML can configure them.
+        training_steps: those of its child runs, which the YAML can configure as well.
+    """
+    decorate = _decorator(StrictDynamicPipeline, experiment, config, depends_on=[*own_steps])
+
+    def with_children(function: Callable[..., None]) -> StrictDynamicPipeline:
+        pipeline = decorate(function)
+        pipeline.training_steps = tuple(training_steps)
+        return pipeline
+
+    return with_children
+
+
+def strict_fleet_pipeline(
+    experiment: str, config: type[FleetConfig]
+) -> Callable[[Callable[..., None]], StrictFleetPipeline]:
+    """Decorator: a `StrictFleetPipeline`."""
+    return _decorator(StrictFleetPipeline, experiment, config)
+
+
+def _decorator(
+    kind: type[_Strict], experiment: str, config: type[PipelineConfig], **options: Any
+) -> Callable[[Callable[..., None]], Any]:
+    settings = {"experiment_tracker": {"experiment_name": experiment, "nested": False}}
+
+    def decorate(function: Callable[..., None]) -> _Strict:
+        pipeline = kind(name=function.__name__, entrypoint=function, settings=settings, **options)
+        pipeline.__doc__, pipeline.config_type = function.__doc__, config
+        return pipeline
+
+    return decorate
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn a `DreamBooth3DError` into a `CommandError`, and keep its traceback out of ZenML's log."""
+    loggers = [logging.getLogger(name) for name in _FILTERED_LOGGERS]
+    for logger in loggers:
+        logger.addFilter(_is_worth_reading)
+    try:
+        yield
+    except CommandError:
+        raise
+    except DreamBooth3DError as error:
+        raise CommandError(str(error)) from None
+    finally:
+        for logger in loggers:
+            logger.removeFilter(_is_worth_reading)
+
+
+def _close_log_store() -> None:
+    """Send the last log lines now: at the interpreter's exit Python 3.12 can start no thread for it any more."""
+    deactivate = getattr(Client().active_stack.log_store, "deactivate", None)
+    if deactivate is not None:
+        deactivate()
+
+
+def _is_worth_reading(record: logging.LogRecord) -> bool:
+    """False for a user's error, which is shown once at the end, and for a warning after every step about nothing."""
+    if str(record.msg).startswith("Failed to disable MLflow autologging"):
+        return False
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    errors = [*arguments, *(record.exc_info or ())]
+    return not any(isinstance(error, DreamBooth3DError) for error in errors)
+
+
+def _require_tracker() -> None:
+    """Every run must have a row."""
+    if Client().active_stack_model.components and Client().active_stack.experiment_tracker is not None:
+        return
+    raise ConfigError(
+        f"The active ZenML stack {Client().active_stack_model.name!r} has no MLflow tracker. Run `make setup` and "
+        "`source .venv/bin/activate`, or choose another stack with `zenml stack set`."
+    )
+
+
+def require_no_failure(verdicts: Iterable[Verdict]) -> None:
+    """End a run over many subjects as failed if any of them failed.
+
+    Raises:
+        DreamBooth3DError: names them, with the first one's reason.
+    """
+    failed = [verdict for verdict in verdicts if verdict.action == "failed"]
+    if failed:
+        names = ", ".join(verdict.subject for verdict in failed)
+        raise DreamBooth3DError(f"{len(failed)} of the subjects failed ({names}). The first one: {failed[0].reason}")
+
+
+def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:
+    """Copy the results to where a person looks for them, and print the summary."""
+    from operations.launch.summary import print_summary, write_outputs
+
+    folder = write_outputs(run, config)
+    forget_finished_work()
+    print_summary(run, folder)

@@ -1,0 +1,144 @@
+"""What a finished run leaves behind for a person: a folder of results, and a summary on the terminal."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import yaml
+from mlflow.entities import Run
+from rich.console import Console
+from rich.table import Table
+from zenml.models import PipelineRunResponse
+
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.images import save_image
+from operations.records.rows import duration_of, find_row, outputs_folder, tracking_uri
+
+SHOWN = (
+    "psnr",
+    "psnr_fg",
+    "ssim",
+    "mask_iou",
+    "clip_i",
+    "clip_t",
+    "r_precision",
+    "janus_excess",
+    "janus_rate",
+    "front_recall",
+)
+CONTEXT_SHOWN = ("clip_t", "attribute_accuracy", "psnr_fg", "mask_iou")
+CONTEXT_COLUMNS = {"edited": "", "before": "_source", "truth": "_truth"}
+COLUMNS = {"asset": "", "coarse": "coarse/", "mean image": "baseline_mean/", "truth": "truth/"}
+
+
+def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> Path:
+    """Copy asset, turntable, viewer page and report to `outputs/<run>/`, those of contexts below `contexts/` there."""
+    folder = outputs_folder(run.name)
+    _write_asset(_output(run, "export_asset"), _output(run, "evaluate"), folder)
+    for index, _ in enumerate(getattr(config, "contexts", ())):
+        bundle, report = _output(run, f"export_context_{index}"), _output(run, f"evaluate_context_{index}")
+        _write_asset(bundle, report, folder / "contexts" / str(index))
+        save_image(report.comparison, folder / "contexts" / str(index) / "comparison.png")
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+    return folder
+
+
+def _write_asset(bundle: AssetBundle, report: EvaluationReport, folder: Path) -> None:
+    """Copy a bundle's files and its asset's report into a folder."""
+    for name in bundle.files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(Path(bundle.folder) / name, folder / name)
+    metrics = {"metrics": dict(report.metrics), "definitions": dict(report.definitions)}
+    (folder / "report.json").write_text(json.dumps(metrics, indent=2))
+    (folder / "views.csv").write_text(report.views.to_csv(index=False))
+
+
+def _output(run: PipelineRunResponse, step: str) -> object:
+    (versions,) = run.steps[step].outputs.values()
+    return versions[0].load()
+
+
+def print_summary(run: PipelineRunResponse, folder: Path) -> None:
+    """Print metrics, time per stage, where the results are, and how to open MLflow."""
+    row = find_row(run.name)
+    # The zenml command sends sys.stdout to stderr, to keep its logs apart from answers; this is an answer.
+    console = Console(file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
+    console.print()
+    console.print(_metrics_table(row.data.metrics))
+    prompts = context_prompts(row)
+    if prompts:
+        console.print(_contexts_table(row.data.metrics, prompts))
+    console.print(_time_table(row))
+    # Not wrapped, so that paths can be copied.
+    for line in _places(row, folder):
+        console.print(line, soft_wrap=True, highlight=False)
+
+
+def context_prompts(row: Run) -> list[str]:
+    """The prompts of a run's contexts, in their order."""
+    params, prompts = row.data.params, []
+    while (key := f"evaluate_context_{len(prompts)}.prompt") in params:
+        prompts.append(params[key])
+    return prompts
+
+
+def _contexts_table(metrics: Mapping[str, float], prompts: Sequence[str]) -> Table:
+    table = Table(title="Contexts (what was asked for, over 36 turntable views)", title_justify="left")
+    table.add_column("context")
+    table.add_column("metric")
+    for name in CONTEXT_COLUMNS:
+        table.add_column(name, justify="right")
+    for index, prompt in enumerate(prompts):
+        for metric in CONTEXT_SHOWN:
+            keys = [f"evaluate_context_{index}/{metric}{suffix}" for suffix in CONTEXT_COLUMNS.values()]
+            values = [metrics.get(key) for key in keys]
+            if values[0] is not None:
+                table.add_row(prompt, metric, *("" if value is None else f"{value:.3f}" for value in values))
+                prompt = ""
+    return table
+
+
+def _metrics_table(metrics: Mapping[str, float]) -> Table:
+    table = Table(title="Metrics (36 turntable views on white; PSNR in dB)", title_justify="left")
+    table.add_column("metric")
+    known = {name for name, prefix in COLUMNS.items() if any(key.startswith(f"evaluate/{prefix}") for key in metrics)}
+    used = {name: prefix for name, prefix in COLUMNS.items() if name in known}
+    for name in used:
+        table.add_column(name, justify="right")
+    for metric in SHOWN:
+        values = [metrics.get(f"evaluate/{prefix}{metric}") for prefix in used.values()]
+        if values[0] is not None:
+            table.add_row(metric, *("" if value is None else f"{value:.3f}" for value in values))
+    return table
+
+
+def _time_table(row: Run) -> Table:
+    metrics = row.data.metrics
+    table = Table(title=f"Time per stage (this run: {duration_of(row):.0f} s)", title_justify="left")
+    table.add_column("stage")
+    table.add_column("seconds", justify="right")
+    table.add_column("")
+    stages = [key.removesuffix("/cached") for key in metrics if key.endswith("/cached")]
+    for stage in stages:
+        seconds = metrics.get(f"{stage}/seconds", 0.0)
+        table.add_row(stage, f"{seconds:.1f}", "from the cache" if metrics[f"{stage}/cached"] else "")
+    return table
+
+
+def _places(row: Run, folder: Path) -> list[str]:
+    shown = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    uri = tracking_uri()
+    interface = uri if uri.startswith("http") else f"dreambooth3d ui   (or: mlflow ui --backend-store-uri {uri})"
+    return [
+        f"Asset       {shown}/asset.glb",
+        f"Viewer      {shown}/asset.html",
+        f"Turntable   {shown}/turntable.mp4",
+        f"Report      {shown}/report.json",
+        *(f"Context {index}   {shown}/contexts/{index}/asset.html" for index, _ in enumerate(context_prompts(row))),
+        f"MLflow UI   {interface}",
+    ]

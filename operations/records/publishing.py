@@ -1,0 +1,148 @@
+"""The parts of a run's row in MLflow: replayed records, configuration, dataset, files, tags."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import UUID
+
+import mlflow
+from mlflow.tracking import MlflowClient
+from zenml.client import Client
+from zenml.models import PipelineRunResponse
+
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport, SubjectPhotos
+from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.record import StepRecord
+from materializers.files import join, load_record
+from materializers.report import BUNDLE
+from operations.records.tracking import log_params, log_record
+
+_DIGEST_LENGTH = 36
+SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb")
+
+
+@dataclass(frozen=True)
+class FinishedStep:
+    """One finished step of a run.
+
+    Attributes:
+        name: of the step.
+        cached: whether it came from the cache.
+        record: what it reported when it ran.
+        uri: of the artifact that holds the record.
+    """
+
+    name: str
+    cached: bool
+    record: StepRecord
+    uri: str
+
+
+def finished_stages(run_id: UUID) -> list[FinishedStep]:
+    """The run's finished steps with their records, read from their artifacts, not from earlier MLflow runs."""
+    stages = []
+    for name, step_run in Client().get_pipeline_run(run_id).steps.items():
+        outputs = [version for versions in step_run.outputs.values() for version in versions]
+        for uri in (version.uri for version in outputs):
+            record = load_record(uri)
+            if record is not None and _kind(record.name) == _kind(name):
+                stages.append(FinishedStep(name, str(step_run.status) == "cached", replace(record, name=name), uri))
+                break
+    return stages
+
+
+def _kind(step: str) -> str:
+    """A step's name without a context's number, which may be another one in the run that a cached step comes from."""
+    return step.rstrip("_0123456789")
+
+
+def replay(stages: Iterable[FinishedStep]) -> list[StepRecord]:
+    """Log the records that this run's row lacks; steps that ran have logged theirs themselves."""
+    run = MlflowClient().get_run(mlflow.active_run().info.run_id)
+    records = []
+    for stage in stages:
+        if f"{stage.name}/seconds" not in run.data.metrics:
+            log_record(stage.record)
+        mlflow.log_metric(f"{stage.name}/cached", float(stage.cached))
+        records.append(stage.record)
+    return records
+
+
+def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested values under dotted keys."""
+    result: dict[str, object] = {}
+    for key, value in values.items():
+        result |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return result
+
+
+def log_config(config: TrainingConfig | CeilingConfig) -> None:
+    """Log the configuration as parameters `<section>.<key>` and as one file."""
+    values = config.model_dump(mode="json")
+    run = MlflowClient().get_run(mlflow.active_run().info.run_id)
+    # A step may have reported the same key itself; MLflow refuses a second value.
+    log_params(flat(values), known=run.data.params)
+    mlflow.log_dict(values, "config.yaml")
+
+
+def log_dataset(photos: SubjectPhotos) -> None:
+    """Log the photo set as the run's dataset, its hash as digest."""
+    digest = photos.dataset_hash.removeprefix("untracked:")[:_DIGEST_LENGTH]
+    with warnings.catch_warnings():
+        # About integer columns and about what kind of source a path is.
+        warnings.simplefilter("ignore")
+        source = photos.subject if photos.dataset_hash.startswith("untracked:") else f"data/{photos.subject}"
+        dataset = mlflow.data.from_pandas(photos.facts, source=source, name=photos.subject, digest=digest)
+        mlflow.log_input(dataset, context="training")
+
+
+def bundle_uri(stages: Iterable[FinishedStep], step: str = "export_asset") -> str:
+    """Where the files of the bundle that a step made lie in the artifact store."""
+    return next(join(stage.uri, BUNDLE) for stage in stages if stage.name == step)
+
+
+def log_files(report: EvaluationReport, bundle: AssetBundle, uri: str, below: str = "") -> None:
+    """Log what MLflow can show: viewer page, turntable, mesh and the report; the frames stay in their artifact.
+
+    Args:
+        report: of the asset.
+        bundle: of the asset.
+        uri: where the bundle's files lie in the artifact store.
+        below: folder of the row, with a slash at its end.
+    """
+    for name in SHOWN_FILES:
+        if name in bundle.files:
+            mlflow.log_artifact(str(Path(bundle.folder) / name), f"{below}asset")
+    metrics = {"metrics": dict(report.metrics), "definitions": dict(report.definitions)}
+    mlflow.log_text(report.views.to_csv(index=False), f"{below}report/views.csv")
+    mlflow.log_dict(metrics, f"{below}report/report.json")
+    mlflow.log_dict({"folder": uri, "files": list(bundle.files)}, f"{below}asset/bundle.json")
+
+
+def log_contexts(run: PipelineRunResponse, stages: Iterable[FinishedStep], prompts: Iterable[str]) -> None:
+    """Log the files of each context's asset below `contexts/<number>/`."""
+    finished = Client().get_pipeline_run(run.id).steps
+    stages = list(stages)
+    for index, _ in enumerate(prompts):
+        exported = f"export_context_{index}"
+        report, bundle = finished[f"evaluate_context_{index}"].output.load(), finished[exported].output.load()
+        log_files(report, bundle, bundle_uri(stages, exported), below=f"contexts/{index}/")
+
+
+def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[StepRecord]) -> dict[str, str]:
+    """The row's tags; `extra` of the pipeline holds what was known when it was compiled."""
+    extra = run.config.extra
+    interrupted = any(record.params.get("interrupted") or record.metrics.get("interrupted") for record in records)
+    untracked = photos.dataset_hash.startswith("untracked:")
+    return {
+        "subject": photos.subject,
+        "preset": str(extra.get("preset", "none")),
+        "data.dvc_md5": "untracked" if untracked else photos.dataset_hash,
+        "data.hash": photos.dataset_hash,
+        "git.commit": str(extra.get("git_commit", "unknown")),
+        "zenml.pipeline_run": run.name,
+        "status": "interrupted" if interrupted else "completed",
+    }

@@ -1,0 +1,70 @@
+"""The asset as a model version in both registries, with lineage to data, code and run."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow.models import ModelSignature
+from mlflow.tracking import MlflowClient
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from zenml import log_metadata
+
+from dreambooth3d.artifacts import RadianceField
+from dreambooth3d.naming import LINEAGE, model_name
+from materializers.field import write_field
+
+_CODE = Path(__file__).with_name("asset_model.py")
+
+
+def register_asset(
+    asset: RadianceField, bundle_uri: str, subject: str, tags: Mapping[str, str], identity: Mapping[str, str]
+) -> str:
+    """Register the field, which alone renders any view; checkpoints and the bundle are referenced.
+
+    Args:
+        asset: the field.
+        bundle_uri: where the exported files lie.
+        subject: its name.
+        tags: of the run's row.
+        identity: what the training was made of, kept under ZenML's metadata key `identity`; empty where nothing is
+            to be compared.
+
+    Returns:
+        The MLflow model version.
+    """
+    lineage = {key: tags[key] for key in LINEAGE}
+    known = {"identity": dict(identity)} if identity else {}
+    log_metadata(metadata={**lineage, "bundle": bundle_uri, **known}, infer_model=True)
+    name = model_name(subject)
+    with tempfile.TemporaryDirectory() as temporary:
+        write_field(asset, Path(temporary))
+        _log_model(name, Path(temporary))
+    client = MlflowClient()
+    run_id = mlflow.active_run().info.run_id
+    found = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
+    version = max(found, key=lambda entry: int(entry.version))
+    for key, value in lineage.items():
+        client.set_model_version_tag(name, version.version, key, value)
+    return version.version
+
+
+def _log_model(name: str, folder: Path) -> None:
+    """Log a pyfunc model from code, so that nothing is pickled."""
+    angles = Schema([ColSpec(DataType.double, "azimuth_deg"), ColSpec(DataType.double, "elevation_deg")])
+    images = Schema([TensorSpec(np.dtype("float32"), (-1, 3, -1, -1))])
+    with warnings.catch_warnings():
+        # MLflow asks for an input example, which the signature makes needless.
+        warnings.simplefilter("ignore")
+        mlflow.pyfunc.log_model(
+            name="asset_model",
+            python_model=str(_CODE),
+            artifacts={"field": str(folder)},
+            signature=ModelSignature(inputs=angles, outputs=images),
+            pip_requirements=["dreambooth3d"],
+            registered_model_name=name,
+        )
