@@ -15,11 +15,12 @@ ROOT = Path(__file__).resolve().parents[2]
 # Shared by all folders. Not config.py: its values are step parameters, which the cache key holds already.
 SHARED = (
     "artifacts",
-    "context",
+    "runtime",
     "hub",
     "images",
     "masks",
-    "nerf/cameras",
+    "cameras",
+    "prompts",
     "parallel",
     "record",
     "stages",
