@@ -156,7 +156,7 @@ def vsd(sample: Noised, predict: Predict, predict_render: Denoise) -> Tensor:
     """Variational Score Distillation: guided prediction - the noise that a model of the renders themselves predicts.
 
     Args:
-        predict_render: such a model, see `diffusion.render_model`.
+        predict_render: such a model, see `diffusion.guidance.render_model`.
 
     Source: ProlificDreamer (Wang et al. 2023), section 3.
     """
