@@ -37,7 +37,8 @@ def watch(event, arguments):
         while frame is not None:
             files.append(frame.f_code.co_filename)
             frame = frame.f_back
-        ours = [file for file in files if "/steps/" in file or "/pipelines/" in file]
+        rooms = ("/steps/", "/pipelines/", "/operations/")
+        ours = [file for file in files if any(room in file for room in rooms)]
         with open("{log}", "a") as log:
             log.write((ours[0] if ours else "unknown") + chr(10))
 sys.addaudithook(watch)
