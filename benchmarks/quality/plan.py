@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, TEST_SUBJECTS
 from operations.launch.checking import parse_parameters
+from operations.launch.presets import read_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = ROOT / "configs" / "bench"
@@ -159,4 +160,4 @@ def _quickened(values: DictConfig) -> DictConfig:
 
 
 def _parameters(name: str) -> dict:
-    return yaml.safe_load((PRESETS / f"{name}.yaml").read_text())["parameters"]
+    return read_preset(PRESETS / f"{name}.yaml").values["parameters"]

@@ -103,6 +103,18 @@ def config_check(files: Annotated[list[str], typer.Argument(help="YAML files.")]
         raise typer.Exit(1)
 
 
+@config_app.command("show")
+def config_show(
+    file: Annotated[str, typer.Argument(help="A YAML file.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+    defaults: Annotated[bool, typer.Option("--defaults", help="All parameters, also those left at defaults.")] = False,
+) -> None:
+    """Print a file with its bases and overrides in it, as a file by itself."""
+    from dreambooth3d.cli.train import show_file
+
+    show_file(file, overrides or [], defaults)
+
+
 @photos_app.command("check")
 def photos_check(
     folder: Annotated[str, typer.Argument(help="A folder of photos.")],

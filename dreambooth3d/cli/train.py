@@ -1,19 +1,16 @@
-"""`dreambooth3d train` and `config check`: the pipeline's front door with overrides."""
+"""`dreambooth3d train`, `config check` and `config show`: the pipeline's front door with overrides."""
 
 from __future__ import annotations
 
 import copy
-import tempfile
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
+from typing import TYPE_CHECKING
 
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 
 if TYPE_CHECKING:
     from operations.launch.checking import PipelineConfig
+    from operations.launch.presets import Preset
 
 
 def run_training(config: str, overrides: Sequence[str]) -> None:
@@ -22,23 +19,20 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
     Raises:
         DreamBooth3DError: a user's error, also one in a step.
     """
-    from operations.launch.checking import check_file
+    from operations.launch.checking import check_preset
     from operations.launch.preflight import preflight
+    from operations.launch.presets import as_file
 
-    with tempfile.TemporaryDirectory() as temporary:
-        # Under the preset's own name, which becomes a tag of the run.
-        resolved = Path(temporary) / f"{Path(config).stem}.yaml"
-        resolved.write_text(yaml.safe_dump(resolve(config, overrides), sort_keys=False))
-        try:
-            # Before ZenML is started, so that a bad input costs nothing and writes nothing.
-            parameters = check_file(resolved)
-            _require_one_subject(parameters, config)
-            preflight(parameters)
-        except ConfigError as error:
-            raise ConfigError(str(error).replace(str(resolved), _shown(config, overrides))) from None
-        from pipelines.training import dreambooth3d
+    preset = resolve(config, overrides)
+    # Before ZenML is started, so that a bad input costs nothing and writes nothing.
+    parameters = check_preset(preset)
+    _require_one_subject(parameters, config)
+    preflight(parameters)
+    from pipelines.training import dreambooth3d
 
-        dreambooth3d.with_options(config_path=str(resolved))()
+    # Under the preset's own name, which becomes a tag of the run.
+    with as_file(preset) as file:
+        dreambooth3d.with_options(config_path=str(file))()
 
 
 def _require_one_subject(parameters: PipelineConfig, config: str) -> None:
@@ -61,12 +55,9 @@ def checked_parameters(config: str, overrides: Sequence[str] = ()) -> PipelineCo
     Raises:
         ConfigError: names the first problem.
     """
-    from operations.launch.checking import list_problems, parse_parameters
+    from operations.launch.checking import check_preset
 
-    values = resolve(config, overrides)
-    if problems := list_problems(values):
-        raise ConfigError(f"{_shown(config, overrides)}: {problems[0]}")
-    return parse_parameters(values["parameters"])
+    return check_preset(resolve(config, overrides))
 
 
 def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
@@ -89,46 +80,66 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     return lines
 
 
-def _shown(config: str, overrides: Sequence[str]) -> str:
-    return f"{config} with overrides" if overrides else config
-
-
-def resolve(config: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """A pipeline's YAML with `key.sub=value` overrides of its parameters.
+def resolve(config: str, overrides: Sequence[str]) -> Preset:
+    """A pipeline's YAML with its bases, and with `key.sub=value` overrides of its parameters.
 
     Raises:
         ConfigError: no such file, no YAML, or an override without `=`.
     """
-    from operations.launch.checking import override_parameter, read_yaml
+    from operations.launch.checking import override_parameter
+    from operations.launch.presets import read_preset
 
-    values = read_yaml(config)
-    parameters = copy.deepcopy(values.get("parameters") or {})
+    preset, keys = read_preset(config), []
+    parameters = copy.deepcopy(preset.values.get("parameters") or {})
     if not isinstance(parameters, dict):
-        raise ConfigError(f"{config}: parameters: must be keys and values")
+        raise ConfigError(preset.located("parameters: must be keys and values"))
     for override in overrides:
         key, equals, text = override.partition("=")
         if not (equals and all(key.split("."))):
             raise ConfigError(f"{override}: is no override. Write key.sub=value, for example photos.class_noun=duck.")
         override_parameter(parameters, key, text)
-    return {**values, "parameters": parameters}
+        keys.append(key)
+    return preset.overridden(parameters, keys) if overrides else preset
+
+
+def show_file(config: str, overrides: Sequence[str], defaults: bool = False) -> None:
+    """Print a pipeline's YAML with its bases and overrides in it, where asked for with all defaults: a file by itself.
+
+    Raises:
+        ConfigError: no such file, no YAML, or with `defaults` any other problem.
+    """
+    import typer
+
+    from operations.launch.checking import check_preset
+    from operations.launch.presets import all_parameters
+    from operations.launch.strict_yaml import dump
+
+    preset = resolve(config, overrides)
+    values = {**preset.values, "parameters": all_parameters(check_preset(preset))} if defaults else preset.values
+    origin = f"# {', on top of '.join(preset.files)}{' with overrides' if overrides else ''}"
+    shown = "".join(letter if letter.isprintable() else "?" for letter in origin)
+    # As files are: in UTF-8, whatever the locale.
+    typer.echo(f"{shown}\n{dump(values, ascii_only=False)}".encode(), nl=False)
 
 
 def check_files(files: Sequence[str]) -> bool:
     """Print one line per problem, to stderr, or that a file is fine; whether all are."""
     import typer
 
-    from operations.launch.checking import list_problems, read_yaml
+    from operations.launch.checking import list_problems
+    from operations.launch.presets import read_preset
 
     good = True
     for file in files:
         try:
-            problems = list_problems(read_yaml(file))
+            preset = read_preset(file)
+            problems = list_problems(preset.values)
         except DreamBooth3DError as error:
             typer.echo(f"Error: {error}", err=True)
             good = False
             continue
         for problem in problems:
-            typer.echo(f"Error: {file}: {problem}", err=True)
+            typer.echo(f"Error: {preset.located(problem)}", err=True)
         if not problems:
             typer.echo(f"{file}: OK")
         good = good and not problems

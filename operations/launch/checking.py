@@ -10,12 +10,13 @@ from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
 from dreambooth3d.config.training import CONTEXT_STEPS, CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
+from operations.launch.presets import Preset, read_preset
+from operations.launch.strict_yaml import NotYamlError, parse
 from operations.orchestrators.airflow_settings import airflow_problems
 
 STEPS = Path(__file__).resolve().parents[2] / "steps"
@@ -62,42 +63,6 @@ _NEVER_CACHED = {
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
 
 
-class _NoDuplicates(yaml.SafeLoader):
-    """YAML that refuses a key given twice."""
-
-
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node)
-        if key in seen:
-            raise ConfigError(f"line {key_node.start_mark.line + 1}: the key {key!r} is given twice")
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
-
-
-_NoDuplicates.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def read_yaml(path: Path | str) -> dict[str, Any]:
-    """A YAML mapping without duplicate keys.
-
-    Raises:
-        ConfigError: no such file, no YAML, a key given twice, or not a mapping.
-    """
-    try:
-        values = yaml.load(Path(path).read_text(), _NoDuplicates)
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file. Choose one of configs/*.yaml or write your own.") from None
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}. Remove one of the two.") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        raise ConfigError(f"{path}: is not valid YAML ({' '.join(str(error).split())}). Correct it.") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{path}: holds no keys. Write at least `parameters:` with your settings into it.")
-    return values
-
-
 def config_type(parameters: Mapping[str, Any]) -> ConfigType:
     """Whose parameters these are: all but those of the training have a section that no other pipeline has."""
     if "fit_true_views" in parameters:
@@ -118,12 +83,23 @@ def check_file(path: Path | str) -> PipelineConfig:
     Raises:
         ConfigError: names the first problem, and how many more there are.
     """
-    values = read_yaml(path)
-    problems = list_problems(values)
+    return check_preset(read_preset(path))
+
+
+def check_preset(preset: Preset) -> PipelineConfig:
+    """Check what a pipeline's YAML says with its bases in it, all of it.
+
+    Returns:
+        The validated parameters.
+
+    Raises:
+        ConfigError: names the first problem and where it was said, and how many more there are.
+    """
+    problems = list_problems(preset.values)
     if problems:
-        more = f" (and {len(problems) - 1} more: `dreambooth3d config check {path}`)" if len(problems) > 1 else ""
-        raise ConfigError(f"{path}: {problems[0]}{more}")
-    return parse_parameters(values.get("parameters") or {})
+        more = f" (and {len(problems) - 1} more: `dreambooth3d config check {preset.path}`)" if problems[1:] else ""
+        raise ConfigError(f"{preset.located(problems[0])}{more}")
+    return parse_parameters(preset.values.get("parameters") or {})
 
 
 def list_problems(values: Mapping[str, Any]) -> list[str]:
@@ -216,10 +192,9 @@ def _is_null(annotation: Any, text: str) -> bool:
 
 def _from_yaml(key: str, text: str) -> Any:
     try:
-        return yaml.load(text, _NoDuplicates)
-    except (yaml.YAMLError, ValueError) as error:
-        gist = " ".join(str(error).split())
-        raise ConfigError(f"{key}: {text!r} is no value in YAML ({gist}). Put text into quotes.") from None
+        return parse(text).plain()
+    except NotYamlError as error:
+        raise ConfigError(f"{key}: {text!r} is no value in YAML ({error.problem}). Put text into quotes.") from None
 
 
 def parameter_problems(parameters: object, config: ConfigType | None = None) -> list[str]:

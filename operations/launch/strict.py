@@ -9,7 +9,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Self
 
 import click
@@ -28,11 +27,12 @@ from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.naming import model_name
 from operations.launch.archive import lean_code_archive
-from operations.launch.checking import PipelineConfig, check_file, parameter_problems, parse_parameters, read_yaml
+from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
 from operations.launch.finished_work import forget_finished_work
 from operations.launch.identity import git_commit
 from operations.launch.outcome import explained, require_success
 from operations.launch.preflight import check_scorers, preflight
+from operations.launch.presets import Preset, as_file, read_preset
 from operations.launch.stack_fit import require_fitting_stack
 from operations.orchestrators.step_tokens import tokens_in_secrets
 from operations.records import hooks
@@ -67,15 +67,22 @@ class _Strict(ABC):
     def with_options(self, *args: Any, config_path: str | None = None, **kwargs: Any) -> Self:
         """A copy with the given options, after a strict check of the YAML."""
         with user_errors():
-            if config_path is not None:
-                self._require_own(config_path)
+            preset = read_preset(config_path) if config_path is not None else None
+            if preset is not None:
+                self._require_own(preset)
             copy = super().with_options(*args, config_path=config_path, **kwargs)
         copy.config_type = self.config_type
-        if config_path is not None:
-            copy.preset = Path(config_path).stem
-            copy._given = read_yaml(config_path)
-            copy.step_settings = copy._given.get("steps") or {}
+        if preset is not None:
+            copy.preset, copy._given = preset.name, preset.values
+            copy.step_settings = preset.values.get("steps") or {}
         return copy
+
+    def _parse_config_file(self, config_path: str | None, matcher: list[str]) -> dict[str, Any]:
+        """As ZenML does, whenever it reads the YAML, but with its bases in it."""
+        if config_path is None:
+            return super()._parse_config_file(config_path, matcher)
+        with user_errors(), as_file(read_preset(config_path)) as file:
+            return super()._parse_config_file(str(file), matcher)
 
     def __call__(self, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
         """Check the inputs, run, and print a summary.
@@ -126,15 +133,15 @@ class _Strict(ABC):
     def _concluded(self, run: PipelineRunResponse, config: PipelineConfig) -> None:  # noqa: B027 (most add nothing)
         """What follows a run that completed."""
 
-    def _require_own(self, path: str) -> None:
+    def _require_own(self, preset: Preset) -> None:
         """Check the YAML, and that it is for this pipeline."""
-        found = check_file(path)
+        found = check_preset(preset)
         # Without gates, a retraining's parameters are those of a portfolio.
         if isinstance(found, PortfolioConfig) and self.config_type is RetrainConfig:
             return
         if not isinstance(found, self.config_type):
             raise ConfigError(
-                f"{path}: its parameters are those of another pipeline ({type(found).__name__}, not "
+                f"{preset.path}: its parameters are those of another pipeline ({type(found).__name__}, not "
                 f"{self.config_type.__name__}). Choose another file, or another pipeline."
             )
 

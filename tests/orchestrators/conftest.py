@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
+from operations.launch.presets import read_preset
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY_PIPELINE = "pipelines.tiny.dreambooth3d"
@@ -74,7 +75,7 @@ class Checkout:
 
     def write_config(self, name: str, seed: int = 0, change: Callable[[dict[str, Any]], None] | None = None) -> str:
         """Write `configs/kubernetes.yaml` for the tiny pipeline and without its schedule, changed as asked for."""
-        values = yaml.safe_load((ROOT / "configs" / "kubernetes.yaml").read_text())
+        values = read_preset(ROOT / "configs" / "kubernetes.yaml").values
         del values["schedule"]
         values["parameters"] = {"seed": seed}
         values["steps"] = {"finetune_dreambooth": values["steps"]["finetune_dreambooth"]}

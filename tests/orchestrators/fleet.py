@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from operations.launch.presets import read_preset
 from tests.orchestrators.conftest import Checkout, until
 from tests.photos.test_remote import dvc, git
 
@@ -149,7 +150,7 @@ def scheduled(checkout: Checkout, folder: Path, change: Callable[[dict[str, Any]
     """
     photos, files = PhotoRepository(folder, checkout.cluster.s3), product_photos()
     photos.push({name: files[name] for name in files if name.split("/")[0] in SUBJECTS and name != NEW_PHOTO})
-    values = yaml.safe_load(PRESET.read_text())
+    values = read_preset(PRESET).values
     values["schedule"] = {"name": SCHEDULE, "cron_expression": "* * * * *"}
     values["parameters"]["dataset"] = {"url": photos.url, "rev": "main"}
     values["secrets"] = ["photo_keys"]

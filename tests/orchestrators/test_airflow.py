@@ -25,6 +25,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
+from operations.launch.presets import read_preset
 from tests.emulators.services import PhotoRepository
 from tests.orchestrators.conftest import ROOT, Checkout
 from tests.orchestrators.containers import (
@@ -86,7 +87,7 @@ def _submit(
     checkout: Checkout, preset: str, change: Callable[[dict[str, Any]], None] | None = None, stack: str = "airflow"
 ) -> subprocess.CompletedProcess[str]:
     """The documented command, on a preset with the tiny training."""
-    values = yaml.safe_load((ROOT / "configs" / f"{preset}.yaml").read_text())
+    values = read_preset(ROOT / "configs" / f"{preset}.yaml").values
     values["settings"]["docker"]["parent_image"] = IMAGE
     if preset != "airflow":
         values["parameters"] |= {"training": SHORTEST, "gates": {"bounds": {"evaluate/psnr": {"min": 1.0}}}}

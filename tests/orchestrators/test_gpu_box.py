@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import yaml
 
+from operations.launch.presets import read_preset
 from tests.emulators.services import PhotoRepository
 from tests.orchestrators.conftest import ROOT, Checkout
 from tests.orchestrators.containers import (
@@ -71,7 +72,7 @@ class Box:
 
     def train(self, preset: str, pipeline: str, change: Callable[[dict[str, Any]], None]) -> Any:
         """The documented command, on a preset with the tiny training."""
-        values = yaml.safe_load((ROOT / "configs" / f"{preset}.yaml").read_text())
+        values = read_preset(ROOT / "configs" / f"{preset}.yaml").values
         values["settings"]["docker"]["parent_image"] = IMAGE
         for step in values["steps"].values():
             own = step["settings"]["step_operator.ssh"]  # one object for all steps, by the YAML's anchor

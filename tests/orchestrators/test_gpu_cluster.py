@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
+from operations.launch.presets import read_preset
 from tests.orchestrators.conftest import Checkout
 from tests.orchestrators.fleet import PRESET, ROOT, SUBJECTS, Fleet, scheduled
 
@@ -39,7 +39,7 @@ def test_the_shipped_settings_train_what_passes_the_shipped_gates(fleet: Fleet) 
     fleet.suspend()  # test_retraining.py waits for the schedule's own tick
     fleet.fire()
     assert fleet.wait_for_tick(1) == {SUBJECT: ("promoted", "there is no production version yet")}
-    on_gpu = {step for step, own in yaml.safe_load(PRESET.read_text())["steps"].items() if "settings" in own}
+    on_gpu = {step for step, own in read_preset(PRESET).values["steps"].items() if "settings" in own}
     (row,) = fleet.rows("dreambooth3d")
     assert row["status"] == "FINISHED"
     assert {name.split("/")[0] for name in row["metrics"] if name.endswith("/peak_memory_mib")} == on_gpu

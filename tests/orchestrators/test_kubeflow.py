@@ -24,6 +24,7 @@ import yaml
 
 from dreambooth3d.errors import ConfigError
 from operations.launch import checking
+from operations.launch.presets import read_preset
 from tests.orchestrators.conftest import Checkout, until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,7 +63,7 @@ class Kubeflow:
 
     def run_tiny(self, name: str, seed: int = 0, change: Callable[[dict[str, Any]], None] | None = None) -> Any:
         """Run the tiny pipeline with the preset's settings, those of the GPU step included, changed as asked for."""
-        values = yaml.safe_load(PRESET.read_text())
+        values = read_preset(PRESET).values
         del values["schedule"]
         values["parameters"] = {"seed": seed}
         values["steps"] = {"finetune_dreambooth": values["steps"]["retrain_apart"]}
@@ -394,7 +395,7 @@ def test_another_release_of_kfp_ends_the_command_in_one_sentence(kubeflow: Kubef
 def test_the_checker_knows_the_settings() -> None:
     """Typos below the flavor's name are found like those below ZenML's own."""
     pytest.importorskip("kubernetes", reason="needs kubernetes: run `make test-orchestrators`")
-    values = yaml.safe_load(PRESET.read_text())
+    values = read_preset(PRESET).values
     assert checking.list_problems(values) == []
     settings = values["steps"]["retrain_apart"]["settings"]["orchestrator.kubeflow_pods"]
     settings["pod_settings"]["tolerationz"] = []

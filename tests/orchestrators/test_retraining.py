@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import requests
-import yaml
 
+from operations.launch.presets import read_preset
 from tests.orchestrators.conftest import Checkout, until
 from tests.orchestrators.fleet import NEW_PHOTO, PRESET, SCHEDULE, SUBJECTS, Fleet, product_photos, scheduled
 from tests.product import SHORTEST, write_models
@@ -78,7 +78,7 @@ def test_ticks(fleet: Fleet) -> None:
 
 def test_each_training_step_had_a_pod_with_what_the_preset_gives_it(fleet: Fleet) -> None:
     """Also where a single subject was due: a GPU, the way to its node, shared memory; none for the other steps."""
-    preset = yaml.safe_load(PRESET.read_text())["steps"]["finetune_dreambooth"]["settings"]["orchestrator.kubernetes"]
+    preset = read_preset(PRESET).values["steps"]["finetune_dreambooth"]["settings"]["orchestrator.kubernetes"]
     wanted = preset["pod_settings"]
     assert wanted["resources"]["limits"]["nvidia.com/gpu"] == "1" and wanted["volumes"] and wanted["tolerations"]
     jobs = {job["metadata"]["name"]: job for job in fleet.cluster.items("jobs")}

@@ -328,3 +328,13 @@ def test_a_run_by_two_processes(product: Product, second: Outcome) -> None:
     # How far a mirror fits is only measured where photos were found.
     assert {name for name in found ^ usual if "/mirror_" not in name} == set()
     assert outcome.row.data.params["init_nerf.processes"] == "2"
+
+
+def test_a_file_on_top_of_a_preset_is_the_same_training(product: Product, second: Outcome) -> None:
+    """Through the documented front door, from a folder of the user's own: all of it comes from the cache."""
+    mine = product.root / "mine"
+    mine.mkdir()
+    (mine / "own.yaml").write_text("base: ../configs/tiny.yaml\n")
+    row = train(product, "mine/own.yaml").row
+    assert row.data.tags["preset"] == "own"
+    assert [step for step in STEPS if row.data.metrics[f"{step}/cached"] != 1] == []
