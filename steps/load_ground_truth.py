@@ -12,7 +12,7 @@ from dreambooth3d.photos.dataset import ground_truth
 from operations.launch.sources import library
 
 
-@step(cache_policy=library("photos"))
+@step(experiment_tracker=True, cache_policy=library("photos"))
 def load_ground_truth(config: PhotosConfig, data_md5: str) -> Annotated[GroundTruth, "ground_truth"]:
     """Read the recipe from which true views are rendered; only `evaluate` may take it."""
     return ground_truth(config)

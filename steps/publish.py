@@ -25,7 +25,8 @@ def publish(
 ) -> Annotated[dict[str, str], "run_index"]:
     """Replay every step's record from its artifact, so that the row is complete also when steps were cached.
 
-    The model version keeps `identity`, what the training was made of, for later retrainings to compare with.
+    The row says that it is complete last of all, when nothing more can fail. The model version keeps `identity`, what
+    the training was made of, for later retrainings to compare with.
     """
     run = get_step_context().pipeline_run
     stages = publishing.finished_stages(run.id)
@@ -37,7 +38,7 @@ def publish(
     publishing.log_files(report, bundle, uri)
     if isinstance(config, TrainingConfig):
         publishing.log_contexts(run, stages, config.contexts)
-    mlflow.set_tags(tags)
+    publishing.set_tags(tags)
     version = register_asset(asset, uri, photos.subject, tags, identity)
     index = {
         "mlflow_run_id": mlflow.active_run().info.run_id,
@@ -47,4 +48,5 @@ def publish(
         "model_version": version,
     }
     mlflow.log_dict(index, "run_index.json")
+    publishing.set_end(tags)
     return index

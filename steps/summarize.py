@@ -9,6 +9,8 @@ import mlflow
 import pandas as pd
 from zenml import get_step_context, step
 
+from operations.records.status import TAG
+
 
 @step(enable_cache=False, experiment_tracker=True)
 def summarize(verdicts: list[dict[str, Any]]) -> Annotated[pd.DataFrame, "summary"]:
@@ -23,5 +25,5 @@ def summarize(verdicts: list[dict[str, Any]]) -> Annotated[pd.DataFrame, "summar
         mlflow.log_param(f"{verdict['subject']}.reason", str(verdict["reason"])[:6000])
     status = "failed" if counts["failed"] else "completed"
     name = get_step_context().pipeline_run.name
-    mlflow.set_tags({"zenml.pipeline_run": name, "subjects": str(len(table)), "status": status})
+    mlflow.set_tags({"zenml.pipeline_run": name, "subjects": str(len(table)), TAG: status})
     return table

@@ -15,9 +15,9 @@ from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
 from dreambooth3d.errors import ConfigError
 from operations.records import rows
 from operations.records.liveness import judge, unfinished_runs
+from operations.records.status import pipeline_runs, status_of, tells_its_end
 
 DIED = "died"
-_ROW_STATUS = {ExecutionStatus.COMPLETED: "FINISHED", ExecutionStatus.CACHED: "FINISHED"}
 
 
 def clean_runs(say: Callable[[str], None], older_than_h: float | None = None, dry_run: bool = False) -> int:
@@ -50,8 +50,10 @@ def clean_runs(say: Callable[[str], None], older_than_h: float | None = None, dr
             marked += 1
         else:
             say(f"{run.name}: left alone, {verdict.reason}.")
-    for row in _open_rows():
-        end = _end_of_row(row, dead)
+    still_open = _open_rows()
+    runs = pipeline_runs(map(rows.row_name, still_open))
+    for row in still_open:
+        end = _end_of_row(row, runs.get(rows.row_name(row)), dead)
         if end is not None:
             status, reason = end
             say(f"{rows.row_name(row)}: {verb} as {status} in MLflow, {reason}.")
@@ -70,7 +72,7 @@ def _end_run(seen: PipelineRunResponse, reason: str) -> bool:
     store = Client().zen_store
     try:
         run = store.get_run(seen.id)
-        if run.status.is_finished:
+        if status_of(run.status) != "running":
             return False
         for step in run.steps.values():
             if not step.status.is_finished:
@@ -84,28 +86,21 @@ def _end_run(seen: PipelineRunResponse, reason: str) -> bool:
 
 def _open_rows() -> list[Run]:
     """The rows that MLflow takes for running, and those that wait for a next step."""
-    found = rows.list_rows(limit=1000)
-    return [row for row in found if row.info.status in ("RUNNING", "SCHEDULED") or _is_between_steps(row)]
+    return [row for row in rows.list_rows(limit=1000) if not tells_its_end(row.info.status, row.data.tags)]
 
 
-def _is_between_steps(row: Run) -> bool:
-    """Between two steps MLflow calls a row finished; `publish`, the last step, sets the tag."""
-    return row.info.status == "FINISHED" and "status" not in row.data.tags and DIED not in row.data.tags
-
-
-def _end_of_row(row: Run, dead: dict[str, str]) -> tuple[str, str] | None:
+def _end_of_row(row: Run, run: PipelineRunResponse | None, dead: dict[str, str]) -> tuple[str, str] | None:
     """How a row should end: like its run in ZenML. None where that is unknown or has not ended."""
     name = rows.row_name(row)
     if name in dead:
         return "KILLED", dead[name]
-    try:
-        status = Client().get_pipeline_run(name, allow_name_prefix_match=False, hydrate=False).status
-    except KeyError:
+    if run is None:
         return None  # deleted in ZenML, or of another server: no evidence
-    if not status.is_finished:
+    status = status_of(run.status, row.info.status, row.data.tags)
+    if status == "running":
         return None
-    ended = _ROW_STATUS.get(status, "KILLED")
-    return None if ended == row.info.status else (ended, f"its run in ZenML is {status}")
+    ended = "KILLED" if status == "failed" else "FINISHED"
+    return None if ended == row.info.status else (ended, f"its run in ZenML is {run.status}")
 
 
 def _end_row(row: Run, status: str, reason: str) -> None:

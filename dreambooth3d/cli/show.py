@@ -37,7 +37,7 @@ def number(value: object) -> str:
 def show_list(limit: int, as_json: bool) -> None:
     """Print the newest runs."""
     quiet()
-    found = [rows.brief(row) for row in rows.list_rows(limit)]
+    found = rows.briefs(rows.list_rows(limit))
     if as_json:
         print_json(found)
         return

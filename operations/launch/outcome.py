@@ -13,6 +13,7 @@ from zenml.orchestrators.exceptions import PipelineSubmissionError
 from zenml.orchestrators.publish_utils import publish_failed_pipeline_run
 
 from dreambooth3d.errors import DreamBooth3DError, gist
+from operations.records.status import status_of
 
 SETTLE_S, POLL_S = 15.0, 1.0
 """How long a run may take to be known as finished after its orchestrator has returned, in seconds."""
@@ -43,12 +44,12 @@ def require_success(
     run = Client().get_pipeline_run(run.id)
     awaited = _was_awaited(snapshot)
     deadline = time.monotonic() + SETTLE_S
-    while awaited and not run.status.is_finished and time.monotonic() < deadline:
+    while awaited and status_of(run.status) == "running" and time.monotonic() < deadline:
         time.sleep(POLL_S)
         run = Client().get_pipeline_run(run.id)
-    if run.status.is_successful or not (run.status.is_finished or awaited):
+    if (status := status_of(run.status)) == "completed" or (status == "running" and not awaited):
         return run
-    if not run.status.is_finished:
+    if status == "running":
         raise _lost(run, "its orchestrator ended before it did")
     failed = sorted(name for name, step in run.steps.items() if step.status.is_failed)
     place = f" in {', '.join(failed)}{_reason(run, failed)}" if failed else ""
@@ -76,7 +77,7 @@ def explained(error: Exception, snapshot: PipelineSnapshotResponse | None) -> Ex
     try:
         require_success(runs[0], snapshot)
     except RunFailedError as failure:
-        enough = runs[0].status.is_finished and not stack.step_operators
+        enough = status_of(runs[0].status) != "running" and not stack.step_operators
         return failure if enough else RunFailedError(f"{failure} ({_said(error)})")
     return error
 

@@ -17,7 +17,7 @@ from zenml.models import PipelineRunResponse
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.images import save_image
-from operations.records.rows import duration_of, find_row, outputs_folder, tracking_uri
+from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
 
 SHOWN = (
     "psnr",
@@ -64,11 +64,12 @@ def _output(run: PipelineRunResponse, step: str) -> object:
 
 
 def print_summary(run: PipelineRunResponse, folder: Path) -> None:
-    """Print metrics, time per stage, where the results are, and how to open MLflow."""
+    """Print how the run stands, metrics, time per stage, where the results are, and how to open MLflow."""
     row = find_row(run.name)
     # The zenml command sends sys.stdout to stderr, to keep its logs apart from answers; this is an answer.
     console = Console(file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
     console.print()
+    console.print(f"{run.name}: {status_of(row)}", soft_wrap=True, highlight=False)
     console.print(_metrics_table(row.data.metrics))
     prompts = context_prompts(row)
     if prompts:

@@ -16,10 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse, StepRunResponse
 
 from dreambooth3d import environment
 from dreambooth3d.errors import gist
+from operations.records.status import Status, status_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +43,7 @@ def on_success() -> None:
     """Tell that the run ended well, once, from its last step: ZenML calls this for each step of a static pipeline."""
     run, step = _context()
     if step is None or _is_last(run, step):
-        notify({**describe(run), "status": _status_in_row(run), "error": None})
+        notify({**describe(run), "status": _status(run), "error": None})
 
 
 def _context() -> tuple[PipelineRunResponse, StepRunResponse | None]:
@@ -107,13 +109,13 @@ def _find_row(run: PipelineRunResponse) -> tuple[str, str, str, Mapping[str, str
     return None
 
 
-def _status_in_row(run: PipelineRunResponse) -> str:
-    """completed, or interrupted where `publish` has said so."""
+def _status(run: PipelineRunResponse) -> Status:
+    """How a run stands that ends well, while ZenML still takes it for running; its row's tags say the rest."""
     try:
         found = _find_row(run)
     except Exception:
         found = None
-    return (found[3].get("status") if found else None) or "completed"
+    return status_of(ExecutionStatus.COMPLETED, tags=found[3] if found else None)
 
 
 def notify(message: Mapping[str, object]) -> bool:

@@ -18,6 +18,7 @@ from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
+from operations.records.status import TAG
 from operations.records.tracking import log_params, log_record
 
 _DIGEST_LENGTH = 36
@@ -133,7 +134,7 @@ def log_contexts(run: PipelineRunResponse, stages: Iterable[FinishedStep], promp
 
 
 def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[StepRecord]) -> dict[str, str]:
-    """The row's tags; `extra` of the pipeline holds what was known when it was compiled."""
+    """What the row and the model version say; `extra` of the pipeline holds what was known when it was compiled."""
     extra = run.config.extra
     interrupted = any(record.params.get("interrupted") or record.metrics.get("interrupted") for record in records)
     untracked = photos.dataset_hash.startswith("untracked:")
@@ -144,5 +145,15 @@ def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[Step
         "data.hash": photos.dataset_hash,
         "git.commit": str(extra.get("git_commit", "unknown")),
         "zenml.pipeline_run": run.name,
-        "status": "interrupted" if interrupted else "completed",
+        TAG: "interrupted" if interrupted else "completed",
     }
+
+
+def set_tags(tags: Mapping[str, str]) -> None:
+    """Set the row's tags but the one that says how the run has ended, which is not known yet."""
+    mlflow.set_tags({key: value for key, value in tags.items() if key != TAG})
+
+
+def set_end(tags: Mapping[str, str]) -> None:
+    """Say in the row how the run has ended, which makes it complete."""
+    mlflow.set_tag(TAG, tags[TAG])

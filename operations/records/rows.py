@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,9 +12,12 @@ from mlflow.tracking import MlflowClient
 
 from dreambooth3d import environment
 from dreambooth3d.errors import ConfigError, RunNotFoundError
+from operations.records import status
+from operations.records.status import Status, pipeline_runs
 
 if TYPE_CHECKING:
     from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+    from zenml.models import PipelineRunResponse
 
 EXPERIMENT = "dreambooth3d"
 RUN_TAG = "zenml.pipeline_run"
@@ -88,35 +91,29 @@ def row_name(row: Run) -> str:
     return str(row.data.tags.get(RUN_TAG) or row.info.run_name)
 
 
-def status_of(row: Run) -> str:
-    """completed, interrupted, failed or running."""
-    by_mlflow = {"FINISHED": "completed", "FAILED": "failed", "KILLED": "failed"}.get(row.info.status, "running")
-    tagged = row.data.tags.get("status")
-    # Between two steps MLflow calls an unfinished row FINISHED; publish, the last step, sets the tag.
-    if by_mlflow == "completed" and tagged is None:
-        return "failed" if _failed_in_zenml(row) else "running"
-    return tagged or by_mlflow
+def status_of(row: Run) -> Status:
+    """How the run of a row stands."""
+    return statuses([row])[row.info.run_id]
 
 
-def _failed_in_zenml(row: Run) -> bool:
-    from zenml.client import Client
+def statuses(rows: Sequence[Run]) -> dict[str, Status]:
+    """How the runs of rows stand, by the rows' ids; ZenML is asked for all of them at once."""
+    runs = pipeline_runs(map(row_name, rows))
+    return {row.info.run_id: _status(row, runs.get(row_name(row))) for row in rows}
 
-    try:
-        return not str(Client().get_pipeline_run(row_name(row)).status).startswith(("running", "initializ"))
-    except KeyError:
-        return True
+
+def _status(row: Run, run: PipelineRunResponse | None) -> Status:
+    return status.status_of(run.status if run else None, row.info.status, row.data.tags)
 
 
 def duration_of(row: Run) -> float:
     """Seconds from the pipeline run's start to its end, by ZenML, or else by MLflow."""
-    from zenml.client import Client
+    return _duration(row, pipeline_runs([row_name(row)], hydrate=True).get(row_name(row)))
 
-    try:
-        run = Client().get_pipeline_run(row_name(row))
-        if run.start_time and run.end_time:
-            return (run.end_time - run.start_time).total_seconds()
-    except KeyError:
-        pass  # deleted in ZenML
+
+def _duration(row: Run, run: PipelineRunResponse | None) -> float:
+    if run and run.start_time and run.end_time:
+        return (run.end_time - run.start_time).total_seconds()
     return ((row.info.end_time or row.info.start_time) - row.info.start_time) / 1000
 
 
@@ -168,10 +165,11 @@ def _index(row: Run) -> Mapping[str, str]:
 def describe(row: Run) -> dict[str, Any]:
     """One JSON-ready object: run, status, duration_s, metrics, params, tags, artifacts."""
     tags = {key: value for key, value in row.data.tags.items() if not key.startswith("mlflow.")}
+    run = pipeline_runs([row_name(row)], hydrate=True).get(row_name(row))
     return {
         "run": row_name(row),
-        "status": status_of(row),
-        "duration_s": round(duration_of(row), 2),
+        "status": _status(row, run),
+        "duration_s": round(_duration(row, run), 2),
         "metrics": dict(sorted(row.data.metrics.items())),
         "params": dict(sorted(row.data.params.items())),
         "tags": dict(sorted(tags.items())),
@@ -179,23 +177,30 @@ def describe(row: Run) -> dict[str, Any]:
     }
 
 
-def brief(row: Run) -> dict[str, Any]:
-    """The line of a list: run, subject, preset, status, and three figures."""
+def briefs(rows: Sequence[Run]) -> list[dict[str, Any]]:
+    """The lines of a list: run, subject, preset, status, start, and four figures."""
+    stands = statuses(rows)
+    return [_brief(row, stands[row.info.run_id]) for row in rows]
+
+
+def _brief(row: Run, stands: Status) -> dict[str, Any]:
     metrics, tags = row.data.metrics, row.data.tags
     figures = {name: metrics.get(f"evaluate/{name}") for name in ("psnr", "psnr_fg", "clip_i", "r_precision")}
     started = row.info.start_time / 1000
     names = {"run": row_name(row), "subject": tags.get("subject", ""), "preset": tags.get("preset", "")}
-    return {**names, "status": status_of(row), "started": started, **figures}
+    return {**names, "status": stands, "started": started, **figures}
 
 
 def compare(rows: Iterable[Run]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Metrics side by side, and the parameters that differ, each by key and then by run."""
+    """Status and metrics side by side, and the parameters that differ, each by key and then by run."""
     rows = list(rows)
+    stands = statuses(rows)
     shown = [key for row in rows for key in row.data.metrics]
     metrics = {key for key in shown if key.startswith(("evaluate/", "evaluate_context_")) or key.endswith("/seconds")}
     params = {key for row in rows for key in row.data.params}
     table = {key: {row_name(row): row.data.params.get(key) for row in rows} for key in sorted(params)}
     return {
+        "runs": {"status": {row_name(row): stands[row.info.run_id] for row in rows}},
         "metrics": {key: {row_name(row): row.data.metrics.get(key) for row in rows} for key in sorted(metrics)},
         "params": {key: values for key, values in table.items() if len(set(values.values())) > 1},
     }

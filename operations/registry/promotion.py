@@ -28,18 +28,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from uuid import uuid4
 
 from zenml.client import Client
-from zenml.enums import ExecutionStatus, ModelStages
+from zenml.enums import ModelStages
 
 from dreambooth3d.errors import LockError, PromotionError, RunNotFoundError
 from dreambooth3d.naming import model_name
 from operations.records import rows
+from operations.records.status import Status
 from operations.registry import lock as locks
 from operations.registry.lock import Lock, exclusive, who
 from operations.registry.versions import (
@@ -61,7 +63,7 @@ __all__ = [
 ]  # fmt: skip
 
 _REASON_LENGTH = 2000
-_FINISHED = (ExecutionStatus.COMPLETED, ExecutionStatus.CACHED)
+_FINISHED: tuple[Status, ...] = ("completed", "interrupted")
 _logger = logging.getLogger(__name__)
 
 
@@ -93,11 +95,10 @@ def candidate(subject: str, run_name: str) -> Version:
     registered = _settled(subject)
     numbers = [number for number in registered.versions if registered.run_of(number) == run_name]
     if not numbers:
-        known = [registered.run_of(number) for number in registered.versions if registered.is_complete(number)]
-        shown = ", ".join(reversed(known[-3:])) or "none"
+        shown = ", ".join(islice(_good_runs(registered), 3)) or "none"
         raise RunNotFoundError(f"{run_name}: this run registered no version of {subject}. Runs that did: {shown}.")
-    _require_finished(run_name)
     number = max(numbers, key=int)
+    _require_finished(registered, number)
     _require_complete(registered, number)
     return registered.version(number)
 
@@ -330,10 +331,15 @@ def _require_complete(registered: Registered, number: str) -> None:
         )
 
 
-def _require_finished(run_name: str) -> None:
-    try:
-        status = Client().get_pipeline_run(run_name, allow_name_prefix_match=False).status
-    except KeyError:
-        return  # deleted in ZenML; what it registered is there
-    if status not in _FINISHED:
-        raise PromotionError(f"{run_name}: this run is {status}, not completed. Choose one that has finished.")
+def _good_runs(registered: Registered) -> Iterator[str]:
+    """The runs whose versions can be promoted, newest first."""
+    for number in sorted(registered.versions, key=int, reverse=True):
+        if registered.is_complete(number) and registered.status_of(number) in _FINISHED:
+            yield registered.run_of(number)
+
+
+def _require_finished(registered: Registered, number: str) -> None:
+    """A run that failed while or after it registered a version leaves one that may look complete."""
+    if (status := registered.status_of(number)) not in _FINISHED:
+        run = registered.run_of(number)
+        raise PromotionError(f"{run}: this run is {status}, not completed. Choose one that has finished.")

@@ -26,6 +26,9 @@ def register_asset(
 ) -> str:
     """Register the field, which alone renders any view; checkpoints and the bundle are referenced.
 
+    What is cut off in between leaves metadata in ZenML and no version in MLflow, which is no complete version
+    (`operations.registry.versions`). A version that is complete is still none to promote if its run fails after all.
+
     Args:
         asset: the field.
         bundle_uri: where the exported files lie.
@@ -40,31 +43,38 @@ def register_asset(
     lineage = {key: tags[key] for key in LINEAGE}
     known = {"identity": dict(identity)} if identity else {}
     log_metadata(metadata={**lineage, "bundle": bundle_uri, **known}, infer_model=True)
-    name = model_name(subject)
+    _delete_versions(mlflow.active_run().info.run_id)
     with tempfile.TemporaryDirectory() as temporary:
         write_field(asset, Path(temporary))
-        _log_model(name, Path(temporary))
+        return _log_model(model_name(subject), Path(temporary), lineage)
+
+
+def _delete_versions(run_id: str) -> None:
+    """Delete what an earlier try of this run's step has registered, unless somebody has given it an alias since."""
     client = MlflowClient()
-    run_id = mlflow.active_run().info.run_id
-    found = client.search_model_versions(f"name='{name}' and run_id='{run_id}'")
-    version = max(found, key=lambda entry: int(entry.version))
-    for key, value in lineage.items():
-        client.set_model_version_tag(name, version.version, key, value)
-    return version.version
+    for found in client.search_model_versions(f"run_id='{run_id}'"):
+        if not client.get_model_version(found.name, found.version).aliases:
+            client.delete_model_version(found.name, found.version)
 
 
-def _log_model(name: str, folder: Path) -> None:
-    """Log a pyfunc model from code, so that nothing is pickled."""
+def _log_model(name: str, folder: Path, tags: Mapping[str, str]) -> str:
+    """Log a pyfunc model from code, so that nothing is pickled; its version is created with its tags, or not at all.
+
+    Returns:
+        The version.
+    """
     angles = Schema([ColSpec(DataType.double, "azimuth_deg"), ColSpec(DataType.double, "elevation_deg")])
     images = Schema([TensorSpec(np.dtype("float32"), (-1, 3, -1, -1))])
     with warnings.catch_warnings():
         # MLflow asks for an input example, which the signature makes needless.
         warnings.simplefilter("ignore")
-        mlflow.pyfunc.log_model(
+        logged = mlflow.pyfunc.log_model(
             name="asset_model",
             python_model=str(_CODE),
             artifacts={"field": str(folder)},
             signature=ModelSignature(inputs=angles, outputs=images),
             pip_requirements=["dreambooth3d"],
             registered_model_name=name,
+            tags=dict(tags),
         )
+    return str(logged.registered_model_version)

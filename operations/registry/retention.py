@@ -25,6 +25,7 @@ from zenml.utils.pagination_utils import depaginate
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.naming import model_name
 from materializers.files import STORE, join
+from operations.records.status import Status, status_of
 from operations.registry.versions import CHANGE_KEY, PRUNED, changes_of, trail
 
 STAGES = (ModelStages.PRODUCTION, ModelStages.STAGING)
@@ -57,7 +58,7 @@ def make_plan(keep_runs: int, older_than: timedelta, now: datetime) -> Plan:
     """
     runs = product_runs()
     models = _model_versions()
-    protected = _protected_models(models)
+    protected = _protected_models(models, {run.id: status_of(run.status) for run in runs})
     kept = _young_runs(runs, keep_runs, older_than, now)
     needed: set[UUID] = set()
     for version, reason in protected:
@@ -108,13 +109,14 @@ def _young_runs(
     for run in runs:
         subject = (run.pipeline.name if run.pipeline else "", run.config.model.name if run.config.model else "")
         count = counts.get(subject, 0)
-        if not run.status.is_finished:
+        status = status_of(run.status)
+        if status == "running":
             kept[run.id] = "it is not finished"
         elif now - run.created.replace(tzinfo=None) < older_than:
             kept[run.id] = f"it is younger than {older_than / timedelta(days=1):g} days"
         elif count < keep_runs:
             kept[run.id] = f"it is among the newest {keep_runs} of its subject"
-        counts[subject] = count + run.status.is_successful
+        counts[subject] = count + (status == "completed")
     return kept
 
 
@@ -129,14 +131,16 @@ def _model_versions() -> list[ModelVersionResponse]:
     ]
 
 
-def _protected_models(versions: Iterable[ModelVersionResponse]) -> list[tuple[ModelVersionResponse, str]]:
+def _protected_models(
+    versions: Iterable[ModelVersionResponse], runs: Mapping[UUID, Status]
+) -> list[tuple[ModelVersionResponse, str]]:
     """The versions whose runs stay, with the reason: in production, staged, a subject's latest, the way back."""
     by_model: dict[UUID, dict[str, ModelVersionResponse]] = {}
     for version in sorted(versions, key=lambda version: version.number):
         by_model.setdefault(version.model.id, {})[str(version.number)] = version
     protected = []
     for own in by_model.values():
-        reasons = {next(reversed(own)): "the latest"}
+        reasons = dict.fromkeys(_latest(own, runs), "the latest")
         way = [number for number in trail(changes_of(own.values())) if number in own]
         archived = [number for number, version in own.items() if version.stage == ModelStages.ARCHIVED]
         reasons |= dict.fromkeys(way[-2:-1] or archived[-1:], "the one to go back to")
@@ -146,6 +150,21 @@ def _protected_models(versions: Iterable[ModelVersionResponse]) -> list[tuple[Mo
             for number, reason in reasons.items()
         ]
     return protected
+
+
+def _latest(own: Mapping[str, ModelVersionResponse], runs: Mapping[UUID, Status]) -> list[str]:
+    """Number of the newest version of a run that completed, and of newer ones of which nobody knows it any more.
+
+    ZenML makes a version when a run begins, so that the newest of all may be that of a run that failed.
+    """
+    found = []
+    for number in reversed(own):
+        known = [runs[run] for run in _linked_runs(own[number]) if run in runs]
+        if not known or "completed" in known:
+            found.append(number)
+        if "completed" in known:
+            break
+    return found
 
 
 def is_record(version: ModelVersionResponse) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
@@ -16,6 +17,7 @@ from zenml.utils.pagination_utils import depaginate
 
 from dreambooth3d.naming import LINEAGE, model_name, subject_of
 from operations.records import rows
+from operations.records.status import Status, pipeline_runs, status_of
 
 ALIAS = "production"
 CHANGE_KEY = "promotion."
@@ -28,7 +30,7 @@ _PAGE = 200
 
 @dataclass(frozen=True)
 class Version:
-    """A version of a subject's asset that is complete in both registries.
+    """A version of a subject's asset that is complete in both registries; only its run's status makes it a good one.
 
     Attributes:
         subject: its name.
@@ -145,16 +147,29 @@ class Registered:
 
     def version(self, number: str) -> Version:
         """A complete version with its figures."""
-        entry, metadata = self.entries[self.run_of(number)], self.versions[number].run_metadata
+        entry = self.entries[self.run_of(number)]
+        row = _row(entry)
         return Version(
             subject=self.subject,
             number=number,
             run=self.run_of(number),
             mlflow_version=str(entry.version),
-            metrics=_metrics(entry),
+            metrics=dict(row.data.metrics) if row else {},
             identity=self.identity_of(number),
-            interrupted=metadata.get("status") == "interrupted",
+            interrupted=self._status(number, row) == "interrupted",
         )
+
+    def status_of(self, number: str) -> Status:
+        """How the run that registered a version stands."""
+        entry = self.entries.get(self.run_of(number))
+        return self._status(number, _row(entry) if entry else None)
+
+    def _status(self, number: str, row: Run | None) -> Status:
+        run = pipeline_runs([self.run_of(number)]).get(self.run_of(number))
+        known = run.status if run else None
+        if row is None:
+            return status_of(known, tags=self.versions[number].run_metadata)
+        return status_of(known, row.info.status, row.data.tags)
 
 
 def read(subject: str) -> Registered:
@@ -254,11 +269,11 @@ def changes_of(versions: Iterable[ModelVersionResponse]) -> tuple[Change, ...]:
     return tuple(sorted(changes, key=lambda change: (change.sequence, change.time)))
 
 
-def _metrics(entry: ModelVersion) -> dict[str, float]:
-    """The row's metrics; none where the row was deleted for good."""
+def _row(entry: ModelVersion) -> Run | None:
+    """The row of the run that made a version; None where it was deleted for good."""
     try:
-        return dict(rows.client().get_run(entry.run_id).data.metrics)
+        return rows.client().get_run(entry.run_id)
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
+            return None
         raise

@@ -188,6 +188,17 @@ def test_failed_runs_do_not_push_good_ones_out(lines: list[str]) -> None:
     assert good.name in names()
 
 
+def test_a_subjects_latest_version_is_not_that_of_a_failed_run(lines: list[str]) -> None:
+    """ZenML makes a version when a run begins; the failed one's must not send away the last good one."""
+    run_frosty(seed=1)
+    good = run_frosty(seed=2)
+    with pytest.raises(Exception):  # noqa: B017  (ZenML chooses the type)
+        run_frosty(seed=2, fail=True)
+    run_prune(lines.append, keep_runs=0, older_than_days=0)
+    assert names() == {good.name}
+    assert all(path.exists() for path in folders(good).values())
+
+
 def test_a_foreign_run_is_not_touched(lines: list[str]) -> None:
     from tests.operations.toy import toy
 
