@@ -9,6 +9,7 @@ import mlflow
 import pandas as pd
 from zenml import get_step_context, step
 
+from dreambooth3d.naming import parameter_name
 from operations.records.status import TAG
 
 
@@ -21,8 +22,9 @@ def summarize(verdicts: list[dict[str, Any]]) -> Annotated[pd.DataFrame, "summar
     counts = Counter(table["action"])
     mlflow.log_metrics({f"summarize/{action}": count for action, count in counts.items()})
     for verdict in verdicts:
-        mlflow.log_param(f"{verdict['subject']}.action", verdict["action"])
-        mlflow.log_param(f"{verdict['subject']}.reason", str(verdict["reason"])[:6000])
+        subject = parameter_name(verdict["subject"])
+        mlflow.log_param(f"{subject}.action", verdict["action"])
+        mlflow.log_param(f"{subject}.reason", str(verdict["reason"])[:6000])
     status = "failed" if counts["failed"] else "completed"
     name = get_step_context().pipeline_run.name
     mlflow.set_tags({"zenml.pipeline_run": name, "subjects": str(len(table)), TAG: status})

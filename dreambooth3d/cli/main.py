@@ -122,13 +122,16 @@ def photos_check(
 ) -> None:
     """Check a photo set as the pipeline would."""
     from dreambooth3d.config.photos import PhotosConfig
+    from dreambooth3d.naming import printable
     from dreambooth3d.photos.check import inspect_folder, report_lines, resolve_folder
     from dreambooth3d.photos.dataset import dataset_hash
+    from dreambooth3d.photos.subject import folder_setting
+    from operations.launch.checking import checked_section
 
-    config = PhotosConfig(dir=folder, class_noun=class_noun)
+    config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun)
     path, info = resolve_folder(config)
     report = inspect_folder(path, config)
-    typer.echo("\n".join([f"{folder}: {info.class_noun}, {dataset_hash(config)}", *report_lines(report)]))
+    typer.echo("\n".join([f"{printable(folder)}: {info.class_noun}, {dataset_hash(config)}", *report_lines(report)]))
 
 
 @photos_app.command("fetch")

@@ -156,11 +156,13 @@ def _show_one(subject: str, as_json: bool) -> None:
         return
     out = Console(highlight=False, soft_wrap=True)
     if version is None:
-        out.print(f"{subject}: no version is in production.")
+        out.print(f"{subject}: no version is in production.", markup=False, emoji=False)
         return
     mark = ", interrupted" if version.interrupted else ""
     out.print(
-        f"{subject}: version {version.number} of run {version.run}{mark}; MLflow version {version.mlflow_version}"
+        f"{subject}: version {version.number} of run {version.run}{mark}; MLflow version {version.mlflow_version}",
+        markup=False,
+        emoji=False,
     )
     latest = [change for change in history(subject) if change.outcome == "done"]
     if latest:

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import RunNotFoundError
@@ -29,9 +30,9 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def number(value: object) -> str:
-    """A cell of a table: three digits after the point, nothing for None."""
-    return f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value)
+def number(value: object) -> Text:
+    """A cell of a table: three digits after the point, nothing for None, and text as it stands, brackets included."""
+    return Text(f"{value:.3f}" if isinstance(value, float) else "" if value is None else str(value))
 
 
 def show_list(limit: int, as_json: bool) -> None:

@@ -90,7 +90,8 @@ def resolve(config: str, overrides: Sequence[str]) -> Preset:
     from operations.launch.presets import read_preset
 
     preset, keys = read_preset(config), []
-    parameters = copy.deepcopy(preset.values.get("parameters") or {})
+    given = preset.values.get("parameters")
+    parameters = {} if given is None else copy.deepcopy(given)
     if not isinstance(parameters, dict):
         raise ConfigError(preset.located("parameters: must be keys and values"))
     for override in overrides:

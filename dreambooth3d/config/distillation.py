@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreambooth3d.config.base import Positive, Range, Section, Share
+from dreambooth3d.config.base import Count, Positive, RisingRange, Section, Share
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
 from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
@@ -54,15 +54,15 @@ class DistillConfig(Section):
     guards: GuardsConfig = GuardsConfig()
     random_background_probability: Share = 1.0
     """Probability per step of a random plain background instead of the field's own."""
-    random_background_range: Range = (0.3, 1.0)
+    random_background_range: RisingRange = (0.3, 1.0)
     """Range of each colour channel of a random plain background."""
-    convergence_patience: int = 0
+    convergence_patience: Count = 0
     """Stop when previews have changed by less than convergence_tolerance for this many checks; 0 never stops."""
     convergence_tolerance: Annotated[float, Field(gt=0)] = 2.0e-3
     """Mean absolute change of the previews between checks that counts as none."""
     check_every: Positive = 100
     """Steps between previews, guard checks and convergence checks."""
-    collapse_retries: Annotated[int, Field(ge=0)] = 1
+    collapse_retries: Count = 1
     """New seeds to try after a collapse."""
 
     @model_validator(mode="after")
@@ -130,7 +130,7 @@ class FitTrueViewsConfig(RefineNerfConfig, InitNerfConfig):
     """True views, evenly around the subject."""
     azimuths: Literal["around", "photos"] = "around"
     """`photos` takes as many views as there are photos, each from a photo's true azimuth: what that few can tell."""
-    elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)
+    elevations_deg: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 15.0, 35.0)
     """Elevations that they cycle through."""
     view_size: Positive = 64
     """Side of the true views in pixels."""

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreambooth3d.config.base import Acceleration, Decay, Positive, Section, Share
+from dreambooth3d.config.base import Acceleration, Count, Decay, Filled, Positive, Section, Share
 
 
 class TrainerConfig(Section):
@@ -18,7 +18,7 @@ class TrainerConfig(Section):
     """Also train the text encoder."""
     text_encoder_learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Peak learning rate of the text encoder; by default that of the UNet."""
-    lora_rank: Annotated[int, Field(ge=0)] = 0
+    lora_rank: Count = 0
     """Rank of a LoRA on the attention's projections, which is trained in place of the weights; its alpha equals the
     rank. With mixed_precision the frozen weights are kept in half precision. 0 trains all weights."""
     optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
@@ -73,7 +73,7 @@ class TrainerConfig(Section):
 class FinetuneConfig(TrainerConfig):
     """DreamBooth fine-tuning of UNet and text encoder with prior preservation."""
 
-    pretrained: str | None = None
+    pretrained: Filled | None = None
     """A folder of fine-tuned models in diffusers' layout, which are taken in place of training: one model, or several
     in sub-folders such as checkpoint-150. Relative to the working directory or the repository. A model whose folder
     names no step counts as step `steps`."""
@@ -85,7 +85,7 @@ class FinetuneConfig(TrainerConfig):
     """Only so many of the newest checkpoints are kept, and the one of step 0; None keeps all."""
     learning_rate: Annotated[float, Field(gt=0)] = 5.0e-5
     """Peak learning rate of AdamW."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 10
+    warmup_steps: Count = 10
     """Linear warm-up."""
     prior_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the prior-preservation loss; 0 turns it off."""
@@ -104,9 +104,9 @@ class FinetuneConfig(TrainerConfig):
 class SelectConfig(Section):
     """Choice of the partial and the full checkpoint by measurement."""
 
-    partial_step: int | None = None
+    partial_step: Positive | None = None
     """Force the partial checkpoint."""
-    full_step: int | None = None
+    full_step: Positive | None = None
     """Force the full checkpoint."""
     samples_per_view: Positive = 4
     """Images per view prompt and checkpoint."""
@@ -127,7 +127,7 @@ class MultiviewConfig(TrainerConfig):
     """Optimiser steps."""
     learning_rate: Annotated[float, Field(gt=0)] = 3.0e-5
     """Peak learning rate of AdamW."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 5
+    warmup_steps: Count = 5
     """Linear warm-up."""
     real_share: Share = 0.4
     """Share of real photos in a batch."""

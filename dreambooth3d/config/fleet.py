@@ -7,12 +7,12 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreambooth3d.config.base import Section
-from dreambooth3d.config.photos import DatasetConfig
+from dreambooth3d.config.base import Filled, Positive, Section
+from dreambooth3d.config.photos import DatasetConfig, FolderName
 from dreambooth3d.config.training import TrainingConfig
 
 PARALLEL = 4
-Subjects = Literal["all"] | Annotated[tuple[str, ...], Field(min_length=1)]
+Subjects = Literal["all"] | Annotated[tuple[FolderName, ...], Field(min_length=1)]
 
 
 class BoundsConfig(Section):
@@ -62,7 +62,7 @@ class _FleetConfig(Section):
     """Names of photo sets, or all that the dataset holds at that time."""
     training: TrainingConfig = TrainingConfig()
     """The parameters of `pipelines.training.dreambooth3d`; photos.subject is filled in for each subject."""
-    parallel: Annotated[int, Field(ge=1)] = PARALLEL
+    parallel: Positive = PARALLEL
     """Subjects that train at the same time, where the orchestrator gives each step a place of its own."""
 
     @model_validator(mode="after")
@@ -91,7 +91,7 @@ class RetrainConfig(_FleetConfig):
 class StaticRetrainConfig(RetrainConfig):
     """The parameters of `pipelines.retraining_static.retrain_static`."""
 
-    stack: Annotated[str, Field(min_length=1)]
+    stack: Filled
     """ZenML stack on which the retraining itself runs, inside the step: one with the local orchestrator, and with the
     artifact store and the tracker of all others."""
 

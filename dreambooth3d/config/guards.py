@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dreambooth3d.config.base import Positive, Section, Share
+from dreambooth3d.config.base import Count, Positive, Section, Share
 
 GuardAction = Literal["stop", "retry", "warn", "off"]
 
@@ -24,7 +24,7 @@ class NanGuardConfig(GuardConfig):
 
     action: GuardAction = "retry"
     """As for any guard."""
-    max_count: Annotated[int, Field(ge=0)] = 0
+    max_count: Count = 0
     """So many are let pass."""
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreambooth3d.config.base import Acceleration, Positive, Range, Section, Share
+from dreambooth3d.config.base import Acceleration, Positive, Range, Section, Share, ShareRange
 
 
 class GuidanceConfig(Section):
@@ -19,9 +19,9 @@ class GuidanceConfig(Section):
     trained on the renders alongside."""
     guidance_scale: Range = (7.5, 7.5)
     """Classifier-free guidance scale at the start and at the end."""
-    max_timestep: Range = (0.98, 0.5)
+    max_timestep: ShareRange = (0.98, 0.5)
     """Largest timestep as a share of all, at the start and at the end."""
-    min_timestep: Range = (0.02, 0.02)
+    min_timestep: ShareRange = (0.02, 0.02)
     """Smallest timestep as a share of all, at the start and at the end."""
     weighting: Literal["sds", "uniform"] = "sds"
     """w(t): sds is 1 - alpha_bar, uniform is 1."""
@@ -71,5 +71,5 @@ class EditGuidanceConfig(GuidanceConfig):
 
     guidance_scale: Range = (7.5, 3.0)
     """Classifier-free guidance scale at the start and at the end."""
-    max_timestep: Range = (0.8, 0.2)
+    max_timestep: ShareRange = (0.8, 0.2)
     """Largest timestep as a share of all, at the start and at the end."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from dreambooth3d.config.base import Section
+from dreambooth3d.config.base import Filled, Section
 
 
 class BaseModelConfig(Section):
     """The text-to-image model to personalise, in Stable Diffusion's layout."""
 
-    path: str = "models/toybox"
+    path: Filled = "models/toybox"
     """Hub id or local folder."""
-    revision: str | None = None
+    revision: Filled | None = None
     """Commit, branch or tag of a hub model; default main. A run keeps to the commit that it resolves to."""
-    variant: str | None = None
+    variant: Filled | None = None
     """Weight variant such as fp16; networks that lack it are loaded from their plain weights."""
 
 
 class ScorersConfig(Section):
     """Two different CLIP models: one steers, the other only judges."""
 
-    selector: str = "models/selector"
+    selector: Filled = "models/selector"
     """Scorer of everything that steers: checkpoint selection, guards. A local folder, or a hub id such as owner/name or
     owner/name@commit."""
-    judge: str = "models/judge"
+    judge: Filled = "models/judge"
     """Scorer of the evaluation, loaded by evaluate and evaluate_context only; a folder or hub id like the selector."""

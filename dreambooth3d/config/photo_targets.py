@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from dreambooth3d.config.base import Positive, Range, Section, Share
+from dreambooth3d.config.base import Positive, RisingRange, Section, Share
 
 
 class PhotoTargetsConfig(Section):
@@ -43,7 +43,7 @@ class PhotoTargetsConfig(Section):
     mirror_weight: Annotated[float, Field(ge=0)] = 1.0
     """Factor on both weights for the photos as a mirror shows them, which tell the other side of a symmetric subject;
     they count after the first search, as far as they fit. 0 turns it off."""
-    mirror_error: Range = (2.2, 3.2)
+    mirror_error: RisingRange = (2.2, 3.2)
     """Error of mirrored photos as a multiple of that of the photos: up to the first value their colours count in full,
     from the second on not at all."""
     min_overlap: Share = 0.8

@@ -5,17 +5,40 @@ from __future__ import annotations
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from dreambooth3d.config.base import Positive, Range, Section, Share
+from dreambooth3d.config.base import Choice, Filled, Positive, RisingRange, Section, Share
+
+
+def _one_line(noun: str) -> str:
+    if noun != " ".join(noun.split()):
+        raise ValueError("has spaces around it, or a line break: remove them")
+    return noun
+
+
+def _one_word(token: str) -> str:
+    if len(token.split()) != 1 or token != token.strip():
+        raise ValueError("is not one word: remove the spaces")
+    return token
+
+
+def _folder_name(name: str) -> str:
+    if name in (".", "..") or "/" in name:
+        raise ValueError("is not the name of a folder under data/. Use photos.dir for other folders")
+    return name
+
+
+ClassNoun = Annotated[Filled, AfterValidator(_one_line)]
+Identifier = Annotated[Filled, AfterValidator(_one_word)]
+FolderName = Annotated[Filled, AfterValidator(_folder_name)]
 
 
 class DatasetConfig(Section):
     """Photo sets that DVC tracks, found when a run needs them, not when it is scheduled."""
 
-    url: str | None = None
+    url: Filled | None = None
     """Git URL or folder of the DVC repository; None is the checkout that runs, with its data.dvc."""
-    rev: str | None = None
+    rev: Filled | None = None
     """Branch, tag or commit; None is the default branch of a URL, and the files as they are of a folder."""
     path: Annotated[str, Field(pattern=r"^[^/].*[^/]$|^[^/]$")] = "data"
     """The tracked folder there, with one folder per subject."""
@@ -35,15 +58,16 @@ class DatasetConfig(Section):
 class PhotosConfig(Section):
     """Which photos, and how strictly they are checked. `subject`, or `dir` with `class_noun`; `dir` wins."""
 
-    subject: str | None = None
+    subject: Annotated[FolderName | None, Choice()] = None
     """A folder name under data/, described by its subject.yaml."""
     dataset: DatasetConfig | None = None
     """Where `subject` comes from when not from this checkout's data/: it is fetched when it is needed."""
-    dir: str | None = None
-    """A folder of photos outside data/, relative to the current directory; needs class_noun or a subject.yaml there."""
-    class_noun: str | None = None
+    dir: Annotated[Filled | None, Choice()] = None
+    """A folder of photos outside data/, relative to the current directory; needs class_noun or a subject.yaml there. A
+    `file:` URI will do as well, for names that are not UTF-8."""
+    class_noun: Annotated[ClassNoun | None, Choice()] = None
     """What the subject is, for example dog; overrides subject.yaml."""
-    identifier: str | None = None
+    identifier: Identifier | None = None
     """A rare token that will stand for the subject; overrides subject.yaml. Default sks."""
     description: str | None = None
     """The subject's caption without identifier, for R-precision."""
@@ -57,7 +81,13 @@ class PhotosConfig(Section):
     """Perceptual hashes (64 bits) that differ by at most this many bits are near-duplicates."""
     min_sharpness: Annotated[float, Field(ge=0)] = 5.0e-4
     """Variance of the Laplacian at 128 px below which a photo counts as blurred."""
-    exposure_range: Range = (0.08, 0.96)
+    exposure_range: RisingRange = (0.08, 0.96)
     """Mean luminance outside this range gives a warning."""
     min_subject_share: Share = 0.02
     """Estimated share of the frame below which the subject counts as small."""
+
+    @model_validator(mode="after")
+    def _counts_leave_room(self) -> Self:
+        if self.min_count > self.max_count:
+            raise ValueError(f"min_count={self.min_count} is above max_count={self.max_count}: no photo set could pass")
+        return self

@@ -15,7 +15,7 @@ class PseudoViewsConfig(Section):
 
     count: Positive = 20
     """Distinct cameras, evenly spread."""
-    elevations_deg: tuple[float, ...] = (0.0, 15.0, 35.0)
+    elevations_deg: Annotated[tuple[float, ...], Field(min_length=1)] = (0.0, 15.0, 35.0)
     """Elevations that the cameras cycle through."""
     strength: Annotated[float, Field(gt=0, le=1)] = 0.4
     """img2img strength: the share of the noise schedule that is redone."""

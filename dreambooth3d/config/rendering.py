@@ -6,9 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dreambooth3d.config.base import Positive, Range, Section, Share
+from dreambooth3d.config.base import Positive, Rising, RisingRange, Section, Share
 
 Sampling = Literal["auto", "dense", "occupancy"]
+_Distance = Annotated[float, Field(gt=0)]
+_Angle = Annotated[float, Field(gt=0, lt=180)]
 
 
 class RenderConfig(Section):
@@ -31,11 +33,11 @@ class RenderConfig(Section):
 class CameraConfig(Section):
     """The range of random training cameras."""
 
-    elevation_deg: Range = (-10.0, 80.0)
+    elevation_deg: RisingRange = (-10.0, 80.0)
     """Elevation range."""
-    distance: Range = (2.3, 2.7)
+    distance: Annotated[tuple[_Distance, _Distance], Rising] = (2.3, 2.7)
     """Distance range in world units."""
-    fov_y_deg: Range = (39.0, 45.0)
+    fov_y_deg: Annotated[tuple[_Angle, _Angle], Rising] = (39.0, 45.0)
     """Range of the vertical field of view."""
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from dreambooth3d.config.base import Section
+from dreambooth3d.config.base import Filled, Section, Seed
 from dreambooth3d.config.distillation import EditNerfConfig, FitTrueViewsConfig, InitNerfConfig, RefineNerfConfig
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
@@ -34,6 +34,8 @@ class RecipeConfig(Section):
         if self.refine_with == "multiview" and not self.multiview:
             raise ValueError("refine_with=multiview needs recipe.multiview=true")
         return self
+
+
 CONTEXT_STEPS = ("edit_nerf", "evaluate_context", "export_context")
 """What runs once for each of `TrainingConfig.contexts`, as `edit_nerf_0` and so on."""
 
@@ -41,7 +43,7 @@ CONTEXT_STEPS = ("edit_nerf", "evaluate_context", "export_context")
 class TrainingConfig(Section):
     """The parameters of `pipelines.training.dreambooth3d`: one section per step."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
@@ -49,7 +51,7 @@ class TrainingConfig(Section):
     base_model: BaseModelConfig = BaseModelConfig()
     scorers: ScorersConfig = ScorersConfig()
     recipe: RecipeConfig = RecipeConfig()
-    contexts: tuple[str, ...] = ()
+    contexts: tuple[Filled, ...] = ()
     """Prompts, such as `a photo of a red sks dog`: for each, one more asset is made of the finished one. They name the
     subject by its identifier and class noun."""
     finetune_dreambooth: FinetuneConfig = FinetuneConfig()
@@ -66,7 +68,7 @@ class TrainingConfig(Section):
 class CeilingConfig(Section):
     """The parameters of `pipelines.ceiling.multiview_truth`: one section per step."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     """Seed of everything random."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""

@@ -20,6 +20,7 @@ from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.images import from_pil, sheet
+from dreambooth3d.naming import printable
 from dreambooth3d.photos.quality import (
     HASH_BITS,
     Photo,
@@ -39,6 +40,7 @@ from dreambooth3d.photos.subject import (
     photo_files,
     resolve_folder,
     shown_path,
+    subject_name,
 )
 from dreambooth3d.runtime import Runtime
 
@@ -87,7 +89,7 @@ def check_photos(config: PhotosConfig, dataset_hash: str, runtime: Runtime) -> S
     """
     folder, info = resolve_folder(config)
     report = inspect_folder(folder, config)
-    subject = folder.absolute().name
+    subject = subject_name(folder)
     _log(report, config, subject, info, dataset_hash, runtime)
     return SubjectPhotos(
         images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
@@ -226,7 +228,7 @@ def _set_findings(folder: Path, rows: Sequence[dict[str, object]]) -> list[str]:
     if padded := [row["file"] for row in rows if row["width"] != row["height"]]:
         share = f"{len(padded)} of {_photos(len(rows))}"
         findings.append(f"{share} not square: padded with the colour of their border, nothing was cropped.")
-    if skipped := [path.name for path in other_images(folder)]:
+    if skipped := [printable(path.name) for path in other_images(folder)]:
         findings.append(
             f"Left out, since only JPEG, PNG and WebP are read: {', '.join(skipped)}. Convert them to JPEG."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,7 @@ import yaml
 from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import DatasetError
+from dreambooth3d.naming import printable
 from dreambooth3d.photos.subject import (
     SUBJECT_FILE,
     photo_files,
@@ -17,7 +19,6 @@ from dreambooth3d.photos.subject import (
     photo_repository,
     resolve_folder,
     shown_path,
-    subject_name,
 )
 from dreambooth3d.photos.tracking import (
     Entries,
@@ -53,7 +54,7 @@ def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
     folder, _ = resolve_folder(config, root)
     if config.dir is None:
         root = photo_repository(config, root)
-        recorded = sub_entries(recorded_entries(root) or {}, subject_name(config))
+        recorded = sub_entries(recorded_entries(root) or {}, folder.name)
         if recorded:
             _refuse_drift(recorded, present_entries(folder, root), folder)
             return entries_digest(recorded)
@@ -63,7 +64,7 @@ def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
 def _refuse_drift(recorded: Entries, present: Entries, folder: Path) -> None:
     """Raise for the first file, by name, that differs from the record."""
     for path in sorted({*recorded, *present}):
-        shown = f"{shown_path(folder)}/{path}"
+        shown = f"{shown_path(folder)}/{printable(path)}"
         if path not in present:
             remedy = "Run `dvc pull` to restore it, or `dvc add data` to record the removal."
             raise DatasetError(f"{shown}: is tracked by DVC but missing. {remedy}")
@@ -80,7 +81,7 @@ def content_digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for path in sorted([*photo_files(folder), *extra], key=lambda path: path.name):
         # Hashes of fixed length, so that no shift of bytes between names and files can go unseen.
-        digest.update(hashlib.sha256(path.name.encode()).digest())
+        digest.update(hashlib.sha256(os.fsencode(path.name)).digest())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from dreambooth3d.errors import PhotoSetError
+from dreambooth3d.naming import printable
 from dreambooth3d.photos.quality import Photo
 from dreambooth3d.photos.subject import shown_path
 
@@ -21,7 +22,7 @@ class RawPhoto:
     """One photo as it was read.
 
     Attributes:
-        file: name of the file.
+        file: name of the file, as `naming.printable` shows it.
         size_bytes: size of the file.
         sha256: of the file.
         pixels: uint8 (height, width, 3), upright (EXIF orientation applied), transparency on white.
@@ -47,7 +48,7 @@ def read_photo(path: Path) -> RawPhoto:
         ) from None
     if not content:
         raise PhotoSetError(f"{shown_path(path)}: the photo is empty (0 bytes). Copy it again, or remove it.")
-    return RawPhoto(path.name, len(content), hashlib.sha256(content).hexdigest(), _decode(content, path))
+    return RawPhoto(printable(path.name), len(content), hashlib.sha256(content).hexdigest(), _decode(content, path))
 
 
 def _decode(content: bytes, path: Path) -> Photo:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from urllib.parse import unquote_to_bytes
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.base import text_problem
+from dreambooth3d.config.photos import ClassNoun, Identifier, PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
+from dreambooth3d.naming import printable, subject_named
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root, sub_entries
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SUBJECT_FILE = "subject.yaml"
 DEFAULT_IDENTIFIER = "sks"
+_URI = "file:///"
 
 
 class SubjectInfo(BaseModel):
@@ -21,38 +26,52 @@ class SubjectInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
-    class_noun: str = Field(min_length=1, pattern=r"^\S(.*\S)?$")
+    class_noun: ClassNoun
     """What the subject is, for example dog."""
-    identifier: str = Field(default=DEFAULT_IDENTIFIER, min_length=1, pattern=r"^\S+$")
+    identifier: Identifier = DEFAULT_IDENTIFIER
     """A rare token that stands for the subject."""
     description: str = ""
     """The subject's caption without identifier, for R-precision."""
 
 
-def subject_name(config: PhotosConfig) -> str:
-    """The subject's name: of the folder `dir` where that is given, else `subject`.
+def subject_name(folder: Path) -> str:
+    """The name of the subject whose photos a folder holds.
 
     Raises:
-        ConfigError: neither is given, or `subject` is a path.
+        ConfigError: the folder is the root of the file system, which has no name.
     """
-    if config.dir is not None and not config.dir.strip():
-        raise ConfigError("photos.dir: is empty. Name the folder with your photos, or leave photos.dir out.")
-    if config.dir is not None:
-        return Path(config.dir).absolute().name
+    name = os.path.basename(os.path.abspath(folder))
+    if not name:
+        raise ConfigError(f"photos.dir: {folder} has no name, which the subject's would be. Put the photos elsewhere.")
+    return subject_named(name)
+
+
+def _chosen(config: PhotosConfig) -> str:
+    """The chosen folder's name under data/.
+
+    Raises:
+        ConfigError: none is chosen.
+    """
     if config.subject is None:
         raise ConfigError("photos: no photos are named. Set photos.subject to a folder under data/, or photos.dir.")
-    if config.subject in ("", ".", "..") or Path(config.subject).name != config.subject:
-        raise ConfigError(
-            f"photos.subject: {config.subject!r} is not the name of a folder under data/. "
-            "Use photos.dir for other folders."
-        )
     return config.subject
+
+
+def folder_setting(path: str) -> str:
+    """How `photos.dir` names a folder: by its path, or by a `file:` URI where no YAML or ZenML could keep the path.
+
+    That is, with bytes that are not UTF-8, and with `${...}`, in place of which ZenML sets environment variables.
+    """
+    return path if text_problem(path) is None else Path(os.path.expanduser(path)).absolute().as_uri()
 
 
 def photo_folder(config: PhotosConfig, root: Path = Path(".")) -> Path:
     """Where the photos are: `dir` (relative to the current directory), else `data/<subject>` in their repository."""
-    name = subject_name(config)
-    return Path(config.dir).expanduser() if config.dir is not None else photo_repository(config, root) / DATA / name
+    if config.dir is None:
+        return photo_repository(config, root) / DATA / _chosen(config)
+    if config.dir.startswith(_URI):
+        return Path(os.fsdecode(unquote_to_bytes(config.dir.removeprefix("file://"))))
+    return Path(os.path.expanduser(config.dir))
 
 
 def photo_repository(config: PhotosConfig, root: Path = Path(".")) -> Path:
@@ -65,15 +84,15 @@ def photo_repository(config: PhotosConfig, root: Path = Path(".")) -> Path:
         return repository_root(root)
     from dreambooth3d.photos.remote import fetch_subject
 
-    return fetch_subject(config.dataset, subject_name(config))
+    return fetch_subject(config.dataset, _chosen(config))
 
 
 def shown_path(folder: Path) -> str:
     """The folder as error messages name it: relative to the repository or the current directory where it is inside."""
     for base in (repository_root(), Path.cwd()):
         if folder.absolute().is_relative_to(base):
-            return folder.absolute().relative_to(base).as_posix()
-    return str(folder)
+            return printable(folder.absolute().relative_to(base).as_posix())
+    return printable(str(folder))
 
 
 def resolve_folder(config: PhotosConfig, root: Path = Path(".")) -> tuple[Path, SubjectInfo]:
@@ -88,8 +107,10 @@ def resolve_folder(config: PhotosConfig, root: Path = Path(".")) -> tuple[Path, 
         DatasetError: the subject is tracked by DVC but not pulled.
     """
     folder = photo_folder(config, root)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise _missing(config, repository_root(root), folder)
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise PhotoSetError(f"{shown_path(folder)}: may not be read. Give yourself the right to, with chmod u+rx.")
     path = folder / SUBJECT_FILE
     values = read_mapping(path) if path.is_file() else {}
     overrides = {"class_noun": config.class_noun, "identifier": config.identifier, "description": config.description}
@@ -107,7 +128,7 @@ def _missing(config: PhotosConfig, root: Path, folder: Path) -> PhotoSetError | 
     """The error for a folder that is not there."""
     shown = shown_path(folder)
     if config.dir is not None:
-        what = "is not a folder" if folder.exists() else "there is no such folder"
+        what = "is not a folder" if os.path.exists(folder) else "there is no such folder"
         return PhotoSetError(f"{shown}: {what}. Check photos.dir, which is relative to the current directory.")
     tracked = recorded_entries(root) or {}
     if sub_entries(tracked, folder.name):

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dreambooth3d.config.base import text_problem
 from dreambooth3d.config.fleet import Subjects
 from dreambooth3d.config.photos import DatasetConfig, PhotosConfig
 from dreambooth3d.errors import DatasetError, DreamBooth3DError
+from dreambooth3d.naming import subject_named
 from dreambooth3d.photos.dataset import dataset_hash
 from dreambooth3d.photos.remote import RemoteDataset, open_dataset, subject_names
 from dreambooth3d.photos.subject import SUBJECT_FILE
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root
-
-# What MLflow takes in the names of models and parameters.
-_NAME = re.compile(r"\w[\w. -]*")
 
 
 @dataclass(frozen=True)
@@ -51,21 +49,18 @@ def find_subjects(dataset: DatasetConfig, subjects: Subjects) -> list[FoundSubje
         DatasetError: the dataset itself is not to be had, or `subjects: all` finds none.
     """
     if dataset == DatasetConfig():
-        found = _in_checkout(subjects)
-    else:
-        remote = open_dataset(dataset)
-        found = [_in_remote(remote, name) for name in _names(subjects, remote.subjects)]
-    return [one if _NAME.fullmatch(one.subject) else _misnamed(one.subject) for one in found]
+        return _in_checkout(subjects)
+    remote = open_dataset(dataset)
+    return [_in_remote(remote, name) for name in _names(subjects, remote.subjects)]
 
 
-def _misnamed(name: str) -> FoundSubject:
-    """A subject that no registry could keep; its row in the table needs a name that one can."""
-    plain = re.sub(r"[^\w. -]", "_", name).lstrip(". -") or "_"
-    return FoundSubject(
-        plain,
-        error=f"the folder {name!r} cannot be a subject's name: rename it, with letters, digits, spaces, '_', '-' and "
-        "'.' only",
-    )
+def _misnamed(folder: str) -> FoundSubject | None:
+    """A subject that no training could be told to take, with the reason; None for a name that can be a setting."""
+    subject = subject_named(folder)
+    if folder == subject and folder.strip() and text_problem(folder) is None:
+        return None
+    reason = "is blank, too long, or holds ${...}, a backslash, or what does not print: rename the folder"
+    return FoundSubject(subject.replace("${", "$ {"), error=f"its name {reason}")
 
 
 def _names(subjects: Subjects, known: tuple[str, ...]) -> tuple[str, ...]:
@@ -88,6 +83,8 @@ def _in_checkout(subjects: Subjects) -> list[FoundSubject]:
 
 
 def _in_data(name: str) -> FoundSubject:
+    if misnamed := _misnamed(name):
+        return misnamed
     try:
         return FoundSubject(name, dataset_hash(PhotosConfig(subject=name)))
     except DreamBooth3DError as error:
@@ -95,6 +92,8 @@ def _in_data(name: str) -> FoundSubject:
 
 
 def _in_remote(remote: RemoteDataset, name: str) -> FoundSubject:
+    if misnamed := _misnamed(name):
+        return misnamed
     try:
         return FoundSubject(name, remote.digest(name), remote.config.model_dump())
     except DatasetError as error:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import difflib
 import importlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from dreambooth3d.config.base import Choice, Section, text_problem
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
 from dreambooth3d.config.training import CONTEXT_STEPS, CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.naming import printable
+from dreambooth3d.photos.subject import folder_setting
 from operations.launch.presets import Preset, read_preset
 from operations.launch.strict_yaml import NotYamlError, parse
 from operations.orchestrators.airflow_settings import airflow_problems
@@ -38,6 +43,7 @@ _FLAVORS = {
 }
 PipelineConfig = TrainingConfig | CeilingConfig | FleetConfig
 ConfigType = type[PipelineConfig]
+SomeSection = TypeVar("SomeSection", bound=Section)
 _POD_SECTIONS = ("pod_settings", "orchestrator_pod_settings")
 # Kubernetes' own keys, of which ZenML warns at most; those of volumes are too many to list.
 _POD_KEYS = {
@@ -60,6 +66,8 @@ _NEVER_CACHED = {
     "retrain_apart": "nothing is trained",
     "summarize": "the run has no row",
 }
+_NO_VALUE = "has no value. Give it one, or remove the key."
+_QUOTES = ("'", '"')
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
 
 
@@ -107,11 +115,15 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
 
     problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
-    problems += parameter_problems(values.get("parameters") or {})
-    problems += _missing_folder(values.get("parameters"))
+    if unkept := [one for key in values if key != "parameters" for one in _unkept(str(key), values[key])]:
+        return problems + unkept
+    parameters = {} if values.get("parameters") is None else values["parameters"]
+    problems += parameter_problems(parameters)
+    if isinstance(parameters, Mapping):
+        problems += _choices_without_value("parameters", parameters, config_type(parameters))
     problems += _settings_problems("settings", values.get("settings"))
     problems += _schedule_problems(values.get("schedule"))
-    problems += _step_problems(values.get("steps"), step_names(values.get("parameters") or {}))
+    problems += _step_problems(values.get("steps"), step_names(parameters))
     if values.get("enable_cache") is True:
         problems.append("enable_cache: true here would cache publish as well. Set it per step under steps.")
     if problems:
@@ -130,21 +142,71 @@ def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = 
     """
     # Strict JSON mode refuses "300" for a number and true for 1, but takes a list for a tuple.
     config = config or config_type(parameters)
-    return config.model_validate_json(json.dumps(parameters, default=str), strict=True)
+    return config.model_validate_json(json.dumps(parameters), strict=True)
 
 
-def _missing_folder(parameters: object) -> Iterator[str]:
-    """A folder that is asked for by a key without a value would silently be the subject of a preset."""
-    photos = parameters.get("photos") if isinstance(parameters, Mapping) else None
-    if isinstance(photos, Mapping) and "dir" in photos and photos["dir"] is None:
-        yield "parameters.photos.dir: has no value. Name the folder with your photos, or remove the key."
+def checked_section(name: str, section: type[SomeSection], **settings: Any) -> SomeSection:
+    """A section of settings that a command's arguments give.
+
+    Args:
+        name: of the section, for errors.
+        section: its schema.
+        **settings: its values.
+
+    Raises:
+        ConfigError: one does not fit.
+    """
+    try:
+        return section.model_validate(settings)
+    except ValidationError as error:
+        raise ConfigError(_sentence(error.errors()[0], section, (name,))) from None
+
+
+def _choices_without_value(where: str, values: Mapping[str, Any], section: type[BaseModel]) -> Iterator[str]:
+    """A photo folder that is asked for by a key without a value would silently be the preset's."""
+    for name, field in section.model_fields.items():
+        place = f"{where}.{name}"
+        if name in values and values[name] is None and any(isinstance(mark, Choice) for mark in field.metadata):
+            yield f"{place}: {_NO_VALUE}"
+        kind = _section_in(field.annotation)
+        if kind is not None and isinstance(values.get(name), Mapping):
+            yield from _choices_without_value(place, values[name], kind)
+
+
+def _unkept(where: str, value: object, above: tuple[int, ...] = ()) -> Iterator[str]:
+    """One sentence per value that YAML knows and JSON does not, or that is lost on its way through ZenML."""
+    if isinstance(value, Mapping | list | tuple):
+        if id(value) in above:
+            yield f"{where}: contains itself. Remove the alias."
+            return
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, one in inner:
+            if isinstance(value, Mapping) and not isinstance(key, str):
+                yield f"{where}: the key {key} is no text. Put it into quotes."
+            else:
+                yield from _unkept(f"{where}.{printable(str(key))}", one, (*above, id(value)))
+    elif isinstance(value, str):
+        # Elsewhere ZenML's environment variables are of use; here they would bypass the check.
+        problem = text_problem(value, variables=where.startswith("parameters"))
+        if problem:
+            yield f"{where}: {problem}."
+    elif isinstance(value, date):  # also a time
+        if not where.startswith("schedule"):
+            yield f"{where}: {value} is a date in YAML. Put it into quotes."
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{where}: input should be a finite number, not {value}"
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        yield f"{where}: is too large a number"
+    elif not isinstance(value, int | float | NoneType):
+        yield f"{where}: is a {type(value).__name__} in YAML, and no setting is one"
 
 
 def override_parameter(parameters: dict[str, Any], key: str, text: str) -> None:
     """Set one parameter to a value that is given as text, in place.
 
     Text stays text where the schema takes text: a folder's name may hold a colon, a hash or nothing but digits, and
-    `no` is a choice. Everything else is read as YAML; so are lists, whose items are taken apart by YAML's own rules.
+    `no` is a choice. So does the one text of a list of texts; several stand in brackets, each in quotes. Everything
+    else is read as YAML.
 
     Args:
         parameters: of a pipeline, nested.
@@ -152,7 +214,8 @@ def override_parameter(parameters: dict[str, Any], key: str, text: str) -> None:
         text: what stands behind the equals sign.
 
     Raises:
-        ConfigError: the text is no YAML, or the key lies below one that is no section.
+        ConfigError: the text is no YAML, may be meant as one text or as several, or the key lies below one that is no
+            section.
     """
     *sections, name = key.split(".")
     place = parameters
@@ -160,8 +223,45 @@ def override_parameter(parameters: dict[str, Any], key: str, text: str) -> None:
         place = place.setdefault(section, {})
         if not isinstance(place, dict):
             raise ConfigError(f"{key}: {'.'.join(sections[: index + 1])} is no section, but {place!r}.")
-    annotation = _annotation(key.split("."), config_type(parameters))
-    place[name] = text if _takes_text(annotation) and not _is_null(annotation, text) else _from_yaml(key, text)
+    place[name] = _typed(key, text, _annotation(key.split("."), config_type(parameters)))
+
+
+def _typed(key: str, text: str, annotation: Any) -> Any:
+    if NoneType in get_args(annotation) and text == "null":
+        return None
+    if _takes_text(annotation):
+        return folder_setting(text) if key == "photos.dir" else text
+    return _texts(key, text) if _takes_texts(annotation) and text != "all" else _from_yaml(key, text)
+
+
+def _texts(key: str, text: str) -> list[str]:
+    """One text as it stands, since any may hold a comma; or those in brackets, each in quotes where there are several.
+
+    Raises:
+        ConfigError: the text may be meant in two ways.
+    """
+    in_brackets = f'\'{key}=["one", "another"]\''
+    given = text.strip()
+    if not given:
+        raise ConfigError(f"{key}: is empty. Write {key}=[] for none.")
+    if given[0] in _QUOTES:
+        raise ConfigError(f"{key}: {text} begins with a quote. Leave it out, or write a list: {in_brackets}.")
+    if given[0] != "[":
+        return [text]
+    try:
+        node = yaml.compose(text, yaml.SafeLoader)
+    except yaml.YAMLError:
+        node = None
+    if not isinstance(node, yaml.SequenceNode) or not all(isinstance(item, yaml.ScalarNode) for item in node.value):
+        raise ConfigError(f"{key}: {text} is no list of texts. Put each text into quotes: {in_brackets}.")
+    inside = given[1:-1].strip()
+    quoted = all(item.style in _QUOTES for item in node.value)
+    if not quoted and [item.value for item in node.value] != [inside]:
+        raise ConfigError(
+            f"{key}: {text} may be one text with commas, or several. For one write '{key}={inside}', for several put "
+            f"each into quotes: {in_brackets}."
+        )
+    return [item.value for item in node.value]
 
 
 def _annotation(path: Sequence[str], section: Any) -> Any:
@@ -171,23 +271,39 @@ def _annotation(path: Sequence[str], section: Any) -> Any:
         if name not in fields:
             return None
         annotation = fields[name].annotation
-        options = [option for option in get_args(annotation) if option is not NoneType]
-        section = options[0] if len(options) == 1 and isinstance(options[0], type) else annotation
+        section = _section_in(annotation)
     return annotation if path else None
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that a parameter of this type is, or may be."""
+    (option, *others) = _options(annotation)
+    return option if not others and isinstance(option, type) and issubclass(option, BaseModel) else None
+
+
+def _options(annotation: Any) -> list[Any]:
+    """The types that one allows, None aside."""
+    if get_origin(annotation) is Annotated:
+        return _options(get_args(annotation)[0])
+    if get_origin(annotation) not in (Union, UnionType):
+        return [annotation]
+    return [one for part in get_args(annotation) if part is not NoneType for one in _options(part)]
 
 
 def _takes_text(annotation: Any) -> bool:
     """Whether a parameter of this type is text, or one of several texts."""
-    if get_origin(annotation) is Literal:
-        return all(isinstance(option, str) for option in get_args(annotation))
-    if get_origin(annotation) is Annotated:
-        return _takes_text(get_args(annotation)[0])
-    options = [option for option in get_args(annotation) if option is not NoneType]
-    return annotation is str or (bool(options) and len(options) < 2 and options[0] is str)
+    return all(
+        option is str or get_origin(option) is Literal and all(isinstance(text, str) for text in get_args(option))
+        for option in _options(annotation)
+    )
 
 
-def _is_null(annotation: Any, text: str) -> bool:
-    return NoneType in get_args(annotation) and text == "null"
+def _takes_texts(annotation: Any) -> bool:
+    """Whether a parameter of this type is any number of texts."""
+    return any(
+        get_origin(option) is tuple and get_args(option)[1:] == (...,) and _takes_text(get_args(option)[0])
+        for option in _options(annotation)
+    )
 
 
 def _from_yaml(key: str, text: str) -> Any:
@@ -201,24 +317,39 @@ def parameter_problems(parameters: object, config: ConfigType | None = None) -> 
     """One sentence per problem of a pipeline's `parameters`."""
     if not isinstance(parameters, Mapping):
         return ["parameters: must be keys and values"]
+    if problems := list(_unkept("parameters", parameters)):
+        return problems
     config = config or config_type(parameters)
     try:
         parse_parameters(parameters, config)
     except ValidationError as error:
-        return [_sentence(problem, config) for problem in error.errors()]
+        # Of what may be a word or a list, the list's problems say more.
+        found = [problem for problem in error.errors() if not str(problem["loc"][-1]).startswith("literal[")]
+        return [_sentence(problem, config) for problem in found]
     return []
 
 
-def _sentence(problem: Mapping[str, Any], config: type[BaseModel]) -> str:
-    location = [part for part in problem["loc"] if isinstance(part, str | int)]
-    where = ".".join(["parameters", *map(str, location)])
+def _sentence(problem: Mapping[str, Any], config: type[BaseModel], above: Sequence[str] = ("parameters",)) -> str:
+    location = [part for part in problem["loc"] if "[" not in str(part)]
+    where = ".".join([*above, *map(str, location)])
     if problem["type"] == "extra_forbidden":
         return f"{where}: unknown key{_suggestion(str(location[-1]), _known_keys(location[:-1], config))}"
+    if problem["input"] is None:
+        return f"{where}: {_NO_VALUE}"
     message = str(problem["msg"]).removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
+    if problem["type"] == "value_error":
+        return f"{where}: {message}."
     shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
-    hint = " (in YAML, write 1.0e-3 instead of 1e-3)" if _looks_like_number(problem["input"]) else ""
-    return f"{where}: {message}{shown}{hint}"
+    return f"{where}: {message}{shown}{_hint(problem)}"
+
+
+def _hint(problem: Mapping[str, Any]) -> str:
+    if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
+        return " (put it into quotes)"
+    if problem["type"] == "tuple_type":
+        return " (write a list, such as [1, 2])"
+    return " (in YAML, write 1.0e-3 instead of 1e-3)" if _looks_like_number(problem["input"]) else ""
 
 
 def _looks_like_number(value: object) -> bool:

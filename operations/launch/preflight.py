@@ -19,6 +19,7 @@ from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.evaluation.clip import check_scorer_folder, scorer_folder
 from dreambooth3d.photos.check import inspect_folder, resolve_folder
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
+from dreambooth3d.photos.subject import subject_name
 from dreambooth3d.prompts import names
 from dreambooth3d.runtime import pick_device
 
@@ -42,7 +43,7 @@ def preflight(config: TrainingConfig | CeilingConfig) -> str:
         _check_words(config.base_model, class_noun, identifier)
         _check_steps(config)
         _check_optimizers(config)
-    return folder.absolute().name
+    return subject_name(folder)
 
 
 def _check_device(device: str) -> None:

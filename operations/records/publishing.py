@@ -15,6 +15,7 @@ from zenml.models import PipelineRunResponse
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, SubjectPhotos
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.naming import escaped
 from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
@@ -95,7 +96,8 @@ def log_dataset(photos: SubjectPhotos) -> None:
     with warnings.catch_warnings():
         # About integer columns and about what kind of source a path is.
         warnings.simplefilter("ignore")
-        source = photos.subject if photos.dataset_hash.startswith("untracked:") else f"data/{photos.subject}"
+        place = escaped(photos.subject)
+        source = place if photos.dataset_hash.startswith("untracked:") else f"data/{place}"
         dataset = mlflow.data.from_pandas(photos.facts, source=source, name=photos.subject, digest=digest)
         mlflow.log_input(dataset, context="training")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from PIL import Image
 from typer.testing import Result
 
 from dreambooth3d.cli.train import checked_parameters
+from dreambooth3d.photos.subject import resolve_folder
 from operations.launch.checking import list_problems
 from tests.product import ROOT, TINY, Product
 
@@ -90,6 +92,30 @@ def test_unknown_noun(invoke: Invoke) -> None:
         ("photos.dir=null", "photos.dir: has no value"),
         ("photos.dir.x=1", "photos.dir"),
         ("init_nerf.guidance.guidance_scale=[1", "no value in YAML"),
+        ("init_nerf.guidance.guidance_scale=7.5, 3", "write a list, such as [1, 2]"),
+        ("seed=12345678901234567890123", "seed: is too large a number"),
+        ("seed=4294967296", "less than 4294967296"),
+        ("init_nerf.steps=99999999999", "less than or equal to"),
+        ("init_nerf.learning_rate=.inf", "finite number"),
+        ("init_nerf.learning_rate=.nan", "finite number"),
+        ("init_nerf.cameras.fov_y_deg=[50, 40]", "swap them"),
+        ("init_nerf.guidance.max_timestep=[2, 1]", "less than or equal to 1"),
+        ("select_checkpoints.full_step=-2", "greater than 0"),
+        ("generate_pseudo_views.elevations_deg=[]", "at least 1 item"),
+        ("photos.min_count=30", "no photo set could pass"),
+        ("photos.subject=", "photos.subject: is empty"),
+        ("photos.subject=null", "photos.subject: has no value"),
+        ("photos.subject=a/b", "Use photos.dir"),
+        ("photos.subject=${HOME}", "environment variable in place of ${HOME}"),
+        ("photos.class_noun=", "photos.class_noun: is empty"),
+        ("photos.identifier=a b", "is not one word"),
+        ("scorers.judge=", "scorers.judge: is empty"),
+        (os.fsdecode(b"base_model.path=caf\xe9"), "not UTF-8"),
+        ("contexts=", "contexts: is empty. Write contexts=[] for none."),
+        ("contexts=[a red sks dog, with a hat]", "For one write 'contexts=a red sks dog, with a hat', for several"),
+        ('contexts="a red sks dog", "a sks dog"', "write a list"),
+        ("contexts=[v] dog", "is no list of texts"),
+        ("contexts=[&a dog]", "may be one text"),
     ],
 )
 def test_bad_override(invoke: Invoke, override: str, part: str) -> None:
@@ -104,6 +130,24 @@ def test_text_is_taken_as_it_stands(tmp_path: Path, name: str) -> None:
     assert checked_parameters(DEMO, [f"photos.dir={name}"]).photos.dir == name
 
 
+def test_a_folder_whose_name_no_file_could_hold(tmp_path: Path) -> None:
+    """Bytes that are not UTF-8 cannot pass JSON, and ZenML would take `${HOME}` for a variable: a URI holds both."""
+    for name, kept in ((os.fsdecode(b"caf\xe9"), "caf%E9"), ("${HOME}", "%24%7BHOME%7D")):
+        photo_set(tmp_path / name, 3)
+        photos = checked_parameters(DEMO, [f"photos.dir={tmp_path / name}", "photos.class_noun=dog"]).photos
+        assert photos.dir == f"file://{tmp_path}/{kept}"
+        assert resolve_folder(photos)[0] == tmp_path / name
+
+
+def test_a_folder_with_a_name_that_is_too_long(invoke: Invoke) -> None:
+    """It was an OSError with a traceback."""
+    assert_one_sentence(invoke("train", CONFIG, f"photos.dir={'x' * 300}"), "there is no such folder")
+
+
+def test_photos_check_of_no_folder(invoke: Invoke) -> None:
+    assert_one_sentence(invoke("photos", "check", ""), "photos.dir: is empty")
+
+
 def test_what_is_no_text_is_typed_by_the_schema() -> None:
     overrides = [
         "finetune_dreambooth.mixed_precision=no", "seed=7", "init_nerf.guidance.guidance_scale=[7.5, 3.0]",
@@ -115,11 +159,62 @@ def test_what_is_no_text_is_typed_by_the_schema() -> None:
     assert chosen.photos.description is None and chosen.recipe.pseudo_views is True
 
 
-def test_a_key_without_a_folder_in_a_file() -> None:
-    problem = "parameters.photos.dir: has no value. Name the folder with your photos, or remove the key."
+@pytest.mark.parametrize(
+    ("text", "contexts"),
+    [
+        ("a red sks dog, with a hat", ["a red sks dog, with a hat"]),
+        ("[a red sks dog]", ["a red sks dog"]),
+        ('["a red sks dog, with a hat", "2024"]', ["a red sks dog, with a hat", "2024"]),
+        ("['a: b', \"it's\"]", ["a: b", "it's"]),
+        ("no", ["no"]),
+        ("[]", []),
+    ],
+)
+def test_an_item_of_text_may_hold_a_comma(text: str, contexts: list[str]) -> None:
+    """Brackets were YAML's, in which the comma parts one prompt into two; without them nothing was a list."""
+    assert list(checked_parameters(DEMO, [f"contexts={text}"]).contexts) == contexts
+
+
+@pytest.mark.parametrize("name", ["dir", "subject", "class_noun"])
+def test_a_key_without_a_value_in_a_file(name: str) -> None:
+    """The preset's subject would be trained in place of the one that was to be written there."""
+    problem = f"photos.{name}: has no value. Give it one, or remove the key."
     for empty in ("", "~", "null"):
-        assert problem in list_problems({"parameters": {"photos": {"subject": "corgi", "dir": yaml.safe_load(empty)}}})
-    assert not list_problems({"parameters": {"photos": {"subject": "corgi"}}})
+        photos = {"photos": {"subject": "corgi", name: yaml.safe_load(empty)}}
+        assert f"parameters.{problem}" in list_problems({"parameters": photos})
+        assert f"parameters.training.{problem}" in list_problems({"parameters": {"training": photos, "gates": {}}})
+    assert not list_problems({"parameters": {"photos": {"subject": "corgi", "description": None}}})
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("parameters: {photos: {dir: 2024-05-01}}", "photos.dir: 2024-05-01 is a date in YAML. Put it into quotes."),
+        ("parameters: {photos: {subject: 2024}}", "photos.subject: input should be a valid string, not 2024 (put it"),
+        ("parameters: {seed: 12345678901234567890123}", "seed: is too large a number"),
+        ("parameters: {init_nerf: {learning_rate: .inf}}", "input should be a finite number, not inf"),
+        ("parameters: {seed: }", "parameters.seed: has no value"),
+        ("parameters: {photos: }", "parameters.photos: has no value"),
+        ("parameters: false", "parameters: must be keys and values"),
+        ("parameters: {2024-05-01: 1}", "the key 2024-05-01 is no text"),
+        ("parameters: &all {photos: *all}", "photos: contains itself"),
+        ("parameters: {seed: !!set {1}}", "seed: is a set in YAML"),
+        ("parameters: {contexts: ['${HOME} sks dog']}", "environment variable in place of ${HOME}"),
+        ('parameters: {photos: {dir: "\\udce9"}}', "not UTF-8"),
+        ("tags: [2024-05-01]", "tags.0: 2024-05-01 is a date in YAML"),
+        ("extra: {a: .inf}", "extra.a: input should be a finite number"),
+        ("extra: {a: 99999999999999999999999}", "extra.a: is too large a number"),
+    ],
+)
+def test_what_passes_the_check_can_be_kept(tmp_path: Path, text: str, problem: str) -> None:
+    """YAML knows more than JSON does, in which ZenML keeps a run's configuration."""
+    found = list_problems(yaml.safe_load(text))
+    assert any(problem in one for one in found), found
+
+
+def test_a_schedule_begins_at_a_date() -> None:
+    weekly = "schedule: {cron_expression: '0 3 * * *', start_time: 2024-05-01 12:00:00}"
+    assert not list_problems(yaml.safe_load(weekly))
 
 
 def test_a_forced_checkpoint_that_will_be_deleted(invoke: Invoke) -> None:

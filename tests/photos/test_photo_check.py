@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter
+from pydantic import ValidationError
 
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
@@ -222,10 +223,15 @@ def test_wrong_subject_file_is_a_config_error(here: Path, content: str, said: st
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("config", [{}, {"subject": "../rex"}, {"subject": ""}, {"subject": "a/b"}])
-def test_unusable_subject_names_are_config_errors(here: Path, config: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="photos"):
-        resolve_folder(PhotosConfig(**config))
+@pytest.mark.parametrize("subject", ["../rex", "", " ", "a/b", ".."])
+def test_unusable_subject_names_are_refused(subject: str) -> None:
+    with pytest.raises(ValidationError, match="is empty|is not the name of a folder"):
+        PhotosConfig(subject=subject)
+
+
+def test_no_photos_named_is_a_config_error(here: Path) -> None:
+    with pytest.raises(ConfigError, match="photos: no photos are named"):
+        resolve_folder(PhotosConfig())
 
 
 def test_folder_without_class_noun_is_a_config_error(tmp_path: Path) -> None:
