@@ -10,7 +10,7 @@ from zenml import step
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.cameras import spread_cameras
 from dreambooth3d.config.pseudo_views import PseudoViewsConfig
-from dreambooth3d.diffusion.sampling.img2img import pseudo_views
+from dreambooth3d.diffusion.sampling.img2img import RenderedViews, pseudo_views
 from dreambooth3d.nerf.rendering.volume import render_field
 from operations.launch.sources import library
 from steps._support import step_session
@@ -29,7 +29,7 @@ def generate_pseudo_views(
     with step_session("generate_pseudo_views", device, coarse, checkpoint, photos, config, seed) as session:
         runtime, cameras = session.runtime, spread_cameras(config.count, config.elevations_deg)
         size, samples = config.render.size, config.render.samples_per_ray
-        views = render_field(
+        renders = render_field(
             coarse,
             cameras,
             size=size,
@@ -37,6 +37,5 @@ def generate_pseudo_views(
             background=torch.tensor(config.background),
             device=runtime.device,
         )
-        return session.finish(
-            pseudo_views(views.color, views.opacity, cameras, checkpoint, photos, config, seed, runtime)
-        )
+        views = RenderedViews(renders.color, renders.opacity, cameras)
+        return session.finish(pseudo_views(views, checkpoint, photos, config, seed, runtime))

@@ -30,7 +30,7 @@ from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.diffusion.finetuning.dreambooth import finetune, finetune_multiview
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.base_model import resolve
-from dreambooth3d.diffusion.sampling.img2img import pseudo_views
+from dreambooth3d.diffusion.sampling.img2img import RenderedViews, pseudo_views
 from dreambooth3d.evaluation.ceiling import fit_true_views
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.report import evaluate
@@ -228,7 +228,7 @@ class Subject:
     ) -> PseudoViews:
         settings = config.generate_pseudo_views
         cameras = spread_cameras(settings.count, settings.elevations_deg)
-        views = render_field(
+        renders = render_field(
             coarse,
             cameras,
             size=settings.render.size,
@@ -236,7 +236,8 @@ class Subject:
             background=torch.tensor(settings.background),
             device=self.device,
         )
-        return pseudo_views(views.color, views.opacity, cameras, full, photos, settings, self.seed, runtime)
+        views = RenderedViews(renders.color, renders.opacity, cameras)
+        return pseudo_views(views, full, photos, settings, self.seed, runtime)
 
     def _ceiling(self, config: CeilingConfig) -> RadianceField:
         truth, settings = self._truth(config), config.fit_true_views

@@ -11,8 +11,9 @@ import torch
 from benchmarks.speed.timing import time_steps
 from dreambooth3d.config.finetuning import FinetuneConfig
 from dreambooth3d.config.models import BaseModelConfig
-from dreambooth3d.diffusion.finetuning.dreambooth import trained_dtype
-from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.diffusion.finetuning.plan import ImageGroup, TrainingPlan
+from dreambooth3d.diffusion.finetuning.precision import trained_dtype
+from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.record import StepLog
@@ -40,14 +41,13 @@ def measure(model: Path, config: FinetuneConfig, device: torch.device, steps: in
     base = resolve(BaseModelConfig(path=str(model)))
     components = load_components(base, device, trainable=True, dtype=trained_dtype(config, device))
     generator = torch.Generator().manual_seed(0)
-    groups = [
+    groups = tuple(
         ImageGroup(name, torch.randn(8, *components.latent_shape, generator=generator).to(device), [prompt] * 8, 1, 1.0)
         for name, prompt in (("instance", "a photo of a sks dog"), ("prior", "a photo of a dog"))
-    ]
+    )
     runtime = Runtime(StepLog("finetune_dreambooth"), folder, device, progress=False)
-    trainer = Trainer(components, groups, TrainingSettings.from_config(config), 0, runtime)
-    for network in (components.unet, components.text_encoder):
-        network.train()
+    trainer = DreamBoothTrainer(components, TrainingPlan(groups, config, 0), runtime)
+    trainer.networks.train()
     done = 0
 
     def step() -> dict[str, torch.Tensor]:

@@ -45,7 +45,7 @@ def export_checkpoint(
         raise ConfigError(f"{folder}: is there already and not an empty folder. Choose another one.")
     checkpoint = find_checkpoint(run, step, which or "full")
     # After the checks, since it takes seconds to import.
-    from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline
+    from dreambooth3d.diffusion.model.export import export_pipeline
     from dreambooth3d.diffusion.model.lora import LORA_FILE, export_lora
 
     if lora:

@@ -10,8 +10,14 @@ from dreambooth3d.config.base import Acceleration, Count, Decay, Filled, Positiv
 
 
 class TrainerConfig(Section):
-    """What DreamBooth fine-tuning and its multi-view continuation share: the trainer's options."""
+    """What DreamBooth fine-tuning and its multi-view continuation share: all that the trainer needs to know."""
 
+    steps: Positive
+    """Optimiser steps."""
+    learning_rate: Annotated[float, Field(gt=0)]
+    """Peak learning rate of AdamW."""
+    warmup_steps: Annotated[int, Field(ge=0)]
+    """Linear warm-up."""
     batch_size: Positive = 4
     """Images per step; with prior preservation as many class images come on top."""
     train_text_encoder: bool = True

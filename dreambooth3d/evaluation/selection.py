@@ -228,23 +228,16 @@ def _restore(state: dict[str, Any] | None, runtime: Runtime) -> tuple[list[dict[
     return list(state["rows"]), {int(step): value for step, value in state["samples"].items()}
 
 
-def _diffusion_sampler(
-    checkpoints: CheckpointSet, config: SelectConfig, seed: int, runtime: Runtime
-) -> SampleViews:
+def _diffusion_sampler(checkpoints: CheckpointSet, config: SelectConfig, seed: int, runtime: Runtime) -> SampleViews:
     """Sampling by the diffusion model; a checkpoint's weights are dropped before the next are loaded."""
     from dreambooth3d.diffusion.model.components import load_components
-    from dreambooth3d.diffusion.sampling.text_to_image import sample
+    from dreambooth3d.diffusion.sampling.text_to_image import Sampling, sample
+
+    sampling = Sampling(config.guidance_scale, config.inference_steps, seed, batch_size=config.batch_size)
 
     def sample_views(checkpoint: DreamBoothCheckpoint | None, prompts: list[str]) -> Tensor:
         components = load_components(checkpoints.base_model, runtime.device, checkpoint)
-        return sample(
-            components,
-            prompts,
-            guidance_scale=config.guidance_scale,
-            steps=config.inference_steps,
-            seed=seed,
-            batch_size=config.batch_size,
-        )
+        return sample(components, prompts, sampling)
 
     return sample_views
 

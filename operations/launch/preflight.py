@@ -8,7 +8,7 @@ from dreambooth3d.config.finetuning import FinetuneConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
-from dreambooth3d.diffusion.finetuning.training import require_optimizer
+from dreambooth3d.diffusion.finetuning.optimizers import require_optimizer
 from dreambooth3d.diffusion.model.base_model import (
     model_folder,
     require_known_words,

@@ -14,13 +14,15 @@ from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, PseudoViews, Sub
 from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig
 from dreambooth3d.config.models import BaseModelConfig
-from dreambooth3d.diffusion.finetuning import training
 from dreambooth3d.diffusion.finetuning.backgrounds import with_random_backgrounds
+from dreambooth3d.diffusion.finetuning.batches import step_generator
 from dreambooth3d.diffusion.finetuning.class_images import cache_folder
-from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline, finetune, finetune_multiview
-from dreambooth3d.diffusion.finetuning.training import step_generator
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune, finetune_multiview
+from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.model.export import export_pipeline
+from dreambooth3d.diffusion.sampling.text_to_image import Sampling
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.runtime import ResumePoint, Runtime
 from dreambooth3d.weights import save_weights, sha256_file
@@ -116,18 +118,20 @@ def test_a_killed_run_ends_as_an_uninterrupted_one(
 ) -> None:
     whole = run(photos, base, make_runtime(folder="whole"))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
-    step = training.Trainer.train_step
+    step = DreamBoothTrainer.train_step
 
-    def step_until_nine(self: training.Trainer, index: int) -> dict[str, torch.Tensor]:
+    def step_until_nine(self: DreamBoothTrainer, index: int) -> dict[str, torch.Tensor]:
         if index == 9:
             raise Killed
         return step(self, index)
 
-    monkeypatch.setattr(training.Trainer, "train_step", step_until_nine)
+    monkeypatch.setattr(DreamBoothTrainer, "train_step", step_until_nine)
     with pytest.raises(Killed):
         run(photos, base, make_runtime(folder="killed"))
     steps: list[int] = []
-    monkeypatch.setattr(training.Trainer, "train_step", lambda self, index: (steps.append(index), step(self, index))[1])
+    monkeypatch.setattr(
+        DreamBoothTrainer, "train_step", lambda self, index: (steps.append(index), step(self, index))[1]
+    )
     resumed = run(photos, base, make_runtime(folder="killed"))
     assert steps == [6, 7, 8, 9, 10, 11]
     assert sums(resumed) == sums(whole)
@@ -150,7 +154,7 @@ def test_class_images_are_made_once(
     photos: SubjectPhotos, base: BaseModelRef, components: Components, make_runtime: MakeRuntime
 ) -> None:
     first = run(photos, base, make_runtime(folder="a"), steps=6)
-    folder = cache_folder(components, [photos.class_prompt] * 4, 3.0, 2, 0)
+    folder = cache_folder(components, [photos.class_prompt] * 4, Sampling(3.0, 2, 0))
     files = {file: file.stat().st_mtime_ns for file in sorted(folder.glob("*.png"))}
     assert len(files) == 4
     broken, gone, *kept = files

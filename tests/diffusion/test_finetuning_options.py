@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, SubjectPhotos
-from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig
+from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, TrainerConfig
 from dreambooth3d.config.models import BaseModelConfig
-from dreambooth3d.diffusion.finetuning import training
+from dreambooth3d.diffusion.finetuning.batches import step_generator
 from dreambooth3d.diffusion.finetuning.dreambooth import finetune
-from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings, step_generator
+from dreambooth3d.diffusion.finetuning.plan import CheckpointSchedule, ImageGroup, TrainingPlan
+from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.errors import ConfigError
@@ -37,23 +38,22 @@ CONFIG = FinetuneConfig(
 )
 
 
-def groups() -> list[ImageGroup]:
+def groups() -> tuple[ImageGroup, ...]:
     """Two images per step of the subject, one of the class, which counts half."""
     latents = torch.randn(5, 4, 16, 16, generator=torch.Generator().manual_seed(0))
-    return [
+    return (
         ImageGroup("instance", latents[:3], [PROMPTS[0], PROMPTS[1], PROMPTS[0]], 2, 1.0),
         ImageGroup("prior", latents[3:], [PROMPTS[2]] * 2, 1, 0.5),
-    ]
+    )
 
 
-def make_trainer(base: BaseModelRef, runtime: Runtime, **changes: object) -> Trainer:
+def make_trainer(
+    base: BaseModelRef, runtime: Runtime, schedule: CheckpointSchedule = CheckpointSchedule(), **changes: object
+) -> DreamBoothTrainer:
     """A trainer of the tiny model on `groups`."""
-    options = {
-        "steps": 4, "learning_rate": 1e-3, "warmup_steps": 3, "weight_decay": 0.01, "gradient_clip": 1.0,
-        "train_text_encoder": True, "mixed_precision": "no",
-    }  # fmt: skip
+    config = FinetuneConfig(**{"steps": 4, "learning_rate": 1e-3, "warmup_steps": 3} | changes)
     components = load_components(base, "cpu", trainable=True)
-    return Trainer(components, groups(), TrainingSettings(**options | changes), 7, runtime)
+    return DreamBoothTrainer(components, TrainingPlan(groups(), config, 7, schedule), runtime)
 
 
 def draw(components: Components, number: int) -> tuple[Tensor, list[str], Tensor, Tensor]:
@@ -124,16 +124,9 @@ def test_defaults_are_the_plain_loop(base: BaseModelRef, make_runtime: MakeRunti
     assert all(torch.equal(result[name], expected[name]) for name in expected)
 
 
-def test_the_configs_defaults_are_all_off() -> None:
-    off = TrainingSettings(1, 1.0, 0, 0.0, 1.0, True, "no")
-    names = "optimizer lora_rank adam_betas adam_epsilon gradient_accumulation_steps gradient_checkpointing snr_gamma"
-    names += " noise_offset ema_decay text_encoder_learning_rate checkpoints_kept"
-    for config in (FinetuneConfig(), MultiviewConfig()):
-        settings = TrainingSettings.from_config(config, first_step=3)
-        assert settings.steps == config.steps and settings.first_step == 3
-        assert {name: getattr(settings, name) for name in names.split()} == {
-            name: getattr(off, name) for name in names.split()
-        }
+def test_the_multi_view_continuation_has_the_same_defaults() -> None:
+    options = set(TrainerConfig.model_fields) - {"steps", "learning_rate", "warmup_steps"}
+    assert FinetuneConfig().model_dump(include=options) == MultiviewConfig().model_dump(include=options)
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -155,13 +148,13 @@ def test_min_snr_and_adam_s_constants_reach_the_weights(
 
 def test_accumulated_batches_are_one_big_batch(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
     trainer = make_trainer(base, make_runtime(), gradient_accumulation_steps=3)
-    losses = [trainer._backward(index, index == 2)["loss"] for index in range(3)]
+    losses = [trainer.backward(index, index == 2)["loss"] for index in range(3)]
     parts = load_components(base, "cpu", trainable=True)
     big = torch.stack([plain_loss(parts, index) for index in range(3)]).mean()
     big.backward()
     assert torch.stack(losses).mean().item() == pytest.approx(big.item(), rel=1e-5)
     expected = weights(parts)
-    for name, weight in zip(expected, trainer._trained_parameters, strict=True):
+    for name, weight in zip(expected, trainer.networks.parameters, strict=True):
         gradient = dict(parts.unet.named_parameters(), **dict(parts.text_encoder.named_parameters()))
         theirs = gradient[name.split(" ")[1]].grad
         assert torch.allclose(weight.grad, theirs, atol=1e-6, rtol=1e-3), name
@@ -183,10 +176,10 @@ def test_noise_offset_shifts_whole_channels(base: BaseModelRef, make_runtime: Ma
     shifted = make_trainer(base, make_runtime(), noise_offset=0.5)
     shifts = []
     for number in range(150):
-        *batch, noise = plain._draw(number)
-        *same, offset = shifted._draw(number)
-        assert all(torch.equal(one, other) for one, other in zip(batch, same, strict=True))
-        difference = offset - noise
+        batch, same = plain.batches.draw(number), shifted.batches.draw(number)
+        for name in ("latents", "prompt_rows", "timesteps"):
+            assert torch.equal(getattr(batch, name), getattr(same, name))
+        difference = same.noise - batch.noise
         assert difference.std(dim=(2, 3)).max() < 1e-5
         shifts.append(difference.mean(dim=(2, 3)).flatten())
     values = torch.cat(shifts)
@@ -199,18 +192,18 @@ def test_average_is_the_hand_computed_one(
     base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     history: list[dict[str, Tensor]] = []
-    step = Trainer.train_step
+    step = DreamBoothTrainer.train_step
 
-    def record(self: Trainer, index: int) -> dict[str, Tensor]:
+    def record(self: DreamBoothTrainer, index: int) -> dict[str, Tensor]:
         losses = step(self, index)
         history.append({name: value.clone() for name, value in weights(self.components).items()})
         return losses
 
-    monkeypatch.setattr(Trainer, "train_step", record)
+    monkeypatch.setattr(DreamBoothTrainer, "train_step", record)
     without = make_trainer(base, make_runtime(folder="a"), steps=6)
     without.run()
     unaveraged, history[:] = list(history), []
-    trainer = make_trainer(base, make_runtime(folder="b"), steps=6, ema_decay=0.4, checkpoint_every=3)
+    trainer = make_trainer(base, make_runtime(folder="b"), steps=6, ema_decay=0.4, schedule=CheckpointSchedule(every=3))
     result = trainer.run()
     averages, average = [], history[0]
     for number in range(2, 7):
@@ -256,8 +249,8 @@ def test_checkpointed_activations_change_no_gradient(
         counted: list[str] = []
         for module in (trainer.components.unet.up_blocks[-1].resnets[0], _first_layer(trainer.components)):
             module.register_forward_pre_hook(lambda module, _, counted=counted: counted.append(str(type(module))))
-        trainer._backward(0, True)
-        gradients.append([weight.grad for weight in trainer._trained_parameters])
+        trainer.backward(0, True)
+        gradients.append([weight.grad for weight in trainer.networks.parameters])
         calls.append(len(counted))
     assert calls == [2, 4]
     # With a LoRA the matrices that come after one of zeros get no gradient yet.
@@ -295,15 +288,15 @@ class Killed(BaseException):
 def kill_at(monkeypatch: pytest.MonkeyPatch, last: int, seen: list[Any], look: Callable[[], Any]) -> None:
     """Have training die in a step, with its state saved whenever it can be, and note what `look` sees in each."""
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
-    step = training.Trainer.train_step
+    step = DreamBoothTrainer.train_step
 
-    def limited(self: Trainer, index: int) -> dict[str, Tensor]:
+    def limited(self: DreamBoothTrainer, index: int) -> dict[str, Tensor]:
         seen.append(look())
         if index == last:
             raise Killed
         return step(self, index)
 
-    monkeypatch.setattr(training.Trainer, "train_step", limited)
+    monkeypatch.setattr(DreamBoothTrainer, "train_step", limited)
 
 
 def test_old_checkpoints_are_deleted_as_training_goes_on(
@@ -330,7 +323,7 @@ def test_old_checkpoints_are_deleted_as_training_goes_on(
 
 def test_a_shared_text_encoder_outlives_its_checkpoint(base: BaseModelRef, make_runtime: MakeRuntime) -> None:
     runtime = make_runtime()
-    trainer = make_trainer(base, runtime, checkpoint_every=1, checkpoints_kept=1, train_text_encoder=False)
+    trainer = make_trainer(base, runtime, CheckpointSchedule(every=1, kept=1), train_text_encoder=False)
     result = trainer.run()
     assert sorted(result.checkpoints) == [0, 4]
     assert stored(runtime) == {

@@ -16,12 +16,14 @@ from torch import Tensor, nn
 from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckpoint, PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig
-from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline, finetune, finetune_multiview
-from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune, finetune_multiview
+from dreambooth3d.diffusion.finetuning.plan import CheckpointSchedule, ImageGroup, TrainingPlan
+from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
 from dreambooth3d.diffusion.model import lora
 from dreambooth3d.diffusion.model.components import Components, load_components, load_weights
+from dreambooth3d.diffusion.model.export import export_pipeline
 from dreambooth3d.diffusion.model.lora import LORA_FILE, export_lora, is_lora
-from dreambooth3d.diffusion.sampling.text_to_image import initial_noise, sample
+from dreambooth3d.diffusion.sampling.text_to_image import Sampling, initial_noise, sample
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.runtime import Runtime
 from dreambooth3d.weights import save_weights
@@ -124,8 +126,9 @@ def test_only_adapters_change_and_only_they_are_stored(
 ) -> None:
     parts = load_components(base, "cpu", trainable=True)
     group = ImageGroup("instance", torch.randn(2, *parts.latent_shape), ["a dog", "a cat"], 1, 1.0)
-    settings = TrainingSettings(3, 1e-2, 0, 0.1, 1.0, True, "no", checkpoint_every=3, lora_rank=2)
-    result = Trainer(parts, [group], settings, 0, make_runtime()).run()
+    config = FinetuneConfig(steps=3, learning_rate=1e-2, warmup_steps=0, weight_decay=0.1, lora_rank=2)
+    plan = TrainingPlan((group,), config, 0, CheckpointSchedule(every=3))
+    result = DreamBoothTrainer(parts, plan, make_runtime()).run()
     for kind in KINDS:
         before, after = getattr(components, kind).state_dict(), frozen(getattr(parts, kind))
         assert before.keys() == after.keys() and all(torch.equal(before[name], after[name]) for name in before)
@@ -136,7 +139,7 @@ def test_only_adapters_change_and_only_they_are_stored(
         assert all(not torch.equal(start[name], end[name]) for name in start)
     assert_same(load_components(base, "cpu", result.checkpoints[0]), components, atol=0.0)
     assert_same(load_components(base, "cpu", result.checkpoints[3]), parts)
-    again = Trainer(load_components(base, "cpu", trainable=True), [group], settings, 0, make_runtime(folder="again"))
+    again = DreamBoothTrainer(load_components(base, "cpu", trainable=True), plan, make_runtime(folder="again"))
     assert again.run().checkpoints[0].unet.sha256 == result.checkpoints[0].unet.sha256
 
 
@@ -172,7 +175,7 @@ def test_diffusers_opens_the_exported_file(
     export_lora(checkpoint, tmp_path / "lora" / LORA_FILE)
     prompts = [photos.instance_prompt, "a photo of a cat"]
     components = load_components(base, "cpu", checkpoint)
-    ours = sample(components, prompts, guidance_scale=4.0, steps=4, seed=3)
+    ours = sample(components, prompts, Sampling(4.0, 4, seed=3))
 
     def theirs(pipeline: StableDiffusionPipeline) -> Tensor:
         pipeline.set_progress_bar_config(disable=True)
@@ -227,8 +230,9 @@ def test_training_goes_on_from_any_checkpoint(
     parts = load_components(base, "cpu", partial, trainable=True)
     assert_same(parts, load_components(base, "cpu", partial))
     group = ImageGroup("instance", torch.randn(2, *parts.latent_shape), ["a dog", "a cat"], 1, 1.0)
-    settings = TrainingSettings(3, 3e-3, 0, 0.0, 1.0, True, "no", first_step=4, lora_rank=then_rank)
-    (end,) = Trainer(parts, [group], settings, 0, make_runtime(folder="b")).run().checkpoints.values()
+    config = FinetuneConfig(steps=3, learning_rate=3e-3, warmup_steps=0, weight_decay=0.0, lora_rank=then_rank)
+    plan = TrainingPlan((group,), config, 0, CheckpointSchedule(first_step=4))
+    (end,) = DreamBoothTrainer(parts, plan, make_runtime(folder="b")).run().checkpoints.values()
     loaded = load_components(base, "cpu", end)
     # Full weights are stored in half precision.
     assert_same(loaded, parts, atol=1e-4 if rank else 5e-3)
@@ -259,16 +263,16 @@ def test_frozen_weights_are_in_half_precision(
     photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[dict[bool, set[torch.dtype]]] = []
-    step = Trainer.train_step
+    step = DreamBoothTrainer.train_step
 
-    def look(self: Trainer, index: int) -> dict[str, Tensor]:
+    def look(self: DreamBoothTrainer, index: int) -> dict[str, Tensor]:
         both = [*self.components.unet.parameters(), *self.components.text_encoder.parameters()]
         seen.append(
             {trained: {weight.dtype for weight in both if weight.requires_grad == trained} for trained in (True, False)}
         )
         return step(self, index)
 
-    monkeypatch.setattr(Trainer, "train_step", look)
+    monkeypatch.setattr(DreamBoothTrainer, "train_step", look)
     options = {"gradient_checkpointing": True, "sample_every_checkpoint": False, "steps": 10, "checkpoint_every": 10}
     result = run(photos, base, make_runtime(), mixed_precision="bf16", **options)
     assert seen[0] == seen[-1] == {True: {torch.float32}, False: {torch.bfloat16}}

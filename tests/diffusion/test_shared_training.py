@@ -10,10 +10,11 @@ import torch
 
 from dreambooth3d.artifacts import BaseModelRef, SubjectPhotos
 from dreambooth3d.config.finetuning import FinetuneConfig
-from dreambooth3d.diffusion.finetuning import training
+from dreambooth3d.diffusion.finetuning.batches import Batch, BatchSource
 from dreambooth3d.diffusion.finetuning.dreambooth import finetune
-from dreambooth3d.diffusion.finetuning.training import ImageGroup, Trainer, TrainingSettings
-from dreambooth3d.diffusion.model.components import load_components
+from dreambooth3d.diffusion.finetuning.plan import ImageGroup, TrainingPlan
+from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
+from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.parallel import Team, team
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
@@ -23,42 +24,41 @@ STEPS = 3
 MakeRuntime = Callable[..., Runtime]
 
 
-class BatchPerProcess(Trainer):
+class OneAfterTheOther(BatchSource):
     """Process r takes batch number 2 * step + r, as an accumulating process does one after the other."""
 
-    def _draw(self, draw: int) -> tuple[torch.Tensor, ...]:
-        drawn_by = training.step_generator
-        training.step_generator = lambda seed, step, rank: drawn_by(seed, step)
-        try:
-            return super()._draw(2 * draw + self.team.rank)
-        finally:
-            training.step_generator = drawn_by
+    def __init__(self, components: Components, plan: TrainingPlan, rank: int) -> None:
+        super().__init__(components, plan)
+        self.place = rank
+
+    def draw(self, number: int) -> Batch:
+        return super().draw(2 * number + self.place)
 
 
-def learned(
-    kind: type[Trainer], member: Team, base: BaseModelRef, folder: Path, batches: int
-) -> dict[str, torch.Tensor]:
+def learned(member: Team, base: BaseModelRef, folder: Path, batches: int) -> dict[str, torch.Tensor]:
     torch.set_num_threads(1)
     components = load_components(base, CPU, trainable=True)
     latents = torch.randn(6, *components.latent_shape, generator=torch.Generator().manual_seed(1))
-    groups = [ImageGroup("instance", latents, ["a photo of sks dog"] * 6, 2, 1.0)]
-    settings = TrainingSettings(
-        STEPS, 1e-3, 1, 0.01, 1.0, train_text_encoder=True, mixed_precision="no", gradient_accumulation_steps=batches
-    )
+    group = ImageGroup("instance", latents, ["a photo of sks dog"] * 6, 2, 1.0)
+    config = FinetuneConfig(steps=STEPS, learning_rate=1e-3, warmup_steps=1, gradient_accumulation_steps=batches)
+    plan = TrainingPlan((group,), config, 7)
     runtime = Runtime(StepLog("finetune_dreambooth"), folder, CPU, progress=False)
-    kind(components, groups, settings, 7, runtime, team=member).run()
+    trainer = DreamBoothTrainer(components, plan, runtime, team=member)
+    if member.size > 1:
+        trainer.batches = OneAfterTheOther(components, plan, member.rank)
+    trainer.run()
     return {**components.unet.state_dict(), **components.text_encoder.state_dict()}
 
 
 def _learn(member: Team, base: BaseModelRef, folder: Path) -> None:
-    learned(BatchPerProcess, member, base, folder, 1)
+    learned(member, base, folder, 1)
 
 
 def test_two_processes_learn_what_one_learns_from_both_batches(base: BaseModelRef, tmp_path: Path) -> None:
     start = load_components(base, CPU).unet.state_dict()
-    alone = learned(Trainer, Team(), base, tmp_path / "alone", 2)
+    alone = learned(Team(), base, tmp_path / "alone", 2)
     with team(_learn, (base, tmp_path / "shared"), 2, CPU) as leader:
-        together = learned(BatchPerProcess, leader, base, tmp_path / "shared", 1)
+        together = learned(leader, base, tmp_path / "shared", 1)
     moved = max((alone[name] - start[name]).abs().max().item() for name in start)
     assert moved > 1e-3
     for name, expected in alone.items():

@@ -20,11 +20,13 @@ from dreambooth3d.cameras import orbit_cameras
 from dreambooth3d.config.finetuning import FinetuneConfig
 from dreambooth3d.config.guidance import GuidanceConfig
 from dreambooth3d.config.models import BaseModelConfig
-from dreambooth3d.diffusion.finetuning.dreambooth import export_pipeline, finetune
+from dreambooth3d.diffusion.finetuning.dreambooth import finetune
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.model.export import export_pipeline
 from dreambooth3d.diffusion.sampling.img2img import img2img
+from dreambooth3d.diffusion.sampling.text_to_image import Sampling
 from dreambooth3d.runtime import Runtime
 
 PROMPT = "a photo of a sks dog"
@@ -115,8 +117,7 @@ def test_prompts_are_encoded_as_by_diffusers(case: Case, loaded: Components) -> 
 def test_img2img_is_that_of_diffusers(case: Case, loaded: Components) -> None:
     """Same latents, noise and timesteps: epsilon and velocity, the schedule, the guidance and the VAE agree."""
     image = torch.rand(1, 3, case.size, case.size, generator=torch.Generator().manual_seed(0))
-    arguments = {"strength": 0.5, "guidance_scale": 5.0}
-    ours = img2img(loaded, image, [PROMPT], steps=4, seed=3, **arguments)
+    ours = img2img(loaded, image, [PROMPT], Sampling(5.0, 4, seed=3), strength=0.5)
     latents = loaded.encode_images(image.to(case.device))
     noise = torch.randn(1, *loaded.latent_shape, generator=torch.Generator().manual_seed(3)).to(case.device)
     pipeline = pipeline_of(StableDiffusionImg2ImgPipeline, case)
@@ -130,7 +131,8 @@ def test_img2img_is_that_of_diffusers(case: Case, loaded: Components) -> None:
         noisy,
         num_inference_steps=4,
         output_type="pt",
-        **arguments,
+        strength=0.5,
+        guidance_scale=5.0,
         generator=torch.Generator(case.device),
     ).images
     assert ours.shape == (1, 3, case.size, case.size) and ours.isfinite().all()

@@ -20,7 +20,7 @@ from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.toybox.captions import random_caption
 from dreambooth3d.toybox.pretraining import dataset, folders, loop, networks, scorers, stages, unet, vae
 from dreambooth3d.toybox.pretraining.dataset import ATTRIBUTES, STATEMENTS, Probes, Renders
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, one_cycle
+from dreambooth3d.toybox.pretraining.loop import PretrainingLoop, Schedule, one_cycle
 from dreambooth3d.toybox.pretraining.measure import away_from_borders
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, HELD_OUT_ACCESSORIES, HELD_OUT_COLOUR_PAIRS, random_recipe
 from dreambooth3d.toybox.sampling import CLASS_NAMES
@@ -272,9 +272,9 @@ class Regression:
         self.outputs = self.inputs @ self.weight.T + self.bias
         self.calls = 0
 
-    def trainer(self, work: Path, steps: int, **options: float) -> Trainer:
+    def trainer(self, work: Path, steps: int, **options: float) -> PretrainingLoop:
         schedule = Schedule(steps=steps, learning_rate=0.05, weight_decay=0.0, **options)
-        trainer = Trainer([self.module], schedule, work, "regression")
+        trainer = PretrainingLoop([self.module], schedule, work, "regression")
         trainer.resume.interval_s = 0
         return trainer
 

@@ -5,38 +5,34 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from tqdm import tqdm
 
 from dreambooth3d.diffusion.model.components import Components
-from dreambooth3d.diffusion.sampling.text_to_image import BATCH_SIZE, initial_noise, sample
+from dreambooth3d.diffusion.sampling.text_to_image import Sampling, initial_noise, sample
 from dreambooth3d.images import from_pil, to_pil
 from dreambooth3d.runtime import work_root
 
 
-def cache_folder(components: Components, prompts: list[str], guidance_scale: float, steps: int, seed: int) -> Path:
+def cache_folder(components: Components, prompts: Sequence[str], sampling: Sampling) -> Path:
     """Where these class images are cached; the name follows from everything that they depend on."""
     base = components.base
-    inputs = [base.digest or [base.path, base.revision, base.variant], prompts, guidance_scale, steps, seed]
+    identity = base.digest or [base.path, base.revision, base.variant]
+    inputs = [identity, list(prompts), sampling.guidance_scale, sampling.steps, sampling.seed]
+    if sampling.negative_prompt:
+        inputs.append(sampling.negative_prompt)
     return work_root() / "class_images" / hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
 
 
 def class_images(
-    components: Components,
-    prompts: list[str],
-    *,
-    guidance_scale: float,
-    steps: int,
-    seed: int,
-    batch_size: int = BATCH_SIZE,
-    progress: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
-) -> Tensor:
+    components: Components, prompts: Sequence[str], sampling: Sampling, *, progress: bool = False
+) -> Float[Tensor, "n 3 height width"]:
     """One image per prompt by the unchanged base model, from the cache where it is there.
 
     Each image is one file, written atomically, so that an interrupted run goes on where it stopped.
@@ -44,30 +40,25 @@ def class_images(
     Args:
         components: the base model, before any fine-tuning.
         prompts: n prompts.
-        batch_size: images drawn at once; no image depends on it.
-        should_stop: ends generation early, after at least one batch.
+        sampling: how to draw.
+        progress: show a progress bar.
 
     Returns:
-        (n, 3, height, width) in [0, 1] on the CPU; fewer when stopped.
+        Images in [0, 1] on the CPU.
     """
-    folder = cache_folder(components, prompts, guidance_scale, steps, seed)
+    folder = cache_folder(components, prompts, sampling)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / f"{index:05d}.png" for index in range(len(prompts))]
     missing = [index for index, file in enumerate(files) if not _readable(file)]
-    noise = initial_noise(components, len(prompts), seed)
+    noise = initial_noise(components, len(prompts), sampling.seed)
     with tqdm(total=len(missing), desc="class images", disable=not progress or not missing) as bar:
-        for start in range(0, len(missing), batch_size):
-            if should_stop() and any(file.exists() for file in files):
-                break
-            chosen = missing[start : start + batch_size]
-            texts = [prompts[index] for index in chosen]
-            images = sample(
-                components, texts, guidance_scale=guidance_scale, steps=steps, seed=seed, noise=noise[chosen]
-            )
+        for start in range(0, len(missing), sampling.batch_size):
+            chosen = missing[start : start + sampling.batch_size]
+            images = sample(components, [prompts[index] for index in chosen], sampling, noise[chosen])
             for index, image in zip(chosen, images, strict=True):
                 _write(image, files[index])
             bar.update(len(chosen))
-    return torch.stack([from_pil(Image.open(file)) for file in files if file.exists()])
+    return torch.stack([from_pil(Image.open(file)) for file in files])
 
 
 def _readable(file: Path) -> bool:

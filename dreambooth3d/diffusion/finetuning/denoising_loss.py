@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 
-def add_noise(latents: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
-    """Noisy latents (n, c, h, w), where `alphas` (n,) is the share of the signal's variance that is left of each."""
+def add_noise(
+    latents: Float[Tensor, "n channels height width"],
+    noise: Float[Tensor, "n channels height width"],
+    alphas: Float[Tensor, " n"],
+) -> Float[Tensor, "n channels height width"]:
+    """Noisy latents, where `alphas` is the share of the signal's variance that is left of each."""
     alphas = alphas.view(-1, 1, 1, 1)
     return alphas.sqrt() * latents + (1 - alphas).sqrt() * noise
 
 
-def training_target(latents: Tensor, noise: Tensor, alphas: Tensor, prediction_type: str) -> Tensor:
-    """What the UNet should put out, (n, c, h, w): the noise, or the velocity of Salimans and Ho (2022).
+def training_target(
+    latents: Float[Tensor, "n channels height width"],
+    noise: Float[Tensor, "n channels height width"],
+    alphas: Float[Tensor, " n"],
+    prediction_type: str,
+) -> Float[Tensor, "n channels height width"]:
+    """What the UNet should put out: the noise, or the velocity of Salimans and Ho (2022).
 
     Args:
-        alphas: (n,) share of the signal's variance that is left of each image.
+        latents: clean.
+        noise: of unit variance.
+        alphas: share of the signal's variance that is left of each image.
         prediction_type: `epsilon` or `v_prediction`.
     """
     if prediction_type != "v_prediction":
@@ -24,13 +36,17 @@ def training_target(latents: Tensor, noise: Tensor, alphas: Tensor, prediction_t
     return alphas.sqrt() * noise - (1 - alphas).sqrt() * latents
 
 
-def squared_errors(output: Tensor, target: Tensor) -> Tensor:
-    """(n,) mean squared error of each image, float32."""
+def squared_errors(
+    output: Float[Tensor, "n channels height width"], target: Float[Tensor, "n channels height width"]
+) -> Float[Tensor, " n"]:
+    """Mean squared error of each image, float32."""
     return (output.float() - target).square().mean(dim=(1, 2, 3))
 
 
-def min_snr_weights(alphas_cumprod: Tensor, gamma: float, prediction_type: str) -> Tensor:
-    """(timesteps,) weights of the squared error of a noise or velocity prediction.
+def min_snr_weights(
+    alphas_cumprod: Float[Tensor, " timesteps"], gamma: float, prediction_type: str
+) -> Float[Tensor, " timesteps"]:
+    """Weights of the squared error of a noise or velocity prediction.
 
     In terms of the clean image's error the weight is min(SNR, gamma). An error of the noise is SNR times that of the
     image, and an error of the velocity SNR + 1 times.

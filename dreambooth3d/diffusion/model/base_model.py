@@ -209,7 +209,7 @@ def folder_digest(path: Path | str) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _file_sum(file: Path, size: int, modified_ns: int) -> str:
+def _file_sum(file: Path, _size: int, _modified_ns: int) -> str:
     """SHA-256 of a file; one that has not changed is read once per process, since a model can have gigabytes."""
     return sha256_file(file)
 

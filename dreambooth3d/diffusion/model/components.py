@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -110,8 +111,8 @@ class Components:
         return self.unet.config.in_channels, size, size
 
     @property
-    def alphas_cumprod(self) -> Tensor:
-        """(timesteps,) share of the signal's variance that is left at each timestep, float32 on the device."""
+    def alphas_cumprod(self) -> Float[Tensor, " timesteps"]:
+        """Share of the signal's variance that is left at each timestep, float32 on the device."""
         if self._alphas_cumprod is None:
             self._alphas_cumprod = self.scheduler.alphas_cumprod.to(self.device, torch.float32)
         return self._alphas_cumprod
@@ -120,15 +121,15 @@ class Components:
         """See `base_model.require_known_words`."""
         base_model.require_known_words(self.tokenizer, noun, identifier)
 
-    def tokenize(self, prompts: list[str]) -> Tensor:
-        """(n, tokens) token ids, padded to the model's length, on the device."""
+    def tokenize(self, prompts: list[str]) -> Int[Tensor, "n tokens"]:
+        """Token ids, padded to the model's length, on the device."""
         length = min(self.tokenizer.model_max_length, self.text_encoder.config.max_position_embeddings)
         batch = self.tokenizer(prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt")
         return batch.input_ids.to(self.device)
 
     @torch.no_grad()
-    def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """(n, tokens, dim) text embeddings; each distinct prompt is encoded once and remembered."""
+    def encode_prompts(self, prompts: list[str]) -> Float[Tensor, "n tokens dim"]:
+        """Text embeddings; each distinct prompt is encoded once and remembered."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
             hidden = self.text_encoder(self.tokenize(new).to(self.text_encoder.device))[0].to(self.device)
@@ -139,14 +140,14 @@ class Components:
         """Drop remembered embeddings, after the text encoder's weights changed."""
         self._embeddings.clear()
 
-    def encode_images(self, images: Tensor) -> Tensor:
+    def encode_images(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n channels cells cells"]:
         """Latents of images: the posterior's mean, scaled to about unit variance; differentiable.
 
         Args:
-            images: (n, 3, height, width) in [0, 1]; resized bilinearly to the model's size where needed.
+            images: in [0, 1]; resized bilinearly to the model's size where needed.
 
         Returns:
-            (n, channels, size / cell, size / cell) float32.
+            As many cells as the model's size has, float32.
         """
         size = self.image_size
         if images.shape[-2:] != (size, size):
@@ -156,8 +157,8 @@ class Components:
             )
         return (self._graphed_encoder or encoder_call(self.vae, self.dtype))(images)
 
-    def encode_all(self, images: Tensor) -> Tensor:
-        """Latents (n, channels, h, w) of any number of images (n, 3, height, width) in [0, 1], without gradient."""
+    def encode_all(self, images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n channels cells cells"]:
+        """Latents of any number of images in [0, 1], without gradient."""
         with torch.no_grad():
             return torch.cat([self.encode_images(part.to(self.device)) for part in images.split(self._at_once)])
 
@@ -166,25 +167,35 @@ class Components:
         """Images that the VAE sees at once: its activations are many times as large as an image."""
         return max(1, VAE_PIXELS // self.image_size**2)
 
-    def decode_latents(self, latents: Tensor) -> Tensor:
-        """(n, 3, height, width) float32 images in [0, 1] of latents."""
+    def decode_latents(self, latents: Float[Tensor, "n channels cells cells"]) -> Float[Tensor, "n 3 pixels pixels"]:
+        """Images of latents, float32 in [0, 1]."""
         scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
         images = torch.cat([self.vae.decode(part).sample.float() for part in scaled.split(self._at_once)])
         return (images * 0.5 + 0.5).clamp(0, 1)
 
-    def predict(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+    def predict(
+        self,
+        noisy: Float[Tensor, "n channels height width"],
+        timesteps: Int[Tensor, " n"] | Int[Tensor, ""],
+        embeddings: Float[Tensor, "n tokens dim"],
+    ) -> Float[Tensor, "n channels height width"]:
         """The UNet's raw output, float32: noise or velocity, as `scheduler.config.prediction_type` says.
 
         Args:
-            noisy: (n, channels, h, w) noisy latents.
-            timesteps: (n,) or scalar.
-            embeddings: (n, tokens, dim).
+            noisy: noisy latents.
+            timesteps: of each, or one of all.
+            embeddings: of the prompts.
         """
         if self._graphed_unet is None or torch.is_grad_enabled():
             return unet_call(self.unet, self.dtype)(noisy, timesteps, embeddings)
         return self._graphed_unet(noisy, timesteps.to(noisy.device).expand(len(noisy)), embeddings)
 
-    def predict_noise(self, noisy: Tensor, timesteps: Tensor, embeddings: Tensor) -> Tensor:
+    def predict_noise(
+        self,
+        noisy: Float[Tensor, "n channels height width"],
+        timesteps: Int[Tensor, " n"] | Int[Tensor, ""],
+        embeddings: Float[Tensor, "n tokens dim"],
+    ) -> Float[Tensor, "n channels height width"]:
         """Like `predict`, but always the noise, also for a model that predicts velocity (Salimans and Ho 2022)."""
         output = self.predict(noisy, timesteps, embeddings)
         if self.scheduler.config.prediction_type != "v_prediction":

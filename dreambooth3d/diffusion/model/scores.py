@@ -2,30 +2,41 @@
 
 from __future__ import annotations
 
+from jaxtyping import Float
 from torch import Tensor
 
 _EPS = 1e-8
 
 
-def classifier_free(unconditional: Tensor, conditional: Tensor, scale: float) -> Tensor:
+def classifier_free(
+    unconditional: Float[Tensor, "n channels height width"],
+    conditional: Float[Tensor, "n channels height width"],
+    scale: float,
+) -> Float[Tensor, "n channels height width"]:
     """Classifier-free guidance (Ho and Salimans 2022): move from the unconditional past the conditional prediction."""
     return unconditional + scale * (conditional - unconditional)
 
 
-def perpendicular(vector: Tensor, direction: Tensor) -> Tensor:
-    """The part of each `vector` (n, ...) that is orthogonal to its `direction` (n, ...)."""
+def perpendicular(vector: Float[Tensor, "n ..."], direction: Float[Tensor, "n ..."]) -> Float[Tensor, "n ..."]:
+    """The part of each `vector` that is orthogonal to its `direction`."""
     dimensions = tuple(range(1, vector.ndim))
     length = direction.square().sum(dimensions, keepdim=True).clamp_min(_EPS)
     return vector - (vector * direction).sum(dimensions, keepdim=True) / length * direction
 
 
-def perp_neg(unconditional: Tensor, conditional: Tensor, negatives: Tensor, weights: Tensor, scale: float) -> Tensor:
+def perp_neg(
+    unconditional: Float[Tensor, "n channels height width"],
+    conditional: Float[Tensor, "n channels height width"],
+    negatives: Float[Tensor, "n k channels height width"],
+    weights: Float[Tensor, "n k"],
+    scale: float,
+) -> Float[Tensor, "n channels height width"]:
     """Classifier-free guidance that also moves away from negative prompts, but never against the wanted one.
 
     Args:
-        unconditional, conditional: (n, c, h, w).
-        negatives: (n, k, c, h, w) predictions under the k negative prompts.
-        weights: (n, k), zero or negative.
+        unconditional, conditional: predictions without a prompt and under the wanted one.
+        negatives: predictions under the k negative prompts.
+        weights: zero or negative.
         scale: guidance scale.
 
     Source: Perp-Neg (Armandpour et al. 2023), algorithm 1.
@@ -38,7 +49,9 @@ def perp_neg(unconditional: Tensor, conditional: Tensor, negatives: Tensor, weig
     return unconditional + scale * total
 
 
-def rescaled(guided: Tensor, conditional: Tensor, share: float) -> Tensor:
+def rescaled(
+    guided: Float[Tensor, "n ..."], conditional: Float[Tensor, "n ..."], share: float
+) -> Float[Tensor, "n ..."]:
     """Bring the guided prediction's spread per image back towards the conditional one's, against over-saturation.
 
     Args:

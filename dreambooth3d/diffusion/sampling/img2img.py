@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -10,64 +14,66 @@ from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, SubjectPho
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.config.pseudo_views import PseudoViewsConfig
 from dreambooth3d.diffusion.model.components import Components, load_components
-from dreambooth3d.diffusion.sampling.text_to_image import BATCH_SIZE, denoise, initial_noise, make_schedule
+from dreambooth3d.diffusion.sampling.text_to_image import Sampling, denoise, initial_noise, make_schedule
 from dreambooth3d.images import sheet
 from dreambooth3d.prompts import view_prompts
 from dreambooth3d.runtime import Runtime
 
 
+@dataclass(frozen=True)
+class RenderedViews:
+    """Renders of an asset, and where they were taken from.
+
+    Attributes:
+        color: in [0, 1] on a plain background, of any size.
+        opacity: in [0, 1].
+        cameras: the n cameras.
+    """
+
+    color: Float[Tensor, "n 3 height width"]
+    opacity: Float[Tensor, "n height width"]
+    cameras: Cameras
+
+
 @torch.no_grad()
 def img2img(
     components: Components,
-    images: Tensor,
-    prompts: list[str],
+    images: Float[Tensor, "n 3 height width"],
+    prompts: Sequence[str],
+    sampling: Sampling,
     *,
     strength: float,
-    guidance_scale: float,
-    steps: int,
-    seed: int,
-    negative_prompt: str = "",
-    batch_size: int = BATCH_SIZE,
-) -> Tensor:
+) -> Float[Tensor, "n 3 pixels pixels"]:
     """Redo the last `strength` of the denoising schedule of given images.
 
     Args:
-        images: (n, 3, height, width) in [0, 1]; resized to the model's size.
+        components: the model.
+        images: in [0, 1]; resized to the model's size.
         prompts: n prompts.
+        sampling: how to draw; of its steps `int(steps * strength)` are run.
         strength: share of the schedule in [0, 1]; 0 gives the VAE's round trip, 1 keeps almost nothing.
-        steps: denoising steps of the full schedule, of which `int(steps * strength)` are run.
 
     Returns:
-        (n, 3, size, size) in [0, 1] on the components' device.
+        Images of the model's size in [0, 1] on the components' device.
 
     Source: SDEdit (Meng et al. 2022), with the timesteps of diffusers' StableDiffusionImg2ImgPipeline.
     """
-    noise = initial_noise(components, len(images), seed)
-    scheduler = make_schedule(components, steps)
-    timesteps = scheduler.timesteps[steps - min(int(steps * strength), steps) :]
+    noise = initial_noise(components, len(images), sampling.seed)
+    scheduler = make_schedule(components, sampling.steps)
+    timesteps = scheduler.timesteps[sampling.steps - min(int(sampling.steps * strength), sampling.steps) :]
     results = []
-    for start in range(0, len(images), batch_size):
-        chosen = slice(start, start + batch_size)
+    for start in range(0, len(images), sampling.batch_size):
+        chosen = slice(start, start + sampling.batch_size)
         latents = components.encode_all(images[chosen])
         if len(timesteps):
             latents = scheduler.add_noise(latents, noise[chosen].to(components.device), timesteps[:1])
-            latents = denoise(
-                components,
-                latents,
-                prompts[chosen],
-                scheduler,
-                timesteps,
-                guidance_scale=guidance_scale,
-                negative_prompt=negative_prompt,
-            )
+            latents = denoise(components, latents, prompts[chosen], sampling, scheduler, timesteps)
         results.append(components.decode_latents(latents))
     return torch.cat(results)
 
 
 def pseudo_views(
-    renders: Tensor,
-    opacity: Tensor,
-    cameras: Cameras,
+    views: RenderedViews,
     checkpoint: DreamBoothCheckpoint,
     photos: SubjectPhotos,
     config: PseudoViewsConfig,
@@ -80,31 +86,25 @@ def pseudo_views(
     to invent theirs. Nothing is masked here; whoever learns from the views decides what of them counts.
 
     Args:
-        renders: (n, 3, height, width) in [0, 1] on a plain background, of any size.
-        opacity: (n, height, width) of the renders.
-        cameras: the n cameras.
+        views: renders of the coarse asset.
         checkpoint: the full checkpoint.
+        photos: tell the subject's prompt.
+        config: how far the renders are redone.
         seed: of the noise.
+        runtime: device and log.
 
     Returns:
         Images, renders and opacity at the model's size, on the CPU.
     """
     components = load_components(checkpoint.base_model, runtime.device, checkpoint)
     size = components.image_size
-    renders, opacity = _resized(renders, size), _resized(opacity[:, None], size)[:, 0]
-    images = img2img(
-        components,
-        renders,
-        view_prompts(photos.instance_prompt, cameras),
-        strength=config.strength,
-        guidance_scale=config.guidance_scale,
-        steps=config.inference_steps,
-        seed=seed,
-        batch_size=config.batch_size,
-    ).cpu()
-    runtime.log.params(strength=config.strength, count=len(cameras), checkpoint_step=checkpoint.step)
+    renders, opacity = _resized(views.color, size), _resized(views.opacity[:, None], size)[:, 0]
+    prompts = view_prompts(photos.instance_prompt, views.cameras)
+    sampling = Sampling(config.guidance_scale, config.inference_steps, seed, batch_size=config.batch_size)
+    images = img2img(components, renders, prompts, sampling, strength=config.strength).cpu()
+    runtime.log.params(strength=config.strength, count=len(views.cameras), checkpoint_step=checkpoint.step)
     _report(renders, images, opacity, runtime)
-    return PseudoViews(images, renders, opacity, cameras.to("cpu"), config.strength, runtime.log.record())
+    return PseudoViews(images, renders, opacity, views.cameras.to("cpu"), config.strength, runtime.log.record())
 
 
 def _resized(images: Tensor, size: int) -> Tensor:

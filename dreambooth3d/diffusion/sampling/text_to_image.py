@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreambooth3d.diffusion.model.components import Components
@@ -16,8 +19,27 @@ if TYPE_CHECKING:
 BATCH_SIZE = 16
 
 
-def initial_noise(components: Components, count: int, seed: int) -> Tensor:
-    """(count, channels, h, w) float32 unit noise from a generator on the CPU."""
+@dataclass(frozen=True)
+class Sampling:
+    """How images are drawn.
+
+    Attributes:
+        guidance_scale: of classifier-free guidance; 1 or less runs without the unconditional branch.
+        steps: denoising steps of the full schedule.
+        seed: of the initial noise.
+        negative_prompt: of the unconditional branch.
+        batch_size: images at once; no image depends on it.
+    """
+
+    guidance_scale: float
+    steps: int
+    seed: int
+    negative_prompt: str = ""
+    batch_size: int = BATCH_SIZE
+
+
+def initial_noise(components: Components, count: int, seed: int) -> Float[Tensor, "n channels height width"]:
+    """Unit noise of `count` latents, float32, from a generator on the CPU."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(count, *components.latent_shape, generator=generator)
 
@@ -35,34 +57,34 @@ def make_schedule(components: Components, steps: int) -> DDIMScheduler:
 @torch.no_grad()
 def denoise(
     components: Components,
-    latents: Tensor,
-    prompts: list[str],
+    latents: Float[Tensor, "n channels height width"],
+    prompts: Sequence[str],
+    sampling: Sampling,
     scheduler: DDIMScheduler,
-    timesteps: Tensor,
-    *,
-    guidance_scale: float,
-    negative_prompt: str = "",
-) -> Tensor:
-    """Take noisy latents (n, channels, h, w) down a list of timesteps by deterministic DDIM (eta 0).
+    timesteps: Int[Tensor, " steps"],
+) -> Float[Tensor, "n channels height width"]:
+    """Take noisy latents down a list of timesteps by deterministic DDIM (eta 0).
 
     Args:
+        components: the model.
         latents: noisy as `timesteps[0]` says.
         prompts: n prompts.
+        sampling: guidance.
         scheduler: from `make_schedule`.
         timesteps: descending, the last of `scheduler.timesteps`.
-        guidance_scale: 1 or less runs without the unconditional branch.
 
     Returns:
-        (n, channels, h, w) float32 clean latents.
+        Clean latents, float32.
     """
-    guided = guidance_scale > 1
-    embeddings = components.encode_prompts(prompts + ([negative_prompt] * len(prompts) if guided else []))
+    guided = sampling.guidance_scale > 1
+    negative = [sampling.negative_prompt] * len(prompts) if guided else []
+    embeddings = components.encode_prompts([*prompts, *negative])
     for timestep in timesteps:
         batch = torch.cat([latents, latents]) if guided else latents
         output = components.predict(batch, timestep, embeddings)
         if guided:
             conditional, unconditional = output.chunk(2)
-            output = classifier_free(unconditional, conditional, guidance_scale)
+            output = classifier_free(unconditional, conditional, sampling.guidance_scale)
         latents = scheduler.step(output, timestep, latents).prev_sample
     return latents
 
@@ -70,41 +92,27 @@ def denoise(
 @torch.no_grad()
 def sample(
     components: Components,
-    prompts: list[str],
-    *,
-    guidance_scale: float,
-    steps: int,
-    seed: int,
-    negative_prompt: str = "",
-    batch_size: int = BATCH_SIZE,
-    noise: Tensor | None = None,
-) -> Tensor:
+    prompts: Sequence[str],
+    sampling: Sampling,
+    noise: Float[Tensor, "n channels height width"] | None = None,
+) -> Float[Tensor, "n 3 pixels pixels"]:
     """One image per prompt.
 
     Args:
-        prompts: n prompts; image i depends only on prompt i, its place i and the seed, not on `batch_size`.
-        guidance_scale: of classifier-free guidance; 1 turns it off.
-        steps: denoising steps.
-        seed: of the initial noise.
-        noise: (n, channels, h, w) initial noise in place of the seed's.
+        components: the model.
+        prompts: n prompts; image i depends only on prompt i, its place i and the seed, not on the batch size.
+        sampling: how to draw.
+        noise: initial noise in place of the seed's.
 
     Returns:
-        (n, 3, height, width) in [0, 1] on the components' device.
+        Images in [0, 1] on the components' device.
     """
-    noise = initial_noise(components, len(prompts), seed) if noise is None else noise
-    scheduler = make_schedule(components, steps)
+    noise = initial_noise(components, len(prompts), sampling.seed) if noise is None else noise
+    scheduler = make_schedule(components, sampling.steps)
     images = []
-    for start in range(0, len(prompts), batch_size):
-        chosen = slice(start, start + batch_size)
+    for start in range(0, len(prompts), sampling.batch_size):
+        chosen = slice(start, start + sampling.batch_size)
         latents = noise[chosen].to(components.device) * scheduler.init_noise_sigma
-        latents = denoise(
-            components,
-            latents,
-            prompts[chosen],
-            scheduler,
-            scheduler.timesteps,
-            guidance_scale=guidance_scale,
-            negative_prompt=negative_prompt,
-        )
+        latents = denoise(components, latents, prompts[chosen], sampling, scheduler, scheduler.timesteps)
         images.append(components.decode_latents(latents))
     return torch.cat(images)

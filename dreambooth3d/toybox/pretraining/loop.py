@@ -42,6 +42,21 @@ class Schedule:
     graphed: bool = True
 
 
+@dataclass(frozen=True)
+class StageRun:
+    """How and where one stage trains.
+
+    Attributes:
+        schedule: how long and how fast.
+        work: folder for the resumable state.
+        device: where the modules live.
+    """
+
+    schedule: Schedule
+    work: Path
+    device: torch.device
+
+
 def one_cycle(progress: float, warmup: float = 0.04, floor: float = 0.01) -> float:
     """Learning-rate factor at `progress` in [0, 1]: linear warm-up, then a cosine down to `floor`."""
     if progress < warmup:
@@ -60,7 +75,7 @@ def half_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
 
 
-class Trainer:
+class PretrainingLoop:
     """Trains `modules` by a loss function; afterwards their weights are the moving average."""
 
     def __init__(

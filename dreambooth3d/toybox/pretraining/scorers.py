@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from dreambooth3d.toybox.pretraining.dataset import (
     statement_matrix,
     true_pairs,
 )
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
+from dreambooth3d.toybox.pretraining.loop import PretrainingLoop, StageRun, half_precision
 from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES, new_scorer
 
 _BATCH = 384
@@ -120,12 +119,11 @@ class _Objective:
         )
 
 
-def train_scorer(
-    name: str, renders: Renders, tokenizer: CLIPTokenizer, schedule: Schedule, work: Path, device: torch.device
-) -> CLIPModel:
+def train_scorer(name: str, renders: Renders, tokenizer: CLIPTokenizer, run: StageRun) -> CLIPModel:
     """Train one scorer on its own renders, with its own seed."""
     torch.manual_seed(10 + SCORER_NAMES.index(name))
-    model = new_scorer(name, tokenizer).to(device)
-    trainer = Trainer([model], schedule, work, name, compiled=[model.vision_model, model.text_model])
-    trainer.run(_Objective(model, renders, tokenizer))
+    model = new_scorer(name, tokenizer).to(run.device)
+    towers = [model.vision_model, model.text_model]
+    training = PretrainingLoop([model], run.schedule, run.work, name, compiled=towers)
+    training.run(_Objective(model, renders, tokenizer))
     return model.eval().requires_grad_(False)

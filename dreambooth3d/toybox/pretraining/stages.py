@@ -6,7 +6,8 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
@@ -24,7 +25,7 @@ from dreambooth3d.toybox.pretraining.dataset import (
     scorer_captions,
     statement_captions,
 )
-from dreambooth3d.toybox.pretraining.loop import Schedule
+from dreambooth3d.toybox.pretraining.loop import Schedule, StageRun
 from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES
 from dreambooth3d.toybox.pretraining.scorers import train_scorer
 from dreambooth3d.toybox.pretraining.unet import train_unet
@@ -42,9 +43,29 @@ SCHEDULES = {
 }
 
 
-def _schedule(name: str, steps: int | None, minutes: float | None) -> Schedule:
-    default = SCHEDULES[name]
-    return Schedule(steps or default.steps, default.learning_rate, minutes, default.ema, default.weight_decay)
+@dataclass(frozen=True)
+class Pretraining:
+    """What the stages share.
+
+    Attributes:
+        models: the folder to write into.
+        renders: training renders per model family.
+        device: where to train.
+        steps: optimiser steps of each stage; None takes those of `SCHEDULES`.
+        minutes: shorten each stage to about this long; None does not.
+    """
+
+    models: Path
+    renders: int
+    device: torch.device
+    steps: int | None = None
+    minutes: float | None = None
+
+    def stage(self, name: str) -> StageRun:
+        """How and where a stage trains."""
+        default = SCHEDULES[name]
+        schedule = replace(default, steps=self.steps or default.steps, minutes=self.minutes)
+        return StageRun(schedule, work_root() / "pretrain", self.device)
 
 
 @cache
@@ -61,28 +82,24 @@ def _world_key() -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
 
 
-def pretrain_vae(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
+def pretrain_vae(job: Pretraining) -> None:
     """Train and save the autoencoder."""
-    vae = train_vae(_base_renders(count, device), _schedule("vae", steps, minutes), work_root() / "pretrain", device)
-    folders.save_vae(vae, models)
+    vae = train_vae(_base_renders(job.renders, job.device), job.stage("vae"))
+    folders.save_vae(vae, job.models)
 
 
-def pretrain_unet(models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device) -> None:
+def pretrain_unet(job: Pretraining) -> None:
     """Train denoiser and text encoder, and save the complete base model."""
-    vae, tokenizer = folders.load_vae(models, device), folders.toybox_tokenizer()
-    schedule = _schedule("unet", steps, minutes)
-    trained = train_unet(_base_renders(count, device), vae, tokenizer, schedule, work_root() / "pretrain", device)
-    folders.save_base_model(vae, *trained, models)
+    vae, tokenizer = folders.load_vae(job.models, job.device), folders.toybox_tokenizer()
+    unet, text_encoder = train_unet(_base_renders(job.renders, job.device), vae, tokenizer, job.stage("unet"))
+    folders.save_base_model(vae, unet, text_encoder, job.models)
 
 
-def pretrain_scorer(
-    name: str, models: Path, count: int, steps: int | None, minutes: float | None, device: torch.device
-) -> None:
+def pretrain_scorer(name: str, job: Pretraining) -> None:
     """Train and save one scorer, on renders of its own in which all classes, patterns and accessories occur."""
     tokenizer = folders.toybox_tokenizer()
-    renders = make_renders(count, FIRST_SEEDS[name], tokenizer, scorer_captions, device, reserved=True)
-    scorer = train_scorer(name, renders, tokenizer, _schedule(name, steps, minutes), work_root() / "pretrain", device)
-    folders.save_scorer(scorer, name, models)
+    renders = make_renders(job.renders, FIRST_SEEDS[name], tokenizer, scorer_captions, job.device, reserved=True)
+    folders.save_scorer(train_scorer(name, renders, tokenizer, job.stage(name)), name, job.models)
 
 
 def measure_models(models: Path, device: torch.device, renders: int = 4000, samples: int = 768) -> dict[str, float]:
@@ -136,14 +153,14 @@ def pretrain(
     if unknown:
         raise ConfigError(f"toybox pretrain: unknown stage {unknown[0]!r}. Choose from {', '.join(STAGES)}.")
     models.mkdir(parents=True, exist_ok=True)
-    where = pick_device(device)
+    job = Pretraining(models, renders, pick_device(device), steps, minutes)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
-    train = {"vae": pretrain_vae, "unet": pretrain_unet}
+    train: dict[str, Callable[[Pretraining], None]] = {"vae": pretrain_vae, "unet": pretrain_unet}
     train |= {name: partial(pretrain_scorer, name) for name in SCORER_NAMES}
     for stage in stages:
         started = time.monotonic()
         if stage == "card":
-            print(json.dumps(measure_models(models, where), indent=1))
+            print(json.dumps(measure_models(models, job.device), indent=1))
         else:
-            train[stage](models, renders, steps, minutes, where)
+            train[stage](job)
         print(f"stage {stage}: {time.monotonic() - started:.0f} s", flush=True)

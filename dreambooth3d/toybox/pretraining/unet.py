@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from dreambooth3d.toybox.pretraining.dataset import Renders
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
+from dreambooth3d.toybox.pretraining.loop import PretrainingLoop, StageRun, half_precision
 from dreambooth3d.toybox.pretraining.networks import new_scheduler, new_text_encoder, new_unet
 from dreambooth3d.toybox.pretraining.vae import encode
 
@@ -25,18 +23,15 @@ def snr_weights(alphas_cumprod: Tensor, gamma: float = _SNR_GAMMA) -> Tensor:
 
 
 def train_unet(
-    renders: Renders,
-    vae: AutoencoderKL,
-    tokenizer: CLIPTokenizer,
-    schedule: Schedule,
-    work: Path,
-    device: torch.device,
+    renders: Renders, vae: AutoencoderKL, tokenizer: CLIPTokenizer, run: StageRun
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
     """Train noise prediction on latent means with captions."""
     torch.manual_seed(2)
+    device = run.device
     unet = new_unet().to(device, memory_format=torch.channels_last)
     text_encoder = new_text_encoder(tokenizer).to(device)
-    trainer = Trainer([unet, text_encoder], schedule, work, "unet", compiled=[unet, text_encoder])
+    both = [unet, text_encoder]
+    training = PretrainingLoop(both, run.schedule, run.work, "unet", compiled=both)
     latents = encode(vae, renders.images) * vae.config.scaling_factor
     alphas = new_scheduler().alphas_cumprod.to(device)
     weights = snr_weights(alphas)
@@ -55,5 +50,5 @@ def train_unet(
         error = (predicted.float() - noise).square().mean(dim=(1, 2, 3))
         return (weights[timestep] * error).mean()
 
-    trainer.run(loss_of)
+    training.run(loss_of)
     return unet.eval().requires_grad_(False), text_encoder.eval().requires_grad_(False)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
 from dreambooth3d.toybox.pretraining.dataset import Renders
-from dreambooth3d.toybox.pretraining.loop import Schedule, Trainer, half_precision
+from dreambooth3d.toybox.pretraining.loop import PretrainingLoop, StageRun, half_precision
 from dreambooth3d.toybox.pretraining.networks import new_vae
 
 _BATCH = 128
@@ -26,11 +24,12 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).abs().mean() + 0.5 * edges + 2.0 * (output - target).square().mean()
 
 
-def train_vae(renders: Renders, schedule: Schedule, work: Path, device: torch.device) -> AutoencoderKL:
+def train_vae(renders: Renders, run: StageRun) -> AutoencoderKL:
     """Train the autoencoder and set its scaling factor to the inverse spread of the latents."""
     torch.manual_seed(1)
+    device = run.device
     vae = new_vae().to(device, memory_format=torch.channels_last)
-    trainer = Trainer([vae], schedule, work, "vae", compiled=[vae.encoder, vae.decoder])
+    training = PretrainingLoop([vae], run.schedule, run.work, "vae", compiled=[vae.encoder, vae.decoder])
 
     def loss_of() -> Tensor:
         target = renders.images[torch.randint(len(renders), (_BATCH,), device=device)].float() / 127.5 - 1
@@ -39,7 +38,7 @@ def train_vae(renders: Renders, schedule: Schedule, work: Path, device: torch.de
             output = vae.decode(posterior.sample()).sample
         return reconstruction_loss(output.float(), target) + _KL_WEIGHT * posterior.kl().float().mean()
 
-    trainer.run(loss_of)
+    training.run(loss_of)
     vae.eval().requires_grad_(False)
     vae.register_to_config(scaling_factor=round(1 / encode(vae, renders.images[:4096]).std().item(), 5))
     return vae

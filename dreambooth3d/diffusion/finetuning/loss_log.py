@@ -1,0 +1,52 @@
+"""The losses of a running training as time series: kept on the device, fetched every few steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.errors import DreamBooth3DError
+from dreambooth3d.record import StepLog
+
+LOG_EVERY = 5
+
+
+class LossLog:
+    """Collects the losses of single steps, and writes their means.
+
+    Args:
+        log: where the step reports.
+        first_step: step number to count from.
+    """
+
+    def __init__(self, log: StepLog, first_step: int) -> None:
+        self._log, self._first_step = log, first_step
+        self._pending: list[Mapping[str, Tensor]] = []
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether all losses are written."""
+        return not self._pending
+
+    def add(self, losses: Mapping[str, Tensor]) -> None:
+        """Keep the losses of one step, scalars that stay on the device."""
+        self._pending.append(losses)
+
+    def write(self, done: int, learning_rate: float) -> float:
+        """Write the means of the steps since the last point, as a point after `done` steps; returns the loss.
+
+        Raises:
+            DreamBooth3DError: the loss is no longer finite.
+        """
+        means = {name: float(torch.stack([entry[name] for entry in self._pending]).mean()) for name in self._pending[0]}
+        self._pending.clear()
+        if not math.isfinite(means["loss"]):
+            raise DreamBooth3DError(
+                f"{self._log.name}: the loss was no longer finite at step {done}. Lower {self._log.name}"
+                ".learning_rate, or set mixed_precision to no."
+            )
+        self._log.scalars(self._first_step + done, **means, learning_rate=learning_rate)
+        return means["loss"]
