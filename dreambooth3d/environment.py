@@ -1,7 +1,9 @@
 """The product's own surroundings: ZenML's and MLflow's state inside the repository, never in the user's home.
 
-The same settings are written into the virtual environment's `activate` script and set by every command of the console
-script. Nothing here imports ZenML or MLflow, which read their settings once, on import.
+`VARIABLES` says which environment variables count, and whose value. Every way to start follows it: the virtual
+environment's `activate` script (`dreambooth3d.cli.activation`), every command of the console script (`enter`), and
+ZenML's own commands in an activated shell (`operations.zenml_start`, which ZenML calls when it is imported). Nothing
+here imports ZenML or MLflow, which read most of these once, on import.
 """
 
 from __future__ import annotations
@@ -9,38 +11,118 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from dreambooth3d.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 240
+_ANSWER_S = 5.0
 ACTIVE = "DREAMBOOTH3D_ACTIVE"
 HOME = "DREAMBOOTH3D_HOME"
-ACTIVATE = "DREAMBOOTH3D_ACTIVATE"
-_BEGIN, _END = "# >>> dreambooth3d >>>", "# <<< dreambooth3d <<<"
+IGNORED = "DREAMBOOTH3D_IGNORED"
+STORE_URL = "ZENML_STORE_URL"
+SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+"""What says how long idle OpenMP threads spin; one that the user has set keeps us from setting any."""
 
-# {root} is the folder that holds all state.
-SETTINGS = {
-    "ZENML_CONFIG_PATH": "{root}/.zenconfig",
-    "ZENML_REPOSITORY_PATH": "{root}",
-    "ZENML_ANALYTICS_OPT_IN": "false",
-    "ZENML_ENABLE_RICH_TRACEBACK": "false",
-    "AUTO_OPEN_DASHBOARD": "false",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # Files go through MLflow's server: the name by which it knows its S3 store may mean nothing here.
-    "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
-    "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
-    "DVC_SITE_CACHE_DIR": "{root}/.dreambooth3d/dvc",
-    "DVC_NO_ANALYTICS": "true",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DREAMBOOTH3D_WORK": "{root}/.dreambooth3d/work",
-}
+
+class Rule(Enum):
+    """Whose value of a variable counts."""
+
+    OURS = "DreamBooth3D's, whatever the shell had before it was activated"
+    DEFAULT = "the user's, else DreamBooth3D's"
+    WITHDRAWN = "nobody's"
+    WITHDRAWN_HERE = "nobody's, but beside ZENML_STORE_URL, to whose server it belongs"
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable that matters.
+
+    Attributes:
+        name: of the variable.
+        rule: whose value counts.
+        value: ours; `{root}` is the folder that holds all state.
+        unless: variables any of which, set by the user, stands for this one.
+        because: what is used instead of a withdrawn one.
+    """
+
+    name: str
+    rule: Rule
+    value: str = ""
+    unless: tuple[str, ...] = ()
+    because: str = ""
+
+    def ours(self, root: str) -> str:
+        """Our value in a folder of state."""
+        return self.value.format(root=root)
+
+
+def _ours(values: dict[str, str]) -> Iterator[Variable]:
+    return (Variable(name, Rule.OURS, value) for name, value in values.items())
+
+
+def _withdrawn(because: str, *names: str, rule: Rule = Rule.WITHDRAWN) -> Iterator[Variable]:
+    return (Variable(name, rule, because=because) for name in names)
+
+
+VARIABLES = (
+    *_ours(
+        {
+            "ZENML_CONFIG_PATH": "{root}/.zenconfig",
+            "ZENML_REPOSITORY_PATH": "{root}",
+            "ZENML_ANALYTICS_OPT_IN": "false",
+            "ZENML_ENABLE_RICH_TRACEBACK": "false",
+            "AUTO_OPEN_DASHBOARD": "false",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_LOGGING_LEVEL": "WARNING",
+            "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+            # Files go through MLflow's server: the name by which it knows its S3 store may mean nothing here.
+            "MLFLOW_ENABLE_PROXY_MULTIPART_DOWNLOAD": "false",
+            "MLFLOW_ENABLE_PROXY_MULTIPART_UPLOAD": "false",
+            "DVC_SITE_CACHE_DIR": "{root}/.dreambooth3d/dvc",
+            "DVC_NO_ANALYTICS": "true",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+            "TRANSFORMERS_VERBOSITY": "error",
+        }
+    ),
+    Variable("DREAMBOOTH3D_WORK", Rule.DEFAULT, "{root}/.dreambooth3d/work"),
+    # Measured by benchmarks.busy_machine; OpenMP reads it when torch is imported.
+    Variable("GOMP_SPINCOUNT", Rule.DEFAULT, "2000", unless=SPINNING),
+    *_withdrawn(
+        "the stack's tracker says where rows and registered models are",
+        "MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME",
+        "MLFLOW_RUN_ID", "MLFLOW_ACTIVE_MODEL_ID", "MLFLOW_RUN_CONTEXT",
+    ),
+    *_withdrawn(
+        "ZenML's state lies in ZENML_CONFIG_PATH",
+        "ZENML_LOCAL_STORES_PATH", "ZENML_REPOSITORY_DIRECTORY_NAME", "ZENML_CUSTOM_SOURCE_ROOT", "ZENML_SERVER",
+        "ZENML_USER_ID", "DISABLE_DATABASE_MIGRATION",
+    ),
+    *_withdrawn(
+        "`zenml stack set` and `--stack` choose a stack",
+        "ZENML_ACTIVE_STACK_ID", "ZENML_ACTIVE_PROJECT_ID", rule=Rule.WITHDRAWN_HERE,
+    ),
+    *_withdrawn(
+        "ZenML's state has its user and project",
+        "ZENML_DEFAULT_USER_NAME", "ZENML_DEFAULT_USER_PASSWORD", "ZENML_DEFAULT_PROJECT_NAME",
+        rule=Rule.WITHDRAWN_HERE,
+    ),
+    *_withdrawn("ZENML_STORE_URL says it", "ZENML_STORE_TYPE"),
+)  # fmt: skip
+# Withdrawn by how they begin; the first in all but a state that is signed in to a server.
+_STORE_PREFIX = "ZENML_STORE_"
+_SECRETS_PREFIXES = ("ZENML_SECRETS_STORE_", "ZENML_BACKUP_SECRETS_STORE_")
+SETTINGS = {variable.name: variable.value for variable in VARIABLES if variable.value}
+"""Our values; `{root}` is the folder that holds all state."""
 
 
 def repository() -> Path:
@@ -54,15 +136,143 @@ def home() -> Path:
 
 
 def enter() -> None:
-    """Set the product's settings in this process, unless the activated environment has set them."""
+    """Set the product's settings in this process, unless the activated environment has set them, and settle.
+
+    Raises:
+        ConfigError: see `settle`.
+    """
+    root, before = str(home()), os.environ.get(ACTIVE)
+    if before != root:
+        for variable in VARIABLES:
+            if variable.rule is Rule.OURS or (variable.rule is Rule.DEFAULT and not _users(variable, before)):
+                os.environ[variable.name] = variable.ours(root)
+        os.environ[ACTIVE] = root
+        if root not in sys.path:
+            sys.path.insert(0, root)
+    settle()
+
+
+def wait_quietly() -> None:
+    """Set only how idle OpenMP threads wait, unless the user has; before PyTorch is imported."""
+    for variable in VARIABLES:
+        if variable.name in SPINNING and not _users(variable, None):
+            os.environ[variable.name] = variable.value
+
+
+def _users(variable: Variable, active: str | None) -> bool:
+    """Whether the user has set a variable or one that stands for it, and not another activated environment."""
+    ours = None if active is None else variable.ours(active)
+    return any(os.environ.get(name) and os.environ[name] != ours for name in (variable.name, *variable.unless))
+
+
+def settle() -> None:
+    """Withdraw what must not count in this process, also what was exported after the activation.
+
+    Raises:
+        ConfigError: ZENML_STORE_URL is set, and names no server that answers; then nothing is withdrawn.
+    """
+    if os.environ.get(STORE_URL):
+        _require_server(os.environ[STORE_URL])
+    withdraw(list(_to_withdraw()))
+
+
+def withdraw_tracker() -> None:
+    """Withdraw only what would lead MLflow elsewhere than to the stack's tracker; for steps wherever they run."""
+    withdraw([variable.name for variable in VARIABLES if variable.because and variable.name.startswith("MLFLOW_")])
+
+
+def withdraw(names: list[str]) -> None:
+    """Take variables out of this process' environment, and remember those that were set as ignored."""
+    found = [name for name in names if os.environ.pop(name, None) is not None]
+    if found:
+        os.environ[IGNORED] = " ".join(dict.fromkeys([*ignored(), *found]))
+
+
+def ignored() -> list[str]:
+    """Names of the variables that were withdrawn, here or by the activation."""
+    return os.environ.get(IGNORED, "").split()
+
+
+def because(name: str) -> str:
+    """What is used instead of a withdrawn variable."""
+    reasons = {variable.name: variable.because for variable in VARIABLES}
+    return reasons.get(name) or "ZenML's state says where its store is"
+
+
+def in_force() -> dict[str, str]:
+    """Variables that are set to our values, with these."""
     root = str(home())
-    if os.environ.get(ACTIVE) == root:
+    return {
+        variable.name: variable.ours(root)
+        for variable in VARIABLES
+        if variable.value and os.environ.get(variable.name) == variable.ours(root)
+    }
+
+
+def users_own() -> dict[str, str]:
+    """Variables of the user's that count, with what may be shown of them."""
+    alternatives = [name for variable in VARIABLES for name in variable.unless]
+    settable = [variable.name for variable in VARIABLES if not variable.because]
+    values = {name: os.environ[name] for name in (HOME, *settable, *alternatives) if os.environ.get(name)}
+    found = {name: value for name, value in values.items() if in_force().get(name) != value}
+    servers = [name for name in os.environ if name.startswith(_STORE_PREFIX)]
+    kept = [variable.name for variable in VARIABLES if variable.because and variable.name in os.environ]
+    return found | dict.fromkeys([*servers, *kept], "...") | _shown_server()
+
+
+def _shown_server() -> dict[str, str]:
+    address = os.environ.get(STORE_URL)
+    return {STORE_URL: _without_login(address)} if address else {}
+
+
+def _to_withdraw() -> Iterator[str]:
+    with_server = bool(os.environ.get(STORE_URL))
+    for variable in VARIABLES:
+        if variable.rule is Rule.WITHDRAWN or (variable.rule is Rule.WITHDRAWN_HERE and not with_server):
+            yield variable.name
+    prefixes = _SECRETS_PREFIXES if with_server or _signed_in() else (*_SECRETS_PREFIXES, _STORE_PREFIX)
+    yield from [name for name in os.environ if name.startswith(prefixes)]
+
+
+def _signed_in() -> bool:
+    """Whether ZenML's state is a server, which `zenml login` has chosen."""
+    try:
+        lines = Path(os.environ.get("ZENML_CONFIG_PATH", ""), "config.yaml").read_text().splitlines()
+    except OSError:
+        return False
+    return "  type: rest" in lines
+
+
+def _require_server(address: str) -> None:
+    """One request, so that a wrong address is told at once and not after ZenML's retries."""
+    remedy = f"Unset {STORE_URL}, or give it the address of a ZenML server."
+    try:
+        parts = urlsplit(address)
+        usable = parts.scheme in ("http", "https", "mysql") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ConfigError(f"{STORE_URL}: {_without_login(address)!r} is no address of a ZenML server. {remedy}")
+    if parts.scheme == "mysql":
         return
-    for name, value in SETTINGS.items():
-        os.environ[name] = value.format(root=root)
-    os.environ[ACTIVE] = root
-    if root not in sys.path:
-        sys.path.insert(0, root)
+    from urllib.error import HTTPError, URLError
+    from urllib.request import urlopen
+
+    try:
+        urlopen(f"{address.rstrip('/')}/health", timeout=_ANSWER_S).close()
+    except HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = error.reason if isinstance(error, URLError) else error
+        if "CERTIFICATE" in str(reason):  # whether that matters is said to ZenML by ZENML_STORE_VERIFY_SSL
+            return
+        raise ConfigError(
+            f"{STORE_URL}: no ZenML server answers at {_without_login(address)!r} ({reason}). {remedy}"
+        ) from None
+
+
+def _without_login(address: str) -> str:
+    return address.rpartition("@")[2]
 
 
 def quiet() -> None:
@@ -79,55 +289,3 @@ def console() -> Console:
 
     wide = not sys.stdout.isatty() and "COLUMNS" not in os.environ
     return Console(width=_WIDE if wide else None)
-
-
-def activate_script() -> Path | None:
-    """The `activate` script of the running virtual environment, or the one named by `DREAMBOOTH3D_ACTIVATE`, if any."""
-    if given := os.environ.get(ACTIVATE):
-        return Path(given)
-    script = Path(sys.prefix) / "bin" / "activate"
-    return script if sys.prefix != sys.base_prefix and script.is_file() else None
-
-
-def write_activation(script: Path, root: Path) -> None:
-    """Write the settings into an `activate` script, and their withdrawal into its `deactivate`; any number of times."""
-    text = _without_blocks(script.read_text())
-    opening = "deactivate () {\n"
-    text = text.replace(opening, opening + _withdraw_block(), 1).rstrip("\n") + "\n"
-    # Two clones may be set up at once in one environment.
-    partial = script.with_name(f"{script.name}.{os.getpid()}.partial")
-    partial.write_text(text + _enter_block(script, root))
-    partial.chmod(script.stat().st_mode)
-    partial.replace(script)
-
-
-def _without_blocks(text: str) -> str:
-    while _BEGIN in text:
-        before, _, rest = text.partition(_BEGIN)
-        text = before.rstrip(" ") + rest.partition(_END)[2].removeprefix("\n")
-    return text
-
-
-def _enter_block(script: Path, root: Path) -> str:
-    """Shell lines that set everything, relative to the environment where it lies inside the repository."""
-    environment = script.parents[1]
-    inside = environment.resolve().is_relative_to(root.resolve())
-    place = f"$VIRTUAL_ENV/{os.path.relpath(root, environment)}" if inside else str(root)
-    lines = [_BEGIN, f'_dreambooth3d_root="$(cd "{place}" && pwd -P)"']
-    for name, value in [*SETTINGS.items(), (ACTIVE, "{root}")]:
-        lines += [
-            f'if [ -n "${{{name}+set}}" ] ; then _OLD_DREAMBOOTH3D_{name}="${name}" ; fi',
-            f'export {name}="{value.format(root="$_dreambooth3d_root")}"',
-        ]
-    return "\n".join([*lines, "unset _dreambooth3d_root", _END, ""])
-
-
-def _withdraw_block() -> str:
-    """Shell lines that give back what was set before."""
-    lines = [_BEGIN, f'if [ -n "${{{ACTIVE}:-}}" ] ; then']
-    for name in [*SETTINGS, ACTIVE]:
-        old = f"_OLD_DREAMBOOTH3D_{name}"
-        lines.append(
-            f'  if [ -n "${{{old}+set}}" ] ; then export {name}="${old}" ; unset {old} ; else unset {name} ; fi'
-        )
-    return "\n".join([*lines, "fi", _END, ""])

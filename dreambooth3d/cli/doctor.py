@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreambooth3d import environment
+from dreambooth3d.cli.activation import activate_script, is_current
 from dreambooth3d.cli.findings import Finding, attempt, shown
 from dreambooth3d.environment import quiet
 from dreambooth3d.errors import ConfigError
@@ -44,6 +44,7 @@ def _findings(config: str | None, overrides: Sequence[str]) -> Iterator[Finding]
 
     checked = None if config is None else _training_config(config, overrides)
     yield from attempt({"python": _python, "packages": _packages})
+    yield from _settings()
     shown = " ".join([str(config), *overrides])
     yield from check_installed_gpu() if checked is None else check_fitness(checked, Path(str(config)).stem, shown)
     yield from attempt(
@@ -96,11 +97,27 @@ def _pinned(lock: str) -> dict[str, str]:
     return {requirement.name: str(requirement.specifier).removeprefix("==") for requirement in needed}
 
 
+def _settings() -> Iterator[Finding]:
+    """Which environment variables count, whose they are, and which were ignored."""
+    try:
+        environment.settle()
+    except ConfigError as error:
+        yield Finding("settings", False, str(error), (f"unset {environment.STORE_URL}",))
+        # The other checks are then of the state here.
+        environment.withdraw([environment.STORE_URL])
+        environment.settle()
+    for name, values in (("ours", environment.in_force()), ("yours", environment.users_own())):
+        if values:
+            yield Finding(name, True, ", ".join(f"{key}={value}" for key, value in values.items()))
+    if ignored := environment.ignored():
+        yield Finding("ignored", True, ", ".join(f"{key} ({environment.because(key)})" for key in ignored))
+
+
 def _activation() -> str:
-    script = environment.activate_script()
-    if script is not None and environment.ACTIVE not in script.read_text():
+    script = activate_script()
+    if script is not None and not is_current(script, environment.home()):
         raise RuntimeError(f"{script} lacks this product's settings. Run: dreambooth3d setup")
-    return f"ZENML_CONFIG_PATH={os.environ['ZENML_CONFIG_PATH']}"
+    return "no virtual environment is in use" if script is None else f"{script} holds these settings"
 
 
 def _stack() -> str:

@@ -58,8 +58,13 @@ def main() -> None:
 
 
 @app.callback()
-def _enter() -> None:
-    environment.enter()
+def _enter(context: typer.Context) -> None:
+    try:
+        environment.enter()
+    except DreamBooth3DError:
+        # What doctor tells as one of its findings.
+        if context.invoked_subcommand != "doctor":
+            raise
 
 
 @app.command()

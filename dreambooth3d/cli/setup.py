@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dreambooth3d import environment
+from dreambooth3d.cli.activation import activate_script, write_activation
 from dreambooth3d.errors import DatasetError
 
 STACK, TRACKER, REGISTRY = "local_mlflow", "mlflow_tracker", "mlflow_registry"
@@ -20,11 +23,26 @@ def run_setup(say: Callable[[str], None]) -> None:
         DatasetError: the photos could not be pulled.
     """
     root = environment.home()
-    script = environment.activate_script()
+    with _alone(root):
+        _set_up(root, say)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Wait for another setup of this folder: ZenML makes its database in many steps, and not twice at once."""
+    file = root / ".dreambooth3d" / "setup.lock"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _set_up(root: Path, say: Callable[[str], None]) -> None:
+    script = activate_script()
     if script is None:
         say("No virtual environment is in use: the commands of dreambooth3d set their surroundings themselves.")
     else:
-        environment.write_activation(script, root)
+        write_activation(script, root)
         say(f"Settings written to {_shown(script, root)}.")
     say(pull_photos(root))
     say(register_stack(root))

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from zenml.config import DockerSettings
 
+from dreambooth3d.environment import SETTINGS
 from tests.product import ROOT
 
 DOCKER = ROOT / "docker"
@@ -158,3 +159,12 @@ def test_the_documented_docker_settings_are_zenmls() -> None:
     given = settings.parent_image_build_config.build_options.build_args
     declared = {rest.partition("=")[0] for name, rest in instructions(DOCKER / "Dockerfile") if name == "ARG"}
     assert given and set(given) <= declared
+
+
+def test_the_image_sets_what_the_table_of_variables_has() -> None:
+    """What a command sets in a shell, a step in a container finds in its image: all that names no folder."""
+    words = [word for name, rest in instructions(DOCKER / "Dockerfile") if name == "ENV" for word in shlex.split(rest)]
+    image = dict(word.split("=", 1) for word in words)
+    shared = {name for name in image.keys() & SETTINGS.keys() if "{root}" not in SETTINGS[name]}
+    assert "GOMP_SPINCOUNT" in shared
+    assert {name: image[name] for name in shared} == {name: SETTINGS[name] for name in shared}

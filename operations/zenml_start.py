@@ -1,0 +1,85 @@
+"""What happens when ZenML is imported, before it reads its settings, in every process of this environment.
+
+ZenML calls `prepare` by the entry point `zenml.init_hooks` of pyproject.toml: also for its own commands, in an
+activated shell, and for steps in containers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+_OWN = ("dreambooth3d", "dreambooth3d.environment", "dreambooth3d.errors", "operations", __name__)
+
+
+def prepare() -> None:
+    """Let the variables of `environment.VARIABLES` count here as elsewhere, and ZenML write its files as wholes.
+
+    A setting that cannot be used ends the process with one sentence and exit code 1.
+    """
+    loaded = {name for name in sys.modules if name.partition(".")[0] in ("dreambooth3d", "operations")}
+    _settle()
+    write_whole_files()
+    # In a container the run's own code arrives later, and comes before the image's, which was imported just now.
+    if loaded <= {"operations", __name__}:
+        for name in _OWN:
+            sys.modules.pop(name, None)
+
+
+def _settle() -> None:
+    from dreambooth3d import environment
+    from dreambooth3d.errors import DreamBooth3DError
+
+    environment.wait_quietly()
+    # ZenML's server has an environment of its own, made by whoever starts it.
+    if os.environ.get("ZENML_SERVER"):
+        return
+    environment.withdraw_tracker()
+    try:
+        if os.environ.get(environment.ACTIVE):
+            environment.settle()
+    except DreamBooth3DError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def write_whole_files() -> None:
+    """Replace ZenML's function that writes YAML, for local files.
+
+    Each of its commands writes its configuration anew when it starts, the file truncated first, so that another that
+    starts at that moment reads an empty one.
+    """
+    from zenml.utils import yaml_utils
+
+    if yaml_utils.write_yaml.__module__ != __name__:
+        yaml_utils.write_yaml = _whole(yaml_utils.write_yaml)
+
+
+def _whole(write: Callable[..., None]) -> Callable[..., None]:
+    """ZenML's function, which here writes beside the file and then takes its place; what has not changed stays."""
+    import yaml
+
+    def write_yaml(file_path: str, contents: Any, sort_keys: bool = True) -> None:
+        path = Path(file_path)
+        if "://" in str(file_path) or not path.parent.is_dir():
+            write(file_path, contents, sort_keys=sort_keys)
+            return
+        text = yaml.dump(contents, sort_keys=sort_keys)
+        with suppress(OSError, UnicodeDecodeError):
+            if path.read_text() == text:
+                return
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.partial")
+        try:
+            partial.write_text(text)
+            if path.exists():
+                partial.chmod(path.stat().st_mode)
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    return write_yaml

@@ -1,0 +1,82 @@
+"""ZenML's files are whole whenever another process reads them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+import yaml
+from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
+from zenml.utils import yaml_utils
+
+from tests.product import ROOT
+
+WRITER = """
+import sys
+from zenml.utils import yaml_utils
+contents = [{name: letter * 2000 for name in ("first", "second")} for letter in "ab"]
+yaml_utils.write_yaml(sys.argv[1], contents[0])
+print("ready", flush=True)
+while True:
+    for each in contents:
+        yaml_utils.write_yaml(sys.argv[1], each)
+"""
+
+
+def test_zenml_calls_prepare() -> None:
+    """By its entry point, which `make setup` installs."""
+    (hook,) = [found for found in entry_points().select(group="zenml.init_hooks") if found.name == "dreambooth3d"]
+    assert hook.value == "operations.zenml_start:prepare"
+
+
+def test_a_reader_beside_a_writer_sees_whole_files(tmp_path: Path) -> None:
+    """The writer does what each start of a command does, all the time."""
+    file = tmp_path / "config.yaml"
+    command = [sys.executable, "-c", WRITER, str(file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as writer:
+        try:
+            assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+            seen = [file.read_text() for _ in range(5000)]
+        finally:
+            writer.kill()
+    whole = [yaml.dump(dict.fromkeys(("first", "second"), letter * 2000)) for letter in "ab"]
+    assert set(seen) == set(whole)
+
+
+def test_a_file_that_does_not_change_is_not_written(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    yaml_utils.write_yaml(str(file), {"a": 1})
+    os.utime(file, (1, 1))
+    yaml_utils.write_yaml(str(file), {"a": 1})
+    assert file.stat().st_mtime == 1
+    yaml_utils.write_yaml(str(file), {"a": 2})
+    assert yaml_utils.read_yaml(str(file)) == {"a": 2} and list(tmp_path.iterdir()) == [file]
+
+
+def test_rights_stay(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    yaml_utils.write_yaml(str(file), {"a": 1})
+    file.chmod(0o600)
+    yaml_utils.write_yaml(str(file), {"a": 2})
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_missing_folder_is_zenmls_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        yaml_utils.write_yaml(str(tmp_path / "none" / "config.yaml"), {"a": 1})
+
+
+def test_a_client_that_starts_writes_nothing(home: Path) -> None:
+    """So that commands that start at the same moment only read."""
+    files = [home / ".zen" / "config.yaml", home / ".zenconfig" / "config.yaml"]
+    for file in files:
+        os.utime(file, (1, 1))
+    GlobalConfiguration._reset_instance()
+    Client._reset_instance()
+    assert Client().active_stack_model.name == "local_mlflow"
+    assert [file.stat().st_mtime for file in files] == [1, 1]
