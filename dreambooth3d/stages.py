@@ -1,56 +1,243 @@
-"""Stages that join a fine-tuned checkpoint with a radiance field, alone or as a team of processes."""
+"""The method's stages: one function per step, from artifacts and settings to an artifact.
+
+Each takes its surroundings, then what its result depends on. What a stage uses is imported inside it, so that what its
+function imports is what its result depends on (`dreambooth3d.sources`).
+"""
 
 from __future__ import annotations
 
-from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
-from dreambooth3d.config.distillation import DistillConfig
-from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
-from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.training.distillation import distil, follow
-from dreambooth3d.parallel import Team, team
+from dreambooth3d.artifacts import (
+    AssetBundle,
+    CheckpointChoice,
+    CheckpointSet,
+    DreamBoothCheckpoint,
+    EvaluationReport,
+    GroundTruth,
+    PseudoViews,
+    RadianceField,
+    SubjectPhotos,
+)
+from dreambooth3d.config.distillation import EditNerfConfig, FitTrueViewsConfig, InitNerfConfig, RefineNerfConfig
+from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
+from dreambooth3d.config.models import BaseModelConfig, ScorerRef
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.pseudo_views import PseudoViewsConfig
+from dreambooth3d.config.results import EvaluateConfig, ExportConfig
 from dreambooth3d.runtime import Runtime
 
 
-def distil_checkpoint(
-    checkpoint: DreamBoothCheckpoint,
-    prompt: str,
-    config: DistillConfig,
-    seed: int,
+def validate_photos(runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef) -> SubjectPhotos:
+    """Read and check the photo set whose hash is `data_md5`; the selector names each view, silhouettes tell cameras.
+
+    Errors stop, warnings travel along.
+    """
+    from dataclasses import replace
+
+    from dreambooth3d.evaluation.clip import ClipScorer, pinned
+    from dreambooth3d.evaluation.views import name_photo_views
+    from dreambooth3d.photos.check import check_photos
+    from dreambooth3d.photos.silhouettes import locate_photos
+
+    photos = check_photos(config, data_md5, runtime)
+    named = name_photo_views(photos, ClipScorer.load(pinned(selector)))
+    located = locate_photos(named)
+    runtime.log.params(views=", ".join(named.views))
+    return replace(located, record=runtime.log.record())
+
+
+def load_ground_truth(runtime: Runtime, config: PhotosConfig, data_md5: str) -> GroundTruth:
+    """Read the recipe from which true views are rendered, where there is one; only evaluation may take it."""
+    from dreambooth3d.photos.dataset import ground_truth
+
+    return ground_truth(config)
+
+
+def finetune_dreambooth(
     runtime: Runtime,
     photos: SubjectPhotos,
-    selector: str,
-    *,
-    init: RadianceField | None = None,
-    reconstruction: PseudoViews | None = None,
-) -> RadianceField:
-    """Score distillation from a checkpoint under a prompt; `config.processes` share each step's views.
-
-    Args:
-        checkpoint: guides the field.
-        prompt: the subject's, without a view.
-        selector: scorer that watches, and corrects the heading; loaded only where something asks it.
-
-    For the other arguments, result and errors see `distil`.
-    """
-    if config.processes > 1:
-        # The other processes know no artifact store.
-        checkpoint = checkpoint.kept_in(runtime.folder / "checkpoint")
-    with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, runtime.device) as members:
-        guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, runtime.device)
-        wanted = config.photos.weight > 0 or config.guards.need_selector
-        views = ViewScores.load(selector, photos.class_noun, runtime.device, photos.images) if wanted else None
-        likeness = views and views.likeness
-        return distil(guidance, config, seed, runtime, init, reconstruction, photos, views, likeness, members)
-
-
-def _follow(
-    members: Team,
-    checkpoint: DreamBoothCheckpoint,
-    prompt: str,
-    config: DistillConfig,
+    base_model: BaseModelConfig,
+    base_digest: str,
+    config: FinetuneConfig,
+    pretrained_digest: str,
     seed: int,
-    init: RadianceField | None,
-) -> None:
-    """What the other processes do."""
-    guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, members.device)
-    follow(members, guidance, config, init)
+) -> CheckpointSet:
+    """Teach the base model the subject, and keep a checkpoint every few steps.
+
+    `base_digest` is the SHA-256 of a local base model, or the commit of a hub model: new weights are another input.
+    So is `pretrained_digest`, of the checkpoints that are taken in place of training.
+    """
+    from dreambooth3d.diffusion.finetuning.dreambooth import finetune
+    from dreambooth3d.diffusion.model.base_model import identified
+
+    runtime.log.params(base_model=base_digest)
+    return finetune(photos, identified(base_model, base_digest), config, seed, runtime)
+
+
+def select_checkpoints(
+    runtime: Runtime,
+    checkpoints: CheckpointSet,
+    photos: SubjectPhotos,
+    selector: ScorerRef,
+    config: SelectConfig,
+    seed: int,
+) -> tuple[DreamBoothCheckpoint, DreamBoothCheckpoint, CheckpointChoice]:
+    """Score every checkpoint with the selector; `partial` still obeys view words, `full` knows the subject best."""
+    from dreambooth3d.evaluation.clip import ClipScorer, pinned
+    from dreambooth3d.evaluation.selection import select
+
+    runtime.log.params(selector=selector.digest)
+    scorer = ClipScorer.load(pinned(selector), runtime.device)
+    choice = select(checkpoints, photos, scorer, config, seed, runtime)
+    pairs = checkpoints.checkpoints
+    return pairs[choice.partial_step], pairs[choice.full_step], choice
+
+
+def init_nerf(
+    runtime: Runtime,
+    checkpoint: DreamBoothCheckpoint,
+    photos: SubjectPhotos,
+    selector: ScorerRef,
+    config: InitNerfConfig,
+    seed: int,
+) -> RadianceField:
+    """Distil a checkpoint into a first radiance field, whose heading the selector corrects (stage 1)."""
+    from dreambooth3d.checkpoint_distillation import distil_checkpoint
+
+    return distil_checkpoint(checkpoint, photos.instance_prompt, config, seed, runtime, photos, selector)
+
+
+def generate_pseudo_views(
+    runtime: Runtime,
+    coarse: RadianceField,
+    checkpoint: DreamBoothCheckpoint,
+    photos: SubjectPhotos,
+    config: PseudoViewsConfig,
+    seed: int,
+) -> PseudoViews:
+    """Render evenly spread views, and redo part of the noise schedule with the full checkpoint (stage 2)."""
+    import torch
+
+    from dreambooth3d.cameras import spread_cameras
+    from dreambooth3d.diffusion.sampling.img2img import RenderedViews, pseudo_views
+    from dreambooth3d.nerf.rendering.volume import render_field
+
+    cameras = spread_cameras(config.count, config.elevations_deg)
+    renders = render_field(
+        coarse,
+        cameras,
+        size=config.render.size,
+        samples_per_ray=config.render.samples_per_ray,
+        background=torch.tensor(config.background),
+        device=runtime.device,
+    )
+    views = RenderedViews(renders.color, renders.opacity, cameras)
+    return pseudo_views(views, checkpoint, photos, config, seed, runtime)
+
+
+def finetune_multiview(
+    runtime: Runtime,
+    checkpoint: DreamBoothCheckpoint,
+    pseudo: PseudoViews,
+    photos: SubjectPhotos,
+    config: MultiviewConfig,
+    seed: int,
+) -> DreamBoothCheckpoint:
+    """Teach the partial checkpoint how the subject looks from all sides (stage 3, first half)."""
+    from dreambooth3d.diffusion.finetuning import dreambooth
+
+    return dreambooth.finetune_multiview(checkpoint, pseudo, photos, config, seed, runtime)
+
+
+def refine_nerf(
+    runtime: Runtime,
+    checkpoint: DreamBoothCheckpoint,
+    coarse: RadianceField,
+    photos: SubjectPhotos,
+    selector: ScorerRef,
+    config: RefineNerfConfig,
+    seed: int,
+    pseudo: PseudoViews | None = None,
+) -> RadianceField:
+    """Distil on random cameras from where the coarse field is, alongside the pseudo views (stage 3, second half)."""
+    from dreambooth3d.checkpoint_distillation import distil_checkpoint
+
+    given = (checkpoint, photos.instance_prompt, config, seed, runtime, photos, selector)
+    return distil_checkpoint(*given, init=coarse, reconstruction=pseudo)
+
+
+def edit_nerf(
+    runtime: Runtime,
+    checkpoint: DreamBoothCheckpoint,
+    asset: RadianceField,
+    photos: SubjectPhotos,
+    prompt: str,
+    selector: ScorerRef,
+    config: EditNerfConfig,
+    seed: int,
+) -> RadianceField:
+    """Distil under a context's prompt, from where the finished asset is."""
+    from dreambooth3d.checkpoint_distillation import distil_checkpoint
+
+    runtime.log.params(prompt=prompt)
+    return distil_checkpoint(checkpoint, prompt, config, seed, runtime, photos, selector, init=asset)
+
+
+def fit_true_views(runtime: Runtime, truth: GroundTruth, config: FitTrueViewsConfig, seed: int) -> RadianceField:
+    """Fit a fresh field to true views: what reconstruction alone could reach. Only the ceiling does this."""
+    from dreambooth3d.evaluation import ceiling
+    from dreambooth3d.photos.dataset import require_ground_truth
+
+    require_ground_truth(truth)
+    return ceiling.fit_true_views(truth, config, seed, runtime)
+
+
+def evaluate(
+    runtime: Runtime,
+    asset: RadianceField,
+    coarse: RadianceField,
+    photos: SubjectPhotos,
+    truth: GroundTruth,
+    judge: ScorerRef,
+    config: EvaluateConfig,
+) -> EvaluationReport:
+    """Score refined and coarse asset; the judge steers nothing, so no other stage may load it."""
+    from dreambooth3d.evaluation import report
+    from dreambooth3d.evaluation.clip import ClipScorer, pinned
+
+    runtime.log.params(judge=judge.digest)
+    scorer = ClipScorer.load(pinned(judge), runtime.device)
+    return report.evaluate(asset, coarse, photos, truth, scorer, config, runtime)
+
+
+def evaluate_context(
+    runtime: Runtime,
+    asset: RadianceField,
+    source: RadianceField,
+    prompt: str,
+    photos: SubjectPhotos,
+    truth: GroundTruth,
+    judge: ScorerRef,
+    config: EvaluateConfig,
+) -> EvaluationReport:
+    """Score the edited asset beside the one that it was made from; as in `evaluate`, the judge steers nothing."""
+    from dreambooth3d.evaluation import contexts
+    from dreambooth3d.evaluation.clip import ClipScorer, pinned
+
+    runtime.log.params(judge=judge.digest)
+    scorer = ClipScorer.load(pinned(judge), runtime.device)
+    return contexts.evaluate_context(asset, source, prompt, photos, truth, scorer, config, runtime)
+
+
+def export_asset(
+    runtime: Runtime,
+    asset: RadianceField,
+    report: EvaluationReport,
+    photos: SubjectPhotos,
+    config: ExportConfig,
+    prompt: str = "",
+) -> AssetBundle:
+    """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
+    from dreambooth3d.export.bundle import export
+
+    shown = prompt or photos.instance_prompt
+    return export(asset, config, runtime, photos.subject, report.metrics, shown)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 import steps
+from dreambooth3d import recipe
 from dreambooth3d.config.distillation import FitTrueViewsConfig
 from dreambooth3d.config.models import ScorersConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.results import EvaluateConfig, ExportConfig
 from dreambooth3d.config.training import CeilingConfig
-from dreambooth3d.photos.dataset import dataset_hash
-from operations.launch.identity import scorer_identity
 from operations.launch.strict import strict_pipeline
+from steps.as_stages import stages_as_steps
 
 
 @strict_pipeline(experiment="dreambooth3d-ceiling", config=CeilingConfig)
@@ -27,14 +27,5 @@ def multiview_truth(
 ) -> None:
     """Fit a field to the truth that all other pipelines only see in evaluation, and measure, export and publish it."""
     config = CeilingConfig(**locals())
-    data = dataset_hash(photos)
-    selector, selector_digest = scorers.selector, scorer_identity(scorers.selector)
-
-    subject = steps.validate_photos(photos, data, selector, selector_digest)
-    truth = steps.load_ground_truth(photos, data)
-    asset = steps.fit_true_views(truth, fit_true_views, seed, device)
-    report = steps.evaluate(
-        asset, asset, subject, truth, scorers.judge, scorer_identity(scorers.judge), evaluate, device
-    )
-    bundle = steps.export_asset(asset, report, subject, export_asset, device)
-    steps.publish(report, bundle, asset, subject, config, {})
+    made = recipe.fit_truth(config, stages_as_steps(device))
+    steps.publish(made.report, made.bundle, made.asset, made.photos, config, {})

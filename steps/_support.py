@@ -9,19 +9,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime, pick_device, work_folder
+from dreambooth3d.sources import library_digest
 from materializers.hashing import content_hash
 from operations.launch.finished_work import keep_until_stored
-from operations.launch.sources import library_digest
 from operations.records.tracking import LiveSeries, log_record
 
 Artifact = TypeVar("Artifact")
+Inputs = ParamSpec("Inputs")
+
 
 class StepSession:
     """One running step.
@@ -50,6 +52,20 @@ class StepSession:
         record = log.record()
         log_record(record, self._live.sent)
         return dataclasses.replace(artifact, record=record)
+
+
+def run_stage(
+    stage: Callable[Concatenate[Runtime, Inputs], Artifact], device: str, *inputs: Inputs.args, **options: Inputs.kwargs
+) -> Artifact:
+    """Run a stage of the library as the present step: its resumable state is kept under the hash of all its inputs.
+
+    Args:
+        stage: one of `dreambooth3d.stages`, whose result has a record.
+        device: auto, cpu or cuda.
+        inputs, options: what the stage takes after its surroundings.
+    """
+    with step_session(step_name(), device, *inputs, *options.values()) as session:
+        return session.finish(stage(session.runtime, *inputs, **options))
 
 
 def step_name() -> str:

@@ -6,30 +6,24 @@ from typing import Annotated
 
 from zenml import step
 
+from dreambooth3d import stages
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
+from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.config.results import EvaluateConfig
-from dreambooth3d.evaluation import contexts
-from dreambooth3d.evaluation.clip import ClipScorer, pinned
-from operations.launch.sources import library
-from steps._support import step_name, step_session
+from operations.launch.sources import sources
+from steps._support import run_stage
 
 
-@step(experiment_tracker=True, cache_policy=library("evaluation", "nerf", "toybox"))
+@step(experiment_tracker=True, cache_policy=sources(stages.evaluate_context))
 def evaluate_context(
     asset: RadianceField,
     source: RadianceField,
     prompt: str,
     photos: SubjectPhotos,
     truth: GroundTruth,
-    judge: str,
-    judge_digest: str,
+    judge: ScorerRef,
     config: EvaluateConfig,
     device: str,
 ) -> Annotated[EvaluationReport, "context_report"]:
     """Score the edited asset beside the one that it was made from; as in `evaluate`, the judge steers nothing."""
-    inputs = (asset, source, prompt, photos, truth, judge_digest, config)
-    with step_session(step_name(), device, *inputs) as session:
-        session.runtime.log.params(judge=judge_digest)
-        scorer = ClipScorer.load(pinned(judge, judge_digest), session.runtime.device)
-        report = contexts.evaluate_context(asset, source, prompt, photos, truth, scorer, config, session.runtime)
-        return session.finish(report)
+    return run_stage(stages.evaluate_context, device, asset, source, prompt, photos, truth, judge, config)

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from zenml import step
 
+from dreambooth3d import stages
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
 from dreambooth3d.config.results import ExportConfig
-from dreambooth3d.export.bundle import export
-from operations.launch.sources import library
-from steps._support import step_name, step_session
+from operations.launch.sources import sources
+from steps._support import run_stage
 
 
-@step(experiment_tracker=True, cache_policy=library("export", "nerf"))
+@step(experiment_tracker=True, cache_policy=sources(stages.export_asset))
 def export_asset(
     asset: RadianceField,
     report: EvaluationReport,
@@ -23,6 +23,4 @@ def export_asset(
     prompt: str = "",
 ) -> Annotated[AssetBundle, "bundle"]:
     """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
-    with step_session(step_name(), device, asset, report, photos, config, prompt) as session:
-        shown = prompt or photos.instance_prompt
-        return session.finish(export(asset, config, session.runtime, photos.subject, report.metrics, shown))
+    return run_stage(stages.export_asset, device, asset, report, photos, config, prompt=prompt)

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from zenml import step
 
+from dreambooth3d import stages
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, SubjectPhotos
 from dreambooth3d.config.finetuning import MultiviewConfig
-from dreambooth3d.diffusion.finetuning import dreambooth
-from operations.launch.sources import library
-from steps._support import step_session
+from operations.launch.sources import sources
+from steps._support import run_stage
 
 
-@step(experiment_tracker=True, cache_policy=library("diffusion"))
+@step(experiment_tracker=True, cache_policy=sources(stages.finetune_multiview))
 def finetune_multiview(
     checkpoint: DreamBoothCheckpoint,
     pseudo: PseudoViews,
@@ -23,5 +23,4 @@ def finetune_multiview(
     device: str,
 ) -> Annotated[DreamBoothCheckpoint, "multiview"]:
     """Teach the partial checkpoint how the subject looks from all sides."""
-    with step_session("finetune_multiview", device, checkpoint, pseudo, photos, config, seed) as session:
-        return session.finish(dreambooth.finetune_multiview(checkpoint, pseudo, photos, config, seed, session.runtime))
+    return run_stage(stages.finetune_multiview, device, checkpoint, pseudo, photos, config, seed)

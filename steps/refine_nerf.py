@@ -6,29 +6,25 @@ from typing import Annotated
 
 from zenml import step
 
+from dreambooth3d import stages
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config.distillation import RefineNerfConfig
-from dreambooth3d.evaluation.clip import pinned
-from dreambooth3d.stages import distil_checkpoint
-from operations.launch.sources import library
-from steps._support import step_session
+from dreambooth3d.config.models import ScorerRef
+from operations.launch.sources import sources
+from steps._support import run_stage
 
 
-@step(experiment_tracker=True, cache_policy=library("diffusion", "nerf", "evaluation"))
+@step(experiment_tracker=True, cache_policy=sources(stages.refine_nerf))
 def refine_nerf(
     checkpoint: DreamBoothCheckpoint,
     coarse: RadianceField,
     photos: SubjectPhotos,
-    selector: str,
-    selector_digest: str,
+    selector: ScorerRef,
     config: RefineNerfConfig,
     seed: int,
     device: str,
     pseudo: PseudoViews | None = None,
 ) -> Annotated[RadianceField, "asset_field"]:
     """Distil on random cameras from where the coarse field is, alongside reconstruction of the pseudo views."""
-    inputs = (checkpoint, coarse, photos, selector_digest, config, seed, pseudo)
-    with step_session("refine_nerf", device, *inputs) as session:
-        given = (checkpoint, photos.instance_prompt, config, seed, session.runtime, photos)
-        scorer = pinned(selector, selector_digest)
-        return session.finish(distil_checkpoint(*given, scorer, init=coarse, reconstruction=pseudo))
+    inputs = (checkpoint, coarse, photos, selector, config, seed)
+    return run_stage(stages.refine_nerf, device, *inputs, pseudo=pseudo)

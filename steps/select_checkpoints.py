@@ -6,20 +6,19 @@ from typing import Annotated
 
 from zenml import step
 
+from dreambooth3d import stages
 from dreambooth3d.artifacts import CheckpointChoice, CheckpointSet, DreamBoothCheckpoint, SubjectPhotos
 from dreambooth3d.config.finetuning import SelectConfig
-from dreambooth3d.evaluation.clip import ClipScorer, pinned
-from dreambooth3d.evaluation.selection import select
-from operations.launch.sources import library
+from dreambooth3d.config.models import ScorerRef
+from operations.launch.sources import sources
 from steps._support import step_session
 
 
-@step(experiment_tracker=True, cache_policy=library("diffusion", "evaluation"))
+@step(experiment_tracker=True, cache_policy=sources(stages.select_checkpoints))
 def select_checkpoints(
     checkpoints: CheckpointSet,
     photos: SubjectPhotos,
-    selector: str,
-    selector_digest: str,
+    selector: ScorerRef,
     config: SelectConfig,
     seed: int,
     device: str,
@@ -29,10 +28,7 @@ def select_checkpoints(
     Annotated[CheckpointChoice, "choice"],
 ]:
     """Score every checkpoint with the selector; `partial` still obeys view words, `full` knows the subject best."""
-    inputs = (checkpoints, photos, selector_digest, config, seed)
+    inputs = (checkpoints, photos, selector, config, seed)
     with step_session("select_checkpoints", device, *inputs) as session:
-        session.runtime.log.params(selector=selector_digest)
-        scorer = ClipScorer.load(pinned(selector, selector_digest), session.runtime.device)
-        choice = session.finish(select(checkpoints, photos, scorer, config, seed, session.runtime))
-    pairs = checkpoints.checkpoints
-    return pairs[choice.partial_step], pairs[choice.full_step], choice
+        partial, full, choice = stages.select_checkpoints(session.runtime, *inputs)
+        return partial, full, session.finish(choice)

@@ -12,12 +12,11 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from dreambooth3d.artifacts import BaseModelRef
-from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
-from dreambooth3d.diffusion.model.base_model import model_folder, resolve
+from dreambooth3d.config.models import BaseModelConfig, ScorerRef, ScorersConfig
+from dreambooth3d.diffusion.model.base_model import base_model_identity, model_folder, resolve
 from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.errors import BaseModelError
-from dreambooth3d.evaluation.clip import ClipScorer, pinned
-from operations.launch.identity import base_model_identity, scorer_identity
+from dreambooth3d.evaluation.clip import ClipScorer, pinned, scorer_ref
 from operations.launch.preflight import check_scorers
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.hub_server import Hub, running_hub
@@ -142,14 +141,14 @@ def test_pickled_weights_are_not_fetched(hub: Hub, published: Path) -> None:
 
 def test_scorers_are_pinned_and_cached(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commit = hub.add(SCORER, write_tiny_clip(tmp_path / "clip"))
-    identity = scorer_identity(SCORER)
-    assert identity == f"commit:{commit}"
+    scorer = scorer_ref(SCORER)
+    assert scorer == ScorerRef(path=SCORER, digest=f"commit:{commit}")
     images = torch.rand(2, 3, 32, 32)
     expected = ClipScorer.load(tmp_path / "clip").image_features(images)
     hub.add(SCORER, write_tiny_clip(tmp_path / "other", size=24))
     hub.requests.clear()
     check_scorers(ScorersConfig(selector=f"{SCORER}@{commit}", judge=f"{SCORER}@{commit}"))
-    assert torch.equal(ClipScorer.load(pinned(SCORER, identity)).image_features(images), expected)
+    assert torch.equal(ClipScorer.load(pinned(scorer)).image_features(images), expected)
     assert hub.requests == []
     go_offline(monkeypatch)
     assert torch.equal(ClipScorer.load(f"{SCORER}@{commit[:10]}").image_features(images), expected)
@@ -171,6 +170,6 @@ def test_a_scorer_without_safetensors(hub: Hub, tmp_path: Path) -> None:
 
 def test_local_scorers_have_no_revision(tmp_path: Path) -> None:
     folder = write_tiny_clip(tmp_path / "clip")
-    assert pinned(str(folder), "sha256:0") == str(folder)
+    assert pinned(scorer_ref(str(folder))) == str(folder)
     with pytest.raises(BaseModelError, match="Leave @main out"):
         ClipScorer.load(f"{folder}@main")

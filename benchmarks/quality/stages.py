@@ -1,69 +1,40 @@
-"""The pipeline's stages in one process: those that several methods share are computed once."""
+"""The recipe in one process: stages that several methods share are computed once."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dreambooth3d import recipe, stages
 from dreambooth3d.artifacts import (
     POSE_FACTS,
+    CheckpointChoice,
+    CheckpointSet,
     DreamBoothCheckpoint,
-    EvaluationReport,
-    GroundTruth,
-    PseudoViews,
     RadianceField,
     SubjectPhotos,
 )
-from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, spread_cameras, turntable_cameras, wrap_degrees
-from dreambooth3d.config.base import Section
+from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, turntable_cameras, wrap_degrees
+from dreambooth3d.config.finetuning import SelectConfig
+from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
-from dreambooth3d.diffusion.finetuning.dreambooth import finetune, finetune_multiview
-from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
-from dreambooth3d.diffusion.model.base_model import resolve
-from dreambooth3d.diffusion.sampling.img2img import RenderedViews, pseudo_views
-from dreambooth3d.evaluation.ceiling import fit_true_views
-from dreambooth3d.evaluation.clip import ClipScorer
-from dreambooth3d.evaluation.report import evaluate
-from dreambooth3d.evaluation.selection import choose, select
-from dreambooth3d.evaluation.views import ViewScores, name_photo_views
+from dreambooth3d.evaluation.selection import choose
+from dreambooth3d.in_process import FinishedStage, InProcess
 from dreambooth3d.nerf.rendering.volume import render_field
-from dreambooth3d.nerf.training.distillation import distil
-from dreambooth3d.photos.check import check_photos
-from dreambooth3d.photos.dataset import dataset_hash, ground_truth
-from dreambooth3d.photos.silhouettes import locate_photos
-from dreambooth3d.record import StepLog, StepRecord
+from dreambooth3d.record import StepRecord
 from dreambooth3d.runtime import Runtime
 from dreambooth3d.toybox.subjects import photo_cameras, photo_exposures, write_subject
 
 SHOWN_FRAMES = (0, 9, 18, 27)
 """Turntable frames of the kept previews: front, left, back and right side."""
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One finished stage.
-
-    Attributes:
-        name: of the pipeline's step.
-        value: its artifact.
-        seconds: how long it took when it was computed.
-        peak_mib: GPU memory at its peak, 0 on a CPU.
-    """
-
-    name: str
-    value: Any
-    seconds: float
-    peak_mib: float
 
 
 @dataclass(frozen=True)
@@ -99,164 +70,62 @@ class Subject:
     seed: int
     device: torch.device
     work: Path
-    _stages: dict[str, Stage] = field(default_factory=dict)
-    _used: list[Stage] = field(default_factory=list)
-    _notes: dict[str, Any] = field(default_factory=dict)
-    _given: tuple[str, ...] = ()
+    _stages: InProcess = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._stages = InProcess(self.work / f"{self.name}-{self.seed}", self.device, progress=False)
 
     def run(self, config: TrainingConfig | CeilingConfig, given: tuple[str, ...] = ()) -> Outcome:
         """All stages of a method, from the photos to the evaluation, with what a diagnosis gives it from the truth."""
-        self._used, self._notes, self._given = [], {}, given
-        config = config.model_copy(update={"photos": self._photos_config()})
+        self._stages.used.clear()
+        config = config.model_copy(update={"photos": self._photos_config(), "seed": self.seed})
+        run_stage = partial(self._run_stage, given)
         if isinstance(config, CeilingConfig):
-            asset = coarse = self._ceiling(config)
+            made = recipe.fit_truth(config, run_stage)
         else:
-            coarse, asset = self._fields(config)
-        report = self._report(asset, coarse, config)
-        stages = {stage.name: stage for stage in self._used}
+            made = recipe.run(config.model_copy(update={"contexts": ()}), run_stage)
+        finished = {stage.name: stage for stage in self._stages.used}
         return Outcome(
-            metrics=dict(report.metrics),
-            seconds={name: stage.seconds for name, stage in stages.items()},
-            peak_mib={name: stage.peak_mib for name, stage in stages.items()},
-            notes=self._notes | _notes(stages),
-            views=self._views(asset, config),
+            metrics=dict(made.report.metrics),
+            seconds={name: stage.seconds for name, stage in finished.items()},
+            peak_mib={name: stage.peak_mib for name, stage in finished.items()},
+            notes=_notes(finished, made.choice),
+            views=self._views(made.asset, config),
         )
 
-    def _once(self, name: str, compute: Callable[[Runtime], Any], *inputs: object) -> Any:
-        """A stage's artifact, computed unless its inputs are known already."""
-        key = json.dumps([name, self._given, *(_plain(value) for value in inputs)], sort_keys=True, default=str)
-        if key not in self._stages:
-            # By the key: an interrupted stage's state must not be taken for another method's.
-            digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-            folder = self.work / f"{self.name}-{self.seed}" / f"{name}-{digest}"
-            if self.device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats(self.device)
-            started = time.monotonic()
-            value = compute(Runtime(StepLog(name), folder, self.device, progress=False))
-            peak = torch.cuda.max_memory_allocated(self.device) / 2**20 if self.device.type == "cuda" else 0.0
-            self._stages[key] = Stage(name, value, time.monotonic() - started, peak)
-        self._used.append(self._stages[key])
-        return self._stages[key].value
+    def _run_stage(
+        self, given: tuple[str, ...], name: str, stage: Callable[..., Any], /, *inputs: Any, **options: Any
+    ) -> Any:
+        """A stage as usual, but for what is given, what is shared between methods, and what no table asks for."""
+        if stage is stages.validate_photos and given:
+            return self._stages(name, validate_with_truth, *inputs, self.name, given)
+        if stage is stages.select_checkpoints:
+            return self._select(name, *inputs)
+        if stage is stages.export_asset:
+            return None
+        return self._stages(name, stage, *inputs, **options)
+
+    def _select(
+        self,
+        name: str,
+        checkpoints: CheckpointSet,
+        photos: SubjectPhotos,
+        selector: ScorerRef,
+        config: SelectConfig,
+        seed: int,
+    ) -> tuple[DreamBoothCheckpoint, DreamBoothCheckpoint, CheckpointChoice]:
+        """Scores do not depend on what is forced, so they are measured once."""
+        free = config.model_copy(update={"partial_step": None, "full_step": None})
+        *_, measured = self._stages(name, stages.select_checkpoints, checkpoints, photos, selector, free, seed)
+        partial, full, reason = choose(measured.scores, config)
+        chosen = replace(measured, partial_step=partial, full_step=full, reason=reason)
+        return checkpoints.checkpoints[partial], checkpoints.checkpoints[full], chosen
 
     def _photos_config(self) -> PhotosConfig:
         folder = self.work / "photos"
         if not (folder / self.name / "ground_truth.yaml").exists():
             write_subject(self.name, folder)
         return PhotosConfig(dir=str(folder / self.name))
-
-    def _photos(self, config: TrainingConfig | CeilingConfig) -> SubjectPhotos:
-        def compute(runtime: Runtime) -> SubjectPhotos:
-            checked = check_photos(config.photos, dataset_hash(config.photos), runtime)
-            located = locate_photos(name_photo_views(checked, ClipScorer.load(config.scorers.selector)))
-            return with_truth(located, self.name, self._given)
-
-        return self._once("validate_photos", compute, config.photos, self._given)
-
-    def _truth(self, config: TrainingConfig | CeilingConfig) -> GroundTruth:
-        return ground_truth(config.photos)
-
-    def _fields(self, config: TrainingConfig) -> tuple[RadianceField, RadianceField]:
-        """The first field, and the one that the recipe makes of it."""
-        photos, seed, recipe = self._photos(config), self.seed, config.recipe
-        scorer = ClipScorer.load(config.scorers.selector, self.device)
-        views = ViewScores(scorer, photos.class_noun, photos.images)
-        tuning = (config.base_model, config.finetune_dreambooth)
-        checkpoints = self._once(
-            "finetune_dreambooth",
-            lambda runtime: finetune(photos, resolve(config.base_model), config.finetune_dreambooth, seed, runtime),
-            *tuning,
-        )
-        # Scores do not depend on what is forced, so they are measured once.
-        free = config.select_checkpoints.model_copy(update={"partial_step": None, "full_step": None})
-        measured = self._once(
-            "select_checkpoints",
-            lambda runtime: select(checkpoints, photos, scorer, free, seed, runtime),
-            *tuning,
-            free,
-        )
-        partial, full = (
-            checkpoints.checkpoints[step] for step in choose(measured.scores, config.select_checkpoints)[:2]
-        )
-        self._notes = {"partial_step": partial.step, "full_step": full.step}
-        start = full if recipe.init_from == "full" else partial
-        first, prompt = (*tuning, start.step, config.init_nerf), photos.instance_prompt
-        coarse = self._once(
-            "init_nerf",
-            lambda runtime: distil(
-                ScoreDistillation.from_checkpoint(start, prompt, config.init_nerf.guidance, seed, self.device),
-                config.init_nerf, seed, runtime, photos=photos, view_logits=views, likeness=views.likeness,
-            ),
-            *first,
-        )  # fmt: skip
-        if recipe.refine_with == "none":
-            return coarse, coarse
-        second = (*first, full.step, config.generate_pseudo_views)
-        pseudo = self._once(
-            "generate_pseudo_views", lambda runtime: self._pseudo_views(coarse, full, photos, config, runtime), *second
-        )
-        guide = full
-        if recipe.multiview:
-            guide = self._once(
-                "finetune_multiview",
-                lambda runtime: finetune_multiview(partial, pseudo, photos, config.finetune_multiview, seed, runtime),
-                *second,
-                partial.step,
-                config.finetune_multiview,
-            )
-        guide = full if recipe.refine_with == "full" else guide
-        asset = self._once(
-            "refine_nerf",
-            lambda runtime: distil(
-                ScoreDistillation.from_checkpoint(guide, prompt, config.refine_nerf.guidance, seed, self.device),
-                config.refine_nerf, seed, runtime, coarse, pseudo, photos, views, views.likeness,
-            ),
-            *second,
-            recipe,
-            partial.step,
-            config.finetune_multiview,
-            config.refine_nerf,
-        )  # fmt: skip
-        return coarse, asset
-
-    def _pseudo_views(
-        self,
-        coarse: RadianceField,
-        full: DreamBoothCheckpoint,
-        photos: SubjectPhotos,
-        config: TrainingConfig,
-        runtime: Runtime,
-    ) -> PseudoViews:
-        settings = config.generate_pseudo_views
-        cameras = spread_cameras(settings.count, settings.elevations_deg)
-        renders = render_field(
-            coarse,
-            cameras,
-            size=settings.render.size,
-            samples_per_ray=settings.render.samples_per_ray,
-            background=torch.tensor(settings.background),
-            device=self.device,
-        )
-        views = RenderedViews(renders.color, renders.opacity, cameras)
-        return pseudo_views(views, full, photos, settings, self.seed, runtime)
-
-    def _ceiling(self, config: CeilingConfig) -> RadianceField:
-        truth, settings = self._truth(config), config.fit_true_views
-        return self._once(
-            "fit_true_views", lambda runtime: fit_true_views(truth, settings, self.seed, runtime), settings
-        )
-
-    def _report(
-        self, asset: RadianceField, coarse: RadianceField, config: TrainingConfig | CeilingConfig
-    ) -> EvaluationReport:
-        photos, truth = self._photos(config), self._truth(config)
-        judge = ClipScorer.load(config.scorers.judge)
-        return self._once(
-            "evaluate",
-            lambda runtime: evaluate(asset, coarse, photos, truth, judge, config.evaluate, runtime),
-            config.evaluate,
-            id(asset),
-            id(coarse),
-        )
 
     def _views(self, asset: RadianceField, config: TrainingConfig | CeilingConfig) -> Tensor:
         settings = config.evaluate
@@ -269,6 +138,13 @@ class Subject:
             device=self.device,
         )
         return rendering.color.float().cpu().clamp(0, 1)
+
+
+def validate_with_truth(
+    runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef, name: str, given: tuple[str, ...]
+) -> SubjectPhotos:
+    """The stage `validate_photos` of a diagnosis."""
+    return with_truth(stages.validate_photos(runtime, config, data_md5, selector), name, given)
 
 
 def with_truth(photos: SubjectPhotos, name: str, given: tuple[str, ...]) -> SubjectPhotos:
@@ -286,16 +162,14 @@ def with_truth(photos: SubjectPhotos, name: str, given: tuple[str, ...]) -> Subj
     return photos
 
 
-def _plain(value: object) -> object:
-    return value.model_dump(mode="json") if isinstance(value, Section) else value
-
-
-def _notes(stages: dict[str, Stage]) -> dict[str, Any]:
-    """What each distillation reports about itself."""
+def _notes(finished: Mapping[str, FinishedStage], choice: CheckpointChoice | None) -> dict[str, Any]:
+    """Which checkpoints were chosen, and what each distillation reports about itself."""
     notes: dict[str, Any] = {}
+    if choice is not None:
+        notes = {"partial_step": choice.partial_step, "full_step": choice.full_step}
     for name in ("init_nerf", "refine_nerf", "fit_true_views"):
-        if name in stages:
-            notes |= {f"{name}/{key}": value for key, value in _of_record(stages[name].value.record).items()}
+        if name in finished:
+            notes |= {f"{name}/{key}": value for key, value in _of_record(finished[name].value.record).items()}
     return notes
 
 

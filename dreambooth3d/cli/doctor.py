@@ -131,13 +131,14 @@ def _stack() -> str:
 
 def _models() -> str:
     from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
-    from operations.launch.identity import base_model_identity, scorer_identity
+    from dreambooth3d.diffusion.model.base_model import base_model_identity
+    from dreambooth3d.evaluation.clip import scorer_ref
     from operations.launch.preflight import check_scorers
 
     scorers = ScorersConfig()
     base = base_model_identity(BaseModelConfig())
     check_scorers(scorers)
-    names = {"base": base, "selector": scorer_identity(scorers.selector), "judge": scorer_identity(scorers.judge)}
+    names = {"base": base, "selector": scorer_ref(scorers.selector).digest, "judge": scorer_ref(scorers.judge).digest}
     return ", ".join(f"{name} {identity.removeprefix('sha256:')[:12]}" for name, identity in names.items())
 
 

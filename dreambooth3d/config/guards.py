@@ -91,11 +91,6 @@ class GuardsConfig(Section):
     janus: JanusGuardConfig = JanusGuardConfig()
     clip_i: ClipGuardConfig = ClipGuardConfig()
 
-    @property
-    def need_selector(self) -> bool:
-        """Whether a guard looks through the selector's eyes."""
-        return self.janus.action != "off" or self.clip_i.action != "off"
-
 
 class EditGuardsConfig(GuardsConfig):
     """The same for a context, without those that compare with the photos."""

@@ -16,6 +16,15 @@ class BaseModelConfig(Section):
     """Weight variant such as fp16; networks that lack it are loaded from their plain weights."""
 
 
+class ScorerRef(Section):
+    """A scorer with what pins it: steps take the two as one value, so that neither is given without the other."""
+
+    path: str
+    """Local folder, or hub id with or without @revision."""
+    digest: str
+    """`sha256:<digest>` of a local scorer's files, `commit:<revision>` of a hub model."""
+
+
 class ScorersConfig(Section):
     """Two different CLIP models: one steers, the other only judges."""
 

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dreambooth3d import hub
 from dreambooth3d.cameras import VIEW_WORDS
-from dreambooth3d.diffusion.model.base_model import local_folder, weight_files
+from dreambooth3d.config.models import ScorerRef
+from dreambooth3d.diffusion.model.base_model import folder_digest, local_folder, weight_files
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.prompts import view_prompt
 
@@ -178,10 +179,21 @@ def scorer_folder(path: str, setting: str = "scorers") -> Path:
     return folder
 
 
-def pinned(path: str, identity: str) -> str:
-    """A scorer's path with the commit that its identity `commit:<revision>` names; a local one as it is."""
-    kind, _, commit = identity.partition(":")
-    return f"{hub.split_revision(path)[0]}@{commit}" if kind == "commit" else path
+def scorer_ref(path: str) -> ScorerRef:
+    """A scorer with `sha256:<digest>` of a local folder, or with `commit:<revision>` of a hub model.
+
+    Raises:
+        BaseModelError: missing, not complete, or not reachable.
+    """
+    folder = local_folder(hub.split_revision(path)[0], "scorers")
+    digest = f"commit:{scorer_folder(path).name}" if folder is None else f"sha256:{folder_digest(folder)}"
+    return ScorerRef(path=path, digest=digest)
+
+
+def pinned(scorer: ScorerRef) -> str:
+    """What `ClipScorer.load` takes: a hub model's id with the commit that was resolved, a local scorer's path."""
+    kind, _, commit = scorer.digest.partition(":")
+    return f"{hub.split_revision(scorer.path)[0]}@{commit}" if kind == "commit" else scorer.path
 
 
 def check_scorer_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dreambooth3d.errors import PhotoSetError
+from dreambooth3d.photos.public import PHOTOGRAPHERS
 from dreambooth3d.photos.subject import SUBJECT_FILE, shown_path
 from dreambooth3d.photos.tracking import DATA, repository_root
 
@@ -57,8 +58,6 @@ SHA256: Mapping[str, Mapping[str, str]] = {
     },
 }
 """SHA-256 of each photo, by subject and file name."""
-
-PHOTOGRAPHERS = {"dog": "@alvannee", "cat": "@alvannee", "clock": "@laurachouette", "can": "@zn35pjqq"}
 
 
 def fetch(name: str, target: Path | None = None) -> Path:

@@ -13,6 +13,7 @@ from dreambooth3d.config.base import text_problem
 from dreambooth3d.config.photos import ClassNoun, Identifier, PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
 from dreambooth3d.naming import printable, subject_named
+from dreambooth3d.photos.public import PHOTOGRAPHERS
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root, sub_entries
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
@@ -146,9 +147,7 @@ def _missing(config: PhotosConfig, root: Path, folder: Path) -> PhotoSetError | 
 
 def fetchable_subjects() -> tuple[str, ...]:
     """The public subjects that `dreambooth3d photos fetch` brings."""
-    from dreambooth3d.photos.fetch import SHA256
-
-    return tuple(SHA256)
+    return tuple(PHOTOGRAPHERS)
 
 
 def read_mapping(path: Path) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What identifies a run's inputs, as visible step parameters: new data or weights are never served from a cache."""
+"""What a whole training is made of: what a retraining compares, and what a run notes of the code that ran it."""
 
 from __future__ import annotations
 
@@ -7,47 +7,13 @@ import json
 import subprocess
 from pathlib import Path
 
-from dreambooth3d.config.finetuning import FinetuneConfig
-from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.config.training import TrainingConfig
-from dreambooth3d.diffusion.model.base_model import folder_digest, local_folder, resolve
-from dreambooth3d.diffusion.model.pretrained import pretrained_digest, pretrained_folders
-from dreambooth3d.evaluation.clip import scorer_folder
-from dreambooth3d.hub import split_revision
+from dreambooth3d.diffusion.model.base_model import base_model_identity
+from dreambooth3d.diffusion.model.pretrained import pretrained_identity
+from dreambooth3d.evaluation.clip import scorer_ref
 from operations.launch.sources import training_digest
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def base_model_identity(config: BaseModelConfig) -> str:
-    """`sha256:<digest>` of a local base model, `commit:<revision>` of a hub model.
-
-    Raises:
-        BaseModelError: missing or damaged.
-    """
-    base = resolve(config)
-    return f"sha256:{base.digest}" if base.digest else f"commit:{base.revision}"
-
-
-def pretrained_identity(config: FinetuneConfig) -> str:
-    """`sha256:<digest>` of the weights that are taken in place of fine-tuning, `none` where it trains.
-
-    Raises:
-        BaseModelError: missing, or without safetensors.
-    """
-    if config.pretrained is None:
-        return "none"
-    return f"sha256:{pretrained_digest(pretrained_folders(config.pretrained, config.steps))}"
-
-
-def scorer_identity(path: str) -> str:
-    """`sha256:<digest>` of a local scorer's folder, `commit:<revision>` of a hub model.
-
-    Raises:
-        BaseModelError: missing, not complete, or not reachable.
-    """
-    folder = local_folder(split_revision(path)[0], "scorers")
-    return f"commit:{scorer_folder(path).name}" if folder is None else f"sha256:{folder_digest(folder)}"
 
 
 def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
@@ -68,8 +34,8 @@ def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
         "config": config_digest(config),
         "code": f"sha256:{training_digest()}",
         "base_model": base_model_identity(config.base_model),
-        "selector": scorer_identity(config.scorers.selector),
-        "judge": scorer_identity(config.scorers.judge),
+        "selector": scorer_ref(config.scorers.selector).digest,
+        "judge": scorer_ref(config.scorers.judge).digest,
     }
 
 

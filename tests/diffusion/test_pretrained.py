@@ -15,11 +15,10 @@ from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, SubjectPhotos
 from dreambooth3d.config.finetuning import FinetuneConfig, SelectConfig
 from dreambooth3d.diffusion.finetuning.dreambooth import finetune
 from dreambooth3d.diffusion.model.components import Components, load_components
-from dreambooth3d.diffusion.model.pretrained import pretrained_digest, pretrained_folders
+from dreambooth3d.diffusion.model.pretrained import pretrained_digest, pretrained_folders, pretrained_identity
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.evaluation.selection import choose
 from dreambooth3d.runtime import Runtime
-from operations.launch.identity import pretrained_identity
 from tests.tiny_models import write_tiny_base_model
 
 MakeRuntime = Callable[..., Runtime]

@@ -14,7 +14,7 @@ import pytest
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.photos import fetch
-from dreambooth3d.photos.subject import resolve_folder
+from dreambooth3d.photos.subject import fetchable_subjects, resolve_folder
 from tests.photos.photo_sets import write_set
 
 
@@ -92,6 +92,7 @@ def test_unknown_name_lists_the_known_ones(tmp_path: Path) -> None:
 
 def test_pinned_sums_have_the_shape_of_the_dataset() -> None:
     assert {name: len(sums) for name, sums in fetch.SHA256.items()} == {"dog": 5, "cat": 5, "clock": 6, "can": 6}
+    assert fetchable_subjects() == tuple(fetch.SHA256)
     values = [sha256 for sums in fetch.SHA256.values() for sha256 in sums.values()]
     assert len(set(values)) == 22
     assert all(len(value) == 64 and set(value) <= set("0123456789abcdef") for value in values)

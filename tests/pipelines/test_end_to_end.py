@@ -33,14 +33,16 @@ WATCH_THE_JUDGE = """
 import sys
 def watch(event, arguments):
     if event == "open" and "models/judge" in str(arguments[0]):
-        frame, files = sys._getframe(1), []
-        while frame is not None:
-            files.append(frame.f_code.co_filename)
+        frame, who = sys._getframe(1), "unknown"
+        while frame is not None and who == "unknown":
+            file = frame.f_code.co_filename
+            if file.endswith("/dreambooth3d/stages.py"):
+                who = frame.f_code.co_name
+            elif file.endswith(("/dreambooth3d/recipe.py", "/launch/identity.py", "/launch/preflight.py")):
+                who = file
             frame = frame.f_back
-        rooms = ("/steps/", "/pipelines/", "/operations/")
-        ours = [file for file in files if any(room in file for room in rooms)]
         with open("{log}", "a") as log:
-            log.write((ours[0] if ours else "unknown") + chr(10))
+            log.write(who + chr(10))
 sys.addaudithook(watch)
 """
 
@@ -188,9 +190,9 @@ def test_show_as_json(product: Product, second: Outcome) -> None:
 
 def test_only_evaluate_opens_the_judge(product: Product, first: Outcome) -> None:
     opened = {Path(line).name for line in (product.home / "judge.log").read_text().splitlines()}
-    # identity.py reads bytes for the digest, preflight.py looks whether the files are whole.
-    assert "evaluate.py" in opened
-    assert opened <= {"evaluate.py", "identity.py", "preflight.py"}
+    # Before any stage runs, bytes are read for the digest, and files are looked at whether they are whole.
+    assert "evaluate" in opened
+    assert opened <= {"evaluate", "recipe.py", "identity.py", "preflight.py"}
 
 
 def test_registered_model_renders(product: Product, second: Outcome) -> None:
@@ -250,6 +252,14 @@ def test_change_of_the_library_invalidates_its_steps_only(product: Product, seco
     metrics = train(product, "configs/tiny.yaml").row.data.metrics
     assert metrics["export_asset/cached"] == 0
     assert metrics["evaluate/cached"] == 1
+
+
+def test_change_of_the_evaluation_distils_no_field_again(product: Product, second: Outcome) -> None:
+    source = product.root / "dreambooth3d" / "evaluation" / "report.py"
+    source.write_text(source.read_text() + "\n# another version\n")
+    metrics = train(product, "configs/tiny.yaml").row.data.metrics
+    assert metrics["evaluate/cached"] == 0
+    assert all(metrics[f"{step}/cached"] == 1 for step in STEPS if step not in ("evaluate", "export_asset"))
 
 
 @pytest.mark.slow

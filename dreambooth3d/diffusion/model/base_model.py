@@ -69,6 +69,24 @@ def resolve(config: BaseModelConfig) -> BaseModelRef:
     return BaseModelRef(_portable(folder), folder_digest(folder), None, config.variant)
 
 
+def base_model_identity(config: BaseModelConfig) -> str:
+    """`sha256:<digest>` of a local base model, `commit:<revision>` of a hub model.
+
+    Raises:
+        BaseModelError: missing or damaged.
+    """
+    base = resolve(config)
+    return f"sha256:{base.digest}" if base.digest else f"commit:{base.revision}"
+
+
+def identified(config: BaseModelConfig, identity: str) -> BaseModelRef:
+    """The base model that `base_model_identity` has pinned, without looking at its files again."""
+    kind, _, value = identity.partition(":")
+    if kind == "sha256":
+        return BaseModelRef(config.path, value, None, config.variant)
+    return BaseModelRef(config.path, "", value, config.variant)
+
+
 def model_folder(base: BaseModelRef) -> Path:
     """The local folder with the base model's files; a hub model is taken from the hub's cache or fetched."""
     return local_folder(base.path) or fetch_from_hub(base)

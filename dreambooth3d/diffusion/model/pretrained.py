@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
+from dreambooth3d.config.finetuning import FinetuneConfig
 from dreambooth3d.diffusion.model.base_model import REPOSITORY, select_weights, weight_files
 from dreambooth3d.diffusion.model.components import Components, half, load_weights
 from dreambooth3d.errors import BaseModelError
@@ -72,6 +73,17 @@ def pretrained_digest(folders: Mapping[int, Path]) -> str:
             for file in _weight_files(network):
                 digest.update(f"{step}\0{network.name}/{file.name}\0{sha256_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def pretrained_identity(config: FinetuneConfig) -> str:
+    """`sha256:<digest>` of the weights that are taken in place of fine-tuning, `none` where it trains.
+
+    Raises:
+        BaseModelError: missing, or without safetensors.
+    """
+    if config.pretrained is None:
+        return "none"
+    return f"sha256:{pretrained_digest(pretrained_folders(config.pretrained, config.steps))}"
 
 
 def import_checkpoints(

@@ -1,0 +1,64 @@
+"""Where diffusion and field meet: a checkpoint distilled into a field, alone or as a team of processes."""
+
+from __future__ import annotations
+
+from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
+from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.config.models import ScorerRef
+from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.evaluation.clip import pinned
+from dreambooth3d.evaluation.views import ViewScores
+from dreambooth3d.nerf.training.distillation import distil, follow
+from dreambooth3d.parallel import Team, team
+from dreambooth3d.runtime import Runtime
+
+
+def distil_checkpoint(
+    checkpoint: DreamBoothCheckpoint,
+    prompt: str,
+    config: DistillConfig,
+    seed: int,
+    runtime: Runtime,
+    photos: SubjectPhotos,
+    selector: ScorerRef,
+    *,
+    init: RadianceField | None = None,
+    reconstruction: PseudoViews | None = None,
+) -> RadianceField:
+    """Score distillation from a checkpoint under a prompt; `config.processes` share each step's views.
+
+    Args:
+        checkpoint: guides the field.
+        prompt: the subject's, without a view.
+        selector: scorer that watches, and corrects the heading; loaded only where something asks it.
+
+    For the other arguments, result and errors see `distil`.
+    """
+    if config.processes > 1:
+        # The other processes know no artifact store.
+        checkpoint = checkpoint.kept_in(runtime.folder / "checkpoint")
+    with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, runtime.device) as members:
+        guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, runtime.device)
+        wanted = needs_selector(config)
+        views = ViewScores.load(pinned(selector), photos.class_noun, runtime.device, photos.images) if wanted else None
+        likeness = views and views.likeness
+        return distil(guidance, config, seed, runtime, init, reconstruction, photos, views, likeness, members)
+
+
+def needs_selector(config: DistillConfig) -> bool:
+    """Whether photos are searched for, or a guard looks through the selector's eyes."""
+    guards = config.guards
+    return config.photos.weight > 0 or guards.janus.action != "off" or guards.clip_i.action != "off"
+
+
+def _follow(
+    members: Team,
+    checkpoint: DreamBoothCheckpoint,
+    prompt: str,
+    config: DistillConfig,
+    seed: int,
+    init: RadianceField | None,
+) -> None:
+    """What the other processes do."""
+    guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, members.device)
+    follow(members, guidance, config, init)
