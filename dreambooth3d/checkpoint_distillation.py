@@ -9,6 +9,7 @@ from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.evaluation.clip import pinned
 from dreambooth3d.evaluation.views import ViewScores
 from dreambooth3d.nerf.training.distillation import distil, follow
+from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.parallel import Team, team
 from dreambooth3d.runtime import Runtime
 
@@ -42,7 +43,8 @@ def distil_checkpoint(
         wanted = needs_selector(config)
         views = ViewScores.load(pinned(selector), photos.class_noun, runtime.device, photos.images) if wanted else None
         likeness = views and views.likeness
-        return distil(guidance, config, seed, runtime, init, reconstruction, photos, views, likeness, members)
+        inputs = DistillInputs(guidance, init, reconstruction, photos, views, likeness, members)
+        return distil(inputs, config, seed, runtime)
 
 
 def needs_selector(config: DistillConfig) -> bool:
@@ -61,4 +63,4 @@ def _follow(
 ) -> None:
     """What the other processes do."""
     guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, members.device)
-    follow(members, guidance, config, init)
+    follow(DistillInputs(guidance, init, team=members), config)

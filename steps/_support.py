@@ -25,6 +25,7 @@ Artifact = TypeVar("Artifact")
 Inputs = ParamSpec("Inputs")
 
 
+
 class StepSession:
     """One running step.
 

@@ -44,7 +44,7 @@ TINY = {
     },
     "finetune_multiview": {"steps": 2, "batch_size": 2, "warmup_steps": 1},
     "refine_nerf": {
-        "steps": 3, "views_per_step": 1, "reconstruction_views": 1, "check_every": 100,
+        "steps": 3, "views_per_step": 1, "reconstruction": {"views_per_step": 1}, "check_every": 100,
         "render": {"sampler": "dense", "size": 12, "samples_per_ray": 12, "occupancy_resolution": 8},
     },
     "evaluate": {"size": 24, "samples_per_ray": 16},

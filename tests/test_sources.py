@@ -67,7 +67,7 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         **TINY, **common, "base_model": {"path": str(folder / "models" / "tiny")}, "edit_nerf": edit,
         "contexts": ["a photo of a red sks dog"],
     }  # fmt: skip
-    fit = {**TINY["init_nerf"], "count": 4, "view_size": 16, "reconstruction_views": 1}
+    fit = {**TINY["init_nerf"], "count": 4, "view_size": 16, "reconstruction": {"views_per_step": 1}}
     watched = Watched(folder / "work")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DREAMBOOTH3D_WORK", str(folder / "cache"))

@@ -26,8 +26,10 @@ _SIZES = {
     "init_nerf": _STAGE | {"field": _FIELD},
     "generate_pseudo_views": {"count": 3, "inference_steps": 8, "render": _RENDER},
     "finetune_multiview": {"steps": 2, "batch_size": 2, "warmup_steps": 1, "mixed_precision": "no"},
-    "refine_nerf": _STAGE | {"reconstruction_views": 1},
-    "fit_true_views": _STAGE | {"reconstruction_views": 1, "field": _FIELD, "count": 4, "view_size": 16},
+    "refine_nerf": _STAGE | {"reconstruction": {"views_per_step": 1}},
+    "fit_true_views": _STAGE | {
+        "reconstruction": {"views_per_step": 1}, "field": _FIELD, "count": 4, "view_size": 16,
+    },
     "evaluate": {"size": 16, "samples_per_ray": 8},
     "export_asset": {
         "mesh_resolution": 16, "mesh_threshold": 1.0, "frame_size": 32, "frame_rays": 12, "samples_per_ray": 8,

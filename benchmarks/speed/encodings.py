@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.config.field import FieldConfig
-from dreambooth3d.nerf.field.encodings import HashGrid, TcnnGrid
+from dreambooth3d.nerf.field.hash_grid import HashEncoding, HashGrid, TcnnGrid
 
 logger = logging.getLogger(__name__)
 
@@ -53,9 +53,9 @@ def time_encodings(points: int = 262_144, repeats: int = 50, device: str = "cuda
     return measure(calls, repeats)
 
 
-def _contenders(device: str) -> dict[str, Callable[[], torch.nn.Module]]:
+def _contenders(device: str) -> dict[str, Callable[[], HashEncoding]]:
     """How to make each encoding."""
-    makers: dict[str, Callable[[], torch.nn.Module]] = {"torch fp32": lambda: HashGrid(GRID)}
+    makers: dict[str, Callable[[], HashEncoding]] = {"torch fp32": lambda: HashGrid(GRID)}
     if torch.device(device).type == "cuda":
         for precision, dtype in (("fp32", torch.float32), ("fp16", torch.float16)):
             makers[f"triton {precision}"] = lambda dtype=dtype: _triton_grid(dtype)
@@ -63,17 +63,17 @@ def _contenders(device: str) -> dict[str, Callable[[], torch.nn.Module]]:
     return makers
 
 
-def _triton_grid(dtype: torch.dtype) -> torch.nn.Module:
+def _triton_grid(dtype: torch.dtype) -> HashEncoding:
     from dreambooth3d.nerf.field.triton_grid import TritonGrid
 
     return TritonGrid(GRID, dtype)
 
 
-def _forward_and_backward(grid: torch.nn.Module, places: Tensor) -> Callable[[], object]:
+def _forward_and_backward(grid: HashEncoding, places: Tensor) -> Callable[[], object]:
     """A call that encodes the places and takes the gradient of the table."""
     (table,) = grid.parameters()
-    upstream = torch.randn_like(grid(places))
-    return lambda: torch.autograd.grad(grid(places), table, upstream)
+    upstream = torch.randn_like(grid.encode(places))
+    return lambda: torch.autograd.grad(grid.encode(places), table, upstream)
 
 
 def _measure_on_gpu(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, list[float]]:

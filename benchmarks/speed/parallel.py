@@ -11,6 +11,7 @@ from benchmarks.speed import sds
 from benchmarks.speed.timing import time_steps
 from dreambooth3d.config.distillation import InitNerfConfig
 from dreambooth3d.nerf.training.distillation import follow
+from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.parallel import Team, team
 
 
@@ -29,4 +30,4 @@ def measure(
 
 def _follow(members: Team, model: str, config: InitNerfConfig) -> None:
     guidance = sds.load_guidance(Path(model), config, members.device)
-    follow(members, guidance, config)
+    follow(DistillInputs(guidance, team=members), config)

@@ -22,8 +22,8 @@ from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.nerf.training import view_loss
-from dreambooth3d.nerf.training.distillation import Trainer
-from dreambooth3d.nerf.training.guards import Ledger
+from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.nerf.training.trainer import FieldTrainer
 from dreambooth3d.parallel import Team
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
@@ -53,12 +53,10 @@ def stage(
 
 def make_trainer(
     guidance: ScoreDistillation, config: InitNerfConfig, device: torch.device, folder: Path, members: Team | None = None
-) -> Trainer:
+) -> FieldTrainer:
     """One attempt at the stage."""
     runtime = Runtime(StepLog("init_nerf"), folder, device, progress=False)
-    nothing = (None,) * 5
-    team = members or Team(device=device)
-    return Trainer(guidance, config, 0, runtime, runtime.resume_point(), *nothing, Ledger(), team, 0, 0)
+    return FieldTrainer(DistillInputs(guidance, team=members or Team(device=device)), config, 0, runtime)
 
 
 def load_guidance(model: Path, config: InitNerfConfig, device: torch.device) -> ScoreDistillation:
@@ -86,7 +84,7 @@ def measure(model: Path, config: InitNerfConfig, device: torch.device, steps: in
         "first_step_s": start_up,
         "losses": losses,
         "samples_ms": timing.samples,
-        "implementation": type(getattr(trainer.field.encoding, "grid", trainer.field.encoding)).__name__,
+        "implementation": type(trainer.field.encoding).__name__,
         "sampler": type(trainer.sampler).__name__,
         "evaluated_samples": float(trainer.train_step()["evaluated_samples"]),
     }
@@ -94,7 +92,7 @@ def measure(model: Path, config: InitNerfConfig, device: torch.device, steps: in
     return result
 
 
-def profile(trainer: Trainer, device: torch.device, steps: int) -> dict[str, float]:
+def profile(trainer: FieldTrainer, device: torch.device, steps: int) -> dict[str, float]:
     """Mean milliseconds of each part of a step."""
     watch = Stopwatch(device)
     with _marks(trainer, watch):
@@ -106,7 +104,7 @@ def profile(trainer: Trainer, device: torch.device, steps: int) -> dict[str, flo
 
 
 @contextmanager
-def _marks(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
+def _marks(trainer: FieldTrainer, watch: Stopwatch) -> Iterator[None]:
     """Let the parts of a step report to the watch."""
     guidance, render = trainer.guidance, view_loss.render_cameras
     components = guidance.components

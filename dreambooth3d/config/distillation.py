@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from dreambooth3d.config.base import Count, Positive, RisingRange, Section, Share
 from dreambooth3d.config.field import FieldConfig
@@ -29,9 +29,42 @@ class RegularizerConfig(Section):
     """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
 
 
+class ReconstructionConfig(Section):
+    """What pseudo views are for: they are reconstructed alongside, and say where guidance looks from."""
+
+    weight: Annotated[float, Field(ge=0)] = 6.0e4
+    """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
+    silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
+    """Weight of the binary cross entropy of opacity against the subject's mask in a pseudo view; it clears the haze."""
+    views_per_step: Positive = 2
+    """Pseudo views per step."""
+    camera_poses: Literal["random", "pseudo_views"] = "random"
+    """Where distillation looks from: all around at random, or only from where the pseudo views were taken."""
+
+
+def _no_field(value: object) -> object:
+    if value is not None:
+        raise ValueError("this stage goes on from an earlier stage's field, so set init_nerf.field instead")
+    return value
+
+
+def _no_reconstruction(value: object) -> object:
+    if value is not None:
+        raise ValueError("this stage has no pseudo views; they are reconstructed by refine_nerf.reconstruction")
+    return value
+
+
+NoField = Annotated[None, BeforeValidator(_no_field)]
+NoReconstruction = Annotated[None, BeforeValidator(_no_reconstruction)]
+
+
 class DistillConfig(Section):
     """One stage of score distillation."""
 
+    field: FieldConfig | None = None
+    """What a fresh field is made of; nothing where the stage goes on from an earlier one's."""
+    reconstruction: ReconstructionConfig | None = None
+    """What pseudo views are for; nothing where there are none."""
     steps: Positive = 600
     """Optimiser steps."""
     views_per_step: Positive = 4
@@ -72,8 +105,10 @@ class DistillConfig(Section):
                 f"processes={self.processes} needs at least as many views_per_step, and these are "
                 f"{self.views_per_step}: raise views_per_step or lower processes"
             )
-        if self.processes > 1 and self.guidance.loss == "vsd":
-            raise ValueError("guidance.loss=vsd trains a LoRA in one process only: set processes=1 or another loss")
+        if self.processes > 1 and self.guidance.needs.render_model:
+            raise ValueError(
+                f"guidance.loss={self.guidance.loss} trains a LoRA in one process only: set processes=1 or another loss"
+            )
         return self
 
 
@@ -81,20 +116,17 @@ class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
     field: FieldConfig = FieldConfig()
+    reconstruction: NoReconstruction = None
+    """Nothing: there are no pseudo views yet."""
     photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()
 
 
 class RefineNerfConfig(DistillConfig):
     """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
 
-    reconstruction_weight: Annotated[float, Field(ge=0)] = 6.0e4
-    """Weight of the reconstruction loss: Huber, mean over pixels and colour channels; 0 turns it off."""
-    silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
-    """Weight of the binary cross entropy of opacity against the subject's mask in a pseudo view; it clears the haze."""
-    reconstruction_views: Positive = 2
-    """Pseudo views per step."""
-    camera_poses: Literal["random", "pseudo_views"] = "random"
-    """Where distillation looks from: all around at random, or only from where the pseudo views were taken."""
+    field: NoField = None
+    """Nothing: the stage goes on from the first field."""
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
 
 
 class EditRegularizerConfig(RegularizerConfig):
@@ -109,6 +141,10 @@ class EditRegularizerConfig(RegularizerConfig):
 class EditNerfConfig(DistillConfig):
     """A context's asset: distillation from the partial checkpoint under its prompt, from where the asset is."""
 
+    field: NoField = None
+    """Nothing: the stage goes on from the asset."""
+    reconstruction: NoReconstruction = None
+    """Nothing: a context has no pseudo views."""
     steps: Positive = 200
     """Optimiser steps."""
     learning_rate: Annotated[float, Field(gt=0)] = 5.0e-3
@@ -123,9 +159,12 @@ class EditNerfConfig(DistillConfig):
     guards: EditGuardsConfig = EditGuardsConfig()
 
 
-class FitTrueViewsConfig(RefineNerfConfig, InitNerfConfig):
+class FitTrueViewsConfig(DistillConfig):
     """The ceiling: a fresh field fitted to true views, without guidance."""
 
+    field: FieldConfig = FieldConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    """How the true views are reconstructed, in place of pseudo views."""
     count: Positive = 36
     """True views, evenly around the subject."""
     azimuths: Literal["around", "photos"] = "around"

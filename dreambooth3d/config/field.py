@@ -8,14 +8,14 @@ from pydantic import Field
 
 from dreambooth3d.config.base import Positive, Section
 
-Encoding = Literal["hash_grid", "dense"]
+EncodingName = Literal["hash_grid", "dense"]
 Implementation = Literal["auto", "tcnn", "triton", "torch"]
 
 
 class FieldConfig(Section):
     """The radiance field."""
 
-    encoding: Encoding = "hash_grid"
+    encoding: EncodingName = "hash_grid"
     """Where features come from: a multi-resolution hash grid, or a dense volume."""
     implementation: Implementation = "auto"
     """What computes the hash grid; auto is on CUDA the first of triton, tcnn and torch that works, on a CPU torch."""

@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from dreambooth3d.config.base import Acceleration, Positive, Range, Section, Share, ShareRange
 
+LossName = Literal["sds", "sjc", "csd", "nfsd", "sdi", "vsd"]
+
+
+@dataclass(frozen=True)
+class LossNeeds:
+    """What a loss asks of the rest of the configuration.
+
+    Attributes:
+        guided: it follows a guided prediction, which `rescale` can change, rather than differences of predictions.
+        bad_prompt: it asks about bad images, under `nfsd_negative_prompt`.
+        render_model: it trains a model of the renders alongside, which lives in one process.
+    """
+
+    guided: bool = True
+    bad_prompt: bool = False
+    render_model: bool = False
+
+
+LOSSES: Mapping[LossName, LossNeeds] = {
+    "sds": LossNeeds(),
+    "sjc": LossNeeds(),
+    "csd": LossNeeds(guided=False),
+    "nfsd": LossNeeds(guided=False, bad_prompt=True),
+    "sdi": LossNeeds(),
+    "vsd": LossNeeds(render_model=True),
+}
+"""The losses; `diffusion.guidance.distillation_losses.DIRECTIONS` says what each of them descends against."""
+
 
 class GuidanceConfig(Section):
     """Score distillation."""
 
-    loss: Literal["sds", "sjc", "csd", "nfsd", "sdi", "vsd"] = "sds"
+    loss: LossName = "sds"
     """Direction of the latents' gradient. sds: guided noise prediction - noise. sjc: the same over sigma, which is the
     score of the blurred images. csd: guidance_scale * (conditional - unconditional). nfsd: that, and away from bad
     images. sdi: sds with noise from DDIM inversion of the render. vsd: guided prediction - that of a LoRA which is
@@ -51,17 +81,23 @@ class GuidanceConfig(Section):
     lora_learning_rate: Annotated[float, Field(gt=0)] = 1e-4
     """With loss vsd: learning rate of the LoRA, which takes one step of AdamW with each of the field's."""
 
+    @property
+    def needs(self) -> LossNeeds:
+        """What the loss asks of the rest of the configuration."""
+        return LOSSES[self.loss]
+
     @model_validator(mode="after")
     def _loss_has_what_it_needs(self) -> Self:
-        if self.rescale > 0 and self.loss in ("csd", "nfsd"):
+        if self.rescale > 0 and not self.needs.guided:
+            *others, last = [name for name, needs in LOSSES.items() if needs.guided]
             raise ValueError(
                 f"rescale changes a guided prediction, and loss={self.loss} takes only differences of predictions: "
-                "set rescale=0, or loss to sds, sjc, sdi or vsd"
+                f"set rescale=0, or loss to {', '.join(others)} or {last}"
             )
-        if self.loss == "nfsd" and self.nfsd_negative_prompt == self.negative_prompt:
+        if self.needs.bad_prompt and self.nfsd_negative_prompt == self.negative_prompt:
             raise ValueError(
-                "loss=nfsd needs two prompts, and nfsd_negative_prompt is the same as negative_prompt: let the former "
-                "describe bad images"
+                f"loss={self.loss} needs two prompts, and nfsd_negative_prompt is the same as negative_prompt: let the "
+                "former describe bad images"
             )
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,19 +12,21 @@ from dreambooth3d.cameras import Cameras, spread_cameras
 from dreambooth3d.config.distillation import FitTrueViewsConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.truth import true_views
+from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.training.distillation import distil
+from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.runtime import Runtime
 
 AZIMUTH_OFFSET_DEG = 5.0
 """Half the turntable's step, so that no fitted view is a scored one."""
 
 
-@dataclass(frozen=True)
-class _NoLoss:
-    """What no guidance says."""
+class NoGuidance(Guidance):
+    """Leaves everything to the reconstruction."""
 
-    loss: Tensor
-    metrics: dict[str, float] = field(default_factory=dict)
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        """No opinion. See `Guidance`."""
+        return GuidanceLoss(0.0 * images.sum())
 
 
 def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, runtime: Runtime) -> RadianceField:
@@ -49,7 +51,7 @@ def fit_true_views(truth: GroundTruth, config: FitTrueViewsConfig, seed: int, ru
     background = torch.tensor(config.background)[:, None, None]
     images = views.images - (1 - views.masks[:, None]) * (1 - background)
     targets = PseudoViews(images.clamp(0, 1), images.clamp(0, 1), views.masks, cameras, strength=0.0)
-    return distil(_no_guidance, config, seed, runtime, reconstruction=targets)
+    return distil(DistillInputs(NoGuidance(), pseudo_views=targets), config, seed, runtime)
 
 
 def _cameras(truth: GroundTruth, config: FitTrueViewsConfig) -> Cameras:
@@ -64,8 +66,3 @@ def _cameras(truth: GroundTruth, config: FitTrueViewsConfig) -> Cameras:
         return replace(spread_cameras(len(azimuths), config.elevations_deg), azimuth_deg=azimuths)
     cameras = spread_cameras(config.count, config.elevations_deg)
     return replace(cameras, azimuth_deg=cameras.azimuth_deg + AZIMUTH_OFFSET_DEG)
-
-
-def _no_guidance(images: Tensor, cameras: Cameras, progress: float) -> _NoLoss:
-    """Guidance that leaves everything to the reconstruction."""
-    return _NoLoss(0.0 * images.sum())

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from dreambooth3d.config.base import Choice, Section, text_problem
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
@@ -334,7 +335,10 @@ def _sentence(problem: Mapping[str, Any], config: type[BaseModel], above: Sequen
     location = [part for part in problem["loc"] if "[" not in str(part)]
     where = ".".join([*above, *map(str, location)])
     if problem["type"] == "extra_forbidden":
-        return f"{where}: unknown key{_suggestion(str(location[-1]), _known_keys(location[:-1], config))}"
+        name, known = str(location[-1]), _known_keys(location[:-1], config)
+        below = [key for key, field in known.items() if name in getattr(field.annotation, "model_fields", {})]
+        inside = " or ".join(f"{key}.{name}" for key in below)
+        return f"{where}: unknown key" + (f", did you mean {inside}?" if inside else _suggestion(name, known))
     if problem["input"] is None:
         return f"{where}: {_NO_VALUE}"
     message = str(problem["msg"]).removeprefix("Value error, ")
@@ -360,13 +364,13 @@ def _looks_like_number(value: object) -> bool:
         return False
 
 
-def _known_keys(location: Iterable[str | int], config: type[BaseModel]) -> Iterable[str]:
-    """The keys of the section at a location of a pipeline's parameters."""
+def _known_keys(location: Iterable[str | int], config: type[BaseModel]) -> Mapping[str, FieldInfo]:
+    """The fields of the section at a location of a pipeline's parameters."""
     section = config
     for name in location:
         field = section.model_fields.get(str(name))
         if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return []
+            return {}
         section = field.annotation
     return section.model_fields
 

@@ -22,7 +22,7 @@ from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.nerf.photo_cameras import heading, poses
-from dreambooth3d.nerf.training import distillation
+from dreambooth3d.nerf.training import checks
 from dreambooth3d.photos import silhouettes
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.render import render_views
@@ -38,7 +38,7 @@ NAME = "corgi"
 SMALLER = {
     poses: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12, "AZIMUTH_STEP_DEG": 40.0},
     heading: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12},
-    distillation: {"PREVIEW_SIZE": 16},
+    checks: {"PREVIEW_SIZE": 16},
     silhouettes: {"PHOTO_SIZE": 24, "STARTS": 8},
 }
 """Renders that are looked at on the way, small as well."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from dreambooth3d.cameras import orbit_cameras
-from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.guidance import LOSSES, GuidanceConfig, LossName
 from dreambooth3d.diffusion.guidance import distillation_losses as losses
 from dreambooth3d.diffusion.guidance.distillation_losses import Noised, Predictions
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
@@ -332,3 +333,7 @@ def test_clip_holds_for_every_loss(components: Components, loss: str) -> None:
 def test_senseless_settings_are_refused(settings: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
         GuidanceConfig(**settings)
+
+
+def test_every_loss_has_its_needs_and_its_direction() -> None:
+    assert get_args(LossName) == tuple(LOSSES) == tuple(losses.DIRECTIONS)

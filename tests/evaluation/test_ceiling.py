@@ -10,7 +10,7 @@ import torch
 
 from dreambooth3d.artifacts import GroundTruth, PseudoViews, RadianceField
 from dreambooth3d.cameras import turntable_cameras
-from dreambooth3d.config.distillation import FitTrueViewsConfig, RegularizerConfig
+from dreambooth3d.config.distillation import FitTrueViewsConfig, ReconstructionConfig, RegularizerConfig
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.errors import ConfigError
@@ -29,7 +29,7 @@ CONFIG = FitTrueViewsConfig(
     views_per_step=1,
     count=18,
     view_size=SIZE,
-    reconstruction_views=6,
+    reconstruction=ReconstructionConfig(views_per_step=6),
     learning_rate=0.05,
     final_learning_rate=0.02,
     field=FieldConfig(encoding="dense", volume_resolution=24),
@@ -66,11 +66,7 @@ def test_the_record_is_that_of_the_step(fitted: RadianceField) -> None:
 def test_no_fitted_view_is_a_scored_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """What the field gets to see: true views, before the configured colour, from between the turntable's cameras."""
     given: list[PseudoViews] = []
-
-    def watching(guidance: object, config: object, seed: int, runtime: object, reconstruction: PseudoViews) -> None:
-        given.append(reconstruction)
-
-    monkeypatch.setattr(ceiling, "distil", watching)
+    monkeypatch.setattr(ceiling, "distil", lambda inputs, *_: given.append(inputs.pseudo_views))
     fit_true_views(TRUTH, FitTrueViewsConfig(view_size=SIZE), 0, runtime(tmp_path))
     views = given[0]
     scored = turntable_cameras().azimuth_deg
@@ -90,7 +86,7 @@ def test_as_few_views_as_photos_come_from_where_these_were_taken(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     given: list[PseudoViews] = []
-    monkeypatch.setattr(ceiling, "distil", lambda *_, reconstruction: given.append(reconstruction))
+    monkeypatch.setattr(ceiling, "distil", lambda inputs, *_: given.append(inputs.pseudo_views))
     config = FitTrueViewsConfig(view_size=SIZE, azimuths="photos")
     fit_true_views(replace(TRUTH, photo_azimuths_deg=(-46.0, 3.0, 160.0)), config, 0, runtime(tmp_path))
     assert given[0].cameras.azimuth_deg.tolist() == [-46.0, 3.0, 160.0] and len(given[0].images) == 3

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
+from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.field.occupancy import OccupancyGrid
 
 RED, BLUE, GREEN = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.2, 0.4, 0.8]), torch.tensor([0.2, 0.8, 0.2])
@@ -25,32 +24,28 @@ def colored_ball(cameras: Cameras, size: int, radius: float = 0.5, supersample: 
     return torch.nn.functional.avg_pool2d(image, supersample)
 
 
-@dataclass
-class Answer:
-    """What guidance returns."""
-
-    loss: Tensor
-    metrics: dict[str, float] = field(default_factory=dict)
-
-
-class BallGuidance:
+class BallGuidance(Guidance):
     """Pulls renders towards the true images of the coloured ball; can be interrupted at a call."""
-
-    image_size = 64
 
     def __init__(self, interrupt_at: int | None = None) -> None:
         self.calls = 0
         self.interrupt_at = interrupt_at
         self.progress: list[float] = []
 
-    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> Answer:
+    @property
+    def image_size(self) -> int:
+        """Of the true images."""
+        return 64
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        """Ten times the mean squared error."""
         self.calls += 1
         self.progress.append(progress)
         if self.calls == self.interrupt_at:
             raise KeyboardInterrupt
         assert images.shape[-2:] == (64, 64)
         error = (images - colored_ball(cameras, 64)).square().mean()
-        return Answer(10 * error, {"mse": error.item()})
+        return GuidanceLoss(10 * error, {"mse": error.item()})
 
 
 class UniformBall:

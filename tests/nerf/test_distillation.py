@@ -13,17 +13,26 @@ from torch import Tensor
 
 from dreambooth3d.artifacts import POSE_FACTS, PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.cameras import Cameras, orbit_cameras
-from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig, RegularizerConfig
+from dreambooth3d.config.distillation import (
+    DistillConfig,
+    EditNerfConfig,
+    InitNerfConfig,
+    ReconstructionConfig,
+    RefineNerfConfig,
+    RegularizerConfig,
+)
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.photo_targets import InitPhotoTargetsConfig, PhotoTargetsConfig
 from dreambooth3d.config.rendering import RenderConfig, ShadingConfig
 from dreambooth3d.errors import CollapseError
+from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.rendering.volume import render_field
 from dreambooth3d.nerf.training.distillation import distil
+from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.record import StepLog, StepRecord
 from dreambooth3d.runtime import ResumePoint, Runtime
 from tests.evaluation.stand_ins import photos_of
-from tests.nerf.scenes import Answer, BallGuidance, colored_ball
+from tests.nerf.scenes import BallGuidance, colored_ball
 
 NO_REGULARIZERS = RegularizerConfig(sparsity=0.0, opacity=0.0)
 FIELD = FieldConfig(encoding="dense", volume_resolution=32, background="white")
@@ -54,7 +63,7 @@ def psnr(field: RadianceField, cameras: Cameras) -> float:
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory: pytest.TempPathFactory) -> RadianceField:
-    return distil(BallGuidance(), settings(), 0, runtime(tmp_path_factory.mktemp("fit")))
+    return distil(DistillInputs(BallGuidance()), settings(), 0, runtime(tmp_path_factory.mktemp("fit")))
 
 
 def test_fits_a_known_ball_whose_front_is_red(fitted: RadianceField) -> None:
@@ -92,10 +101,10 @@ def test_a_killed_run_continues_and_ends_the_same(
 ) -> None:
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
-        distil(BallGuidance(interrupt_at=71), settings(), 0, runtime(tmp_path))
+        distil(DistillInputs(BallGuidance(interrupt_at=71)), settings(), 0, runtime(tmp_path))
     monkeypatch.undo()
     guidance = BallGuidance()
-    resumed = distil(guidance, settings(), 0, runtime(tmp_path))
+    resumed = distil(DistillInputs(guidance), settings(), 0, runtime(tmp_path))
     assert guidance.calls == 50 and guidance.progress[0] == pytest.approx(70 / 120)
     for name, value in fitted.state.items():
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
@@ -106,28 +115,39 @@ def test_a_killed_run_continues_and_ends_the_same(
 
 def test_a_stop_signal_gives_a_field_and_keeps_the_state(tmp_path: Path) -> None:
     guidance = BallGuidance()
-    stopped = distil(guidance, settings(), 0, runtime(tmp_path, should_stop=lambda: guidance.calls >= 20))
+    stopped = distil(
+        DistillInputs(guidance), settings(), 0, runtime(tmp_path, should_stop=lambda: guidance.calls >= 20)
+    )
     assert stopped.steps == 20 and stopped.record.metrics["interrupted"] == 1
     again = BallGuidance()
-    distil(again, settings(steps=30), 0, runtime(tmp_path))
+    distil(DistillInputs(again), settings(steps=30), 0, runtime(tmp_path))
     assert again.calls == 10
 
 
-def silent(images: Tensor, cameras: Cameras, progress: float) -> Answer:
+class Silent(Guidance):
     """Guidance without an opinion."""
-    return Answer(0 * images.sum())
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        return GuidanceLoss(0 * images.sum())
+
+
+class Spoiling(Guidance):
+    """Guidance whose every answer is NaN."""
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        return GuidanceLoss(images.sum() * float("nan"))
 
 
 class BreakOnce(BallGuidance):
     """Spoils the first attempt with a NaN; from then on follows the ball."""
 
-    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> Answer:
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
         answer = super().__call__(images, cameras, progress)
-        return Answer(answer.loss * float("nan")) if self.calls == 1 else answer
+        return GuidanceLoss(answer.loss * float("nan")) if self.calls == 1 else answer
 
 
 def test_a_collapsed_field_is_tried_again_with_another_seed(tmp_path: Path) -> None:
-    field = distil(BreakOnce(), settings(steps=60), 0, runtime(tmp_path))
+    field = distil(DistillInputs(BreakOnce()), settings(steps=60), 0, runtime(tmp_path))
     assert field.record.metrics["collapse_retries"] == 1 and field.steps == 60
     assert field.record.metrics["opacity"] > 0.05
     losses = field.record.series.query("name == 'loss'")
@@ -139,20 +159,17 @@ def test_repeated_collapse_is_one_clear_sentence(tmp_path: Path) -> None:
     sparse = RegularizerConfig(sparsity=10.0, opacity=0.0)
     config = settings(learning_rate=0.1, final_learning_rate=0.1, regularizers=sparse, collapse_retries=1)
     with pytest.raises(CollapseError, match="init_nerf: the field became empty .* at step .* 1 other seed"):
-        distil(silent, config, 0, runtime(tmp_path))
+        distil(DistillInputs(Silent()), config, 0, runtime(tmp_path))
 
 
 def test_nan_is_a_collapse(tmp_path: Path) -> None:
-    def guidance(images: Tensor, cameras: Cameras, progress: float) -> Answer:
-        return Answer(images.sum() * float("nan"))
-
     with pytest.raises(CollapseError, match="became NaN"):
-        distil(guidance, settings(collapse_retries=1), 0, runtime(tmp_path))
+        distil(DistillInputs(Spoiling()), settings(collapse_retries=1), 0, runtime(tmp_path))
 
 
 def test_stops_when_previews_no_longer_change(tmp_path: Path) -> None:
     config = settings(check_every=10, convergence_patience=2, convergence_tolerance=0.5)
-    field = distil(BallGuidance(), config, 0, runtime(tmp_path))
+    field = distil(DistillInputs(BallGuidance()), config, 0, runtime(tmp_path))
     assert field.steps == 30 and field.record.metrics["converged"] == 1
     looks = field.record.series.query("name == 'guards/opacity'")
     assert looks.step.tolist() == [10, 20, 30], "the last check is the final one as well"
@@ -169,11 +186,11 @@ def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tm
         views_per_step=1,
         render=RENDER,
         regularizers=NO_REGULARIZERS,
-        reconstruction_weight=100.0,
+        reconstruction=ReconstructionConfig(weight=100.0),
         learning_rate=0.02,
     )
 
-    refined = distil(silent, config, 0, runtime(tmp_path), init=fitted, reconstruction=pseudo)
+    refined = distil(DistillInputs(Silent(), init=fitted, pseudo_views=pseudo), config, 0, runtime(tmp_path))
     assert refined.steps == 160
     front = render_field(refined, orbit_cameras(torch.zeros(1)), size=33, samples_per_ray=48)
     assert front.color[0, 2, 16, 16] > 0.6 and front.color[0, 0, 16, 16] < 0.4
@@ -188,7 +205,7 @@ class Watching(BallGuidance):
         super().__init__()
         self.seen: list[Cameras] = []
 
-    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> Answer:
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
         assert len(images) == len(cameras)
         self.seen.append(cameras)
         return super().__call__(images, cameras, progress)
@@ -207,18 +224,21 @@ def test_guidance_looks_only_from_where_pseudo_views_were_taken(
     """Three views per step of five pseudo views, and of two."""
     pseudo = pseudo_views_of_ball(count)
     config = RefineNerfConfig(
-        steps=8, views_per_step=3, render=RENDER, camera_poses="pseudo_views", reconstruction_weight=0.0
+        steps=8,
+        views_per_step=3,
+        render=RENDER,
+        reconstruction=ReconstructionConfig(weight=0.0, camera_poses="pseudo_views"),
     )  # fmt: skip
     guidance = Watching()
-    distil(guidance, config, 0, runtime(tmp_path / "views"), init=fitted, reconstruction=pseudo)
+    distil(DistillInputs(guidance, init=fitted, pseudo_views=pseudo), config, 0, runtime(tmp_path / "views"))
     assert len(guidance.seen) == 8 and all(len(cameras) == min(3, count) for cameras in guidance.seen)
     azimuths = torch.cat([cameras.azimuth_deg for cameras in guidance.seen])
     assert torch.isin(azimuths, pseudo.cameras.azimuth_deg).all() and azimuths.unique().numel() == count
     assert (torch.cat([cameras.elevation_deg for cameras in guidance.seen]) == 12).all()
     assert all(cameras.azimuth_deg.unique().numel() == len(cameras) for cameras in guidance.seen)
     anywhere = Watching()
-    config = config.model_copy(update={"camera_poses": "random"})
-    distil(anywhere, config, 0, runtime(tmp_path / "random"), init=fitted, reconstruction=pseudo)
+    config = config.model_copy(update={"reconstruction": ReconstructionConfig(weight=0.0)})
+    distil(DistillInputs(anywhere, init=fitted, pseudo_views=pseudo), config, 0, runtime(tmp_path / "random"))
     azimuths = torch.cat([cameras.azimuth_deg for cameras in anywhere.seen])
     assert not torch.isin(azimuths, pseudo.cameras.azimuth_deg).any() and len(azimuths) == 24
 
@@ -238,7 +258,7 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
         steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02,
         photos=PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, start=0.25),
     )  # fmt: skip
-    refined = distil(silent, config, 0, runtime(tmp_path / "with"), init=fitted, photos=ball_photos())
+    refined = distil(DistillInputs(Silent(), init=fitted, photos=ball_photos()), config, 0, runtime(tmp_path / "with"))
     series = refined.record.series
     assert series.query("name == 'photo_reconstruction'").step.min() > 10
     assert refined.record.metrics["photos_found"] == 4 and "photo_cameras" in refined.record.images
@@ -247,7 +267,9 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
     ).color[:, :, 16, 16]
     assert front[0] > 0.6 and back[2] > 0.6 and back[1] < 0.2, "blue was (0.2, 0.4, 0.8)"
     config = config.model_copy(update={"photos": PhotoTargetsConfig(weight=0.0)})
-    without = distil(silent, config, 0, runtime(tmp_path / "without"), init=fitted, photos=ball_photos())
+    without = distil(
+        DistillInputs(Silent(), init=fitted, photos=ball_photos()), config, 0, runtime(tmp_path / "without")
+    )
     assert "photo_reconstruction" not in set(without.record.series.name)
 
 
@@ -275,7 +297,7 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
             steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02, photos=targets
         )  # fmt: skip
         folder = tmp_path / f"{mirror_weight}-{len(init.record.metrics)}"
-        field = distil(silent, config, 0, runtime(folder), init=init, photos=photos)
+        field = distil(DistillInputs(Silent(), init=init, photos=photos), config, 0, runtime(folder))
         view = orbit_cameras(torch.tensor([-85.0]), elevation_deg=15.0)
         return field, render_field(field, view, size=33, samples_per_ray=48).color[0, :, 16, 16]
 
@@ -304,7 +326,9 @@ def test_exposures_of_photos_are_learned_and_reported(fitted: RadianceField, tmp
         steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=1e-6,
         final_learning_rate=1e-6, photos=photos,
     )  # fmt: skip
-    field = distil(silent, config, 0, runtime(tmp_path), init=fitted, photos=photos_of(*images.clamp(0, 1)))
+    field = distil(
+        DistillInputs(Silent(), init=fitted, photos=photos_of(*images.clamp(0, 1))), config, 0, runtime(tmp_path)
+    )
     found = torch.tensor([float(value) for value in field.record.params["photo_exposures"].split(", ")])
     expected = gain.flatten() / gain.log().mean().exp()
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
@@ -316,7 +340,7 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
     heard: list[tuple[int, str]] = []
     log = StepLog("init_nerf", lambda step, values: heard.extend((step, name) for name in values))
     surroundings = Runtime(log, tmp_path, progress=False)
-    field = distil(guidance, settings(steps=20, photos=photos), 0, surroundings, photos=ball_photos())
+    field = distil(DistillInputs(guidance, photos=ball_photos()), settings(steps=20, photos=photos), 0, surroundings)
     assert guidance.calls == 40 and field.record.metrics["collapse_retries"] == 1 and field.steps == 20
     series = field.record.series
     assert heard == list(zip(series.step, series.name, strict=True)), "what a tracker heard is what the record holds"
@@ -324,19 +348,21 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
     assert re.fullmatch(r"photo_overlap 0\.\d+ < 1 at step 20: tried again", field.record.params["guard_events"])
     satisfied = BallGuidance()
     photos = photos.model_copy(update={"min_overlap": 0.0})
-    distil(satisfied, settings(steps=20, photos=photos), 0, runtime(tmp_path), photos=ball_photos())
+    distil(DistillInputs(satisfied, photos=ball_photos()), settings(steps=20, photos=photos), 0, runtime(tmp_path))
     assert satisfied.calls == 20
 
 
 def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     photos = InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3)
     config = settings(steps=60, average_decay=0.9, photos=photos)
-    whole = distil(BallGuidance(), config, 0, runtime(tmp_path / "whole"), photos=ball_photos(3))
+    whole = distil(DistillInputs(BallGuidance(), photos=ball_photos(3)), config, 0, runtime(tmp_path / "whole"))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
     with pytest.raises(KeyboardInterrupt):
-        distil(BallGuidance(interrupt_at=41), config, 0, runtime(tmp_path / "killed"), photos=ball_photos(3))
+        distil(
+            DistillInputs(BallGuidance(interrupt_at=41), photos=ball_photos(3)), config, 0, runtime(tmp_path / "killed")
+        )
     monkeypatch.undo()
-    resumed = distil(BallGuidance(), config, 0, runtime(tmp_path / "killed"), photos=ball_photos(3))
+    resumed = distil(DistillInputs(BallGuidance(), photos=ball_photos(3)), config, 0, runtime(tmp_path / "killed"))
     for name, value in whole.state.items():
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
 
@@ -344,10 +370,10 @@ def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pyt
 def test_converges_only_once_all_photos_are_in_use(tmp_path: Path) -> None:
     photos = InitPhotoTargetsConfig(weight=10.0, start=0.2, search_every=0.2, search_until=0.6, min_overlap=0.0)
     config = settings(steps=50, photos=photos, check_every=5, convergence_patience=2, convergence_tolerance=1.0)
-    field = distil(BallGuidance(), config, 0, runtime(tmp_path / "with"), photos=ball_photos())
+    field = distil(DistillInputs(BallGuidance(), photos=ball_photos()), config, 0, runtime(tmp_path / "with"))
     assert field.steps == 40, "the search at step 30 is the last one; the checks at 35 and 40 find no change"
     assert field.record.metrics["converged"] == 1
-    without = distil(BallGuidance(), config, 0, runtime(tmp_path / "without"))
+    without = distil(DistillInputs(BallGuidance()), config, 0, runtime(tmp_path / "without"))
     assert without.steps == 15, "the first check has nothing to compare with"
 
 
@@ -356,9 +382,9 @@ def test_the_result_is_the_running_average_of_the_parameters(tmp_path: Path) -> 
     final_logits = []
     for steps in (1, 2, 3):
         config = settings(steps=steps, learning_rate=0.02, final_learning_rate=0.02)
-        final_logits.append(distil(BallGuidance(), config, 0, runtime(tmp_path / str(steps))).state)
+        final_logits.append(distil(DistillInputs(BallGuidance()), config, 0, runtime(tmp_path / str(steps))).state)
     averaged = settings(steps=3, learning_rate=0.02, final_learning_rate=0.02, average_decay=0.75)
-    state = distil(BallGuidance(), averaged, 0, runtime(tmp_path / "average")).state
+    state = distil(DistillInputs(BallGuidance()), averaged, 0, runtime(tmp_path / "average")).state
     for name in (name for name in state if name.startswith("encoding.")):
         first, second, third = (step[name] for step in final_logits)
         expected = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
@@ -375,15 +401,31 @@ def test_everything_switched_on_runs_on_a_hash_grid(tmp_path: Path) -> None:
         shading=ShadingConfig(albedo_only_share=0.0, diffuse_probability=1.0),
         random_background_probability=0.5,
     )
-    field = distil(BallGuidance(), config, 3, runtime(tmp_path))
+    field = distil(DistillInputs(BallGuidance()), config, 3, runtime(tmp_path))
     logged = set(field.record.series.name)
     assert {"sparsity", "opacity_entropy", "orientation", "distortion", "smoothness"} <= logged
 
 
 def test_arguments_that_do_not_fit_are_refused(fitted: RadianceField, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="without init"):
-        distil(BallGuidance(), DistillConfig(), 0, runtime(tmp_path))
+        distil(DistillInputs(BallGuidance()), DistillConfig(), 0, runtime(tmp_path))
     cameras = orbit_cameras(torch.zeros(1))
     pseudo = PseudoViews(torch.ones(1, 3, 8, 8), torch.ones(1, 3, 8, 8), torch.ones(1, 8, 8), cameras, 0.4)
-    with pytest.raises(ValueError, match="needs a RefineNerfConfig"):
-        distil(BallGuidance(), settings(), 0, runtime(tmp_path), init=fitted, reconstruction=pseudo)
+    with pytest.raises(ValueError, match="config.reconstruction must say"):
+        distil(DistillInputs(BallGuidance(), init=fitted, pseudo_views=pseudo), settings(), 0, runtime(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "values", "sentence"),
+    [
+        (RefineNerfConfig, {"field": {"levels": 3}}, "set init_nerf.field instead"),
+        (EditNerfConfig, {"field": {}}, "set init_nerf.field instead"),
+        (EditNerfConfig, {"reconstruction": {"weight": 1.0}}, "refine_nerf.reconstruction"),
+        (InitNerfConfig, {"reconstruction": {}}, "refine_nerf.reconstruction"),
+    ],
+)
+def test_a_part_that_a_stage_lacks_is_refused(
+    config: type[DistillConfig], values: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        config(**values)

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.field.encodings import VOLUME_GAIN, DenseVolume, HashGrid, TcnnGrid, make_encoding
+from dreambooth3d.nerf.field.dense_volume import VOLUME_GAIN, DenseVolume
+from dreambooth3d.nerf.field.encodings import make_encoding
+from dreambooth3d.nerf.field.hash_grid import HashGrid, TcnnGrid
 from tests.nerf.hash_grid_reference import SMALL, reference_hash_grid
 
 

@@ -6,7 +6,10 @@ from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.nerf.field import radiance_field
+from dreambooth3d.nerf.field.encoding import Encoding
 from dreambooth3d.nerf.field.radiance_field import Background, Field
+from dreambooth3d.nerf.training.losses import smoothness
 
 SETTINGS = {"levels": 4, "log2_table_size": 10, "volume_resolution": 24}
 
@@ -94,3 +97,38 @@ def test_a_field_trained_on_a_gpu_loads_without_one(implementation: str) -> None
     artifact = RadianceField(field.state(), config, torch.zeros(1), 1)
     point = torch.full((1, 3), 0.2)
     torch.testing.assert_close(Field.from_artifact(artifact).density(point), field.density(point))
+
+
+class Corners(Encoding):
+    """The coordinates themselves, cut off at the cube's sides: an encoding that no code but this test knows."""
+
+    output_dim = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(3))
+
+    def forward(self, points: Tensor, channels: int = 4) -> Tensor:
+        return self.factor * points.clamp(-1, 1)
+
+    def make_head(self, width: int) -> torch.nn.Module:
+        return torch.nn.Linear(3, 4)
+
+    @property
+    def detail_size(self) -> float:
+        return 0.1
+
+    @property
+    def normal_step(self) -> float:
+        return 0.05
+
+
+def test_any_encoding_makes_a_field(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
+    monkeypatch.setattr(radiance_field, "make_encoding", lambda config, device: Corners())
+    field = Field(FieldConfig(blob_density=8.0, blob_radius=0.5))
+    by_hand = points.clamp(-1, 1) @ field.head.weight.T + field.head.bias
+    blob = 8 * (1 - points.norm(dim=-1) / 0.5).clamp(min=-1)
+    expected = by_hand + torch.nn.functional.pad(blob[:, None], (0, 3))
+    torch.testing.assert_close(field.logits(points), expected)
+    assert smoothness(field, torch.Generator().manual_seed(0)) > 0
+    assert field.normals(points).shape == points.shape

@@ -26,8 +26,10 @@ from dreambooth3d.config.guards import (
 )
 from dreambooth3d.errors import CollapseError, GuardError
 from dreambooth3d.evaluation.views import ViewScores, verdict
+from dreambooth3d.guidance import GuidanceLoss
 from dreambooth3d.nerf.rendering.volume import Rendering
-from dreambooth3d.nerf.training.distillation import distil, preview_cameras, render_previews
+from dreambooth3d.nerf.training.checks import preview_cameras, render_previews
+from dreambooth3d.nerf.training.distillation import distil
 from dreambooth3d.nerf.training.guards import (
     FRONT,
     Collapse,
@@ -39,12 +41,13 @@ from dreambooth3d.nerf.training.guards import (
     filled_share,
     photos_chroma,
 )
+from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import ResumePoint, Runtime
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import SHIPPED_SUBJECTS
 from tests.evaluation.stand_ins import photos_of
-from tests.nerf.scenes import RED, Answer, BallGuidance, UniformBall, colored_ball
+from tests.nerf.scenes import RED, BallGuidance, UniformBall, colored_ball
 from tests.nerf.test_distillation import BreakOnce, runtime, settings
 
 CELL_THRESHOLD = 0.01
@@ -224,7 +227,7 @@ def guarded(
 ) -> RadianceField:
     """A fit of the ball with the given janus guard and scorer."""
     config = settings(steps=40, check_every=10, guards=GuardsConfig(janus=janus), **changes)
-    return distil(BallGuidance(), config, 0, runtime(folder), view_logits=views)
+    return distil(DistillInputs(BallGuidance(), view_logits=views), config, 0, runtime(folder))
 
 
 def test_warn_completes_the_run_and_the_record_tells(tmp_path: Path) -> None:
@@ -284,7 +287,9 @@ def test_scorers_look_at_checks_only_and_never_when_off(tmp_path: Path) -> None:
 def test_guards_do_not_change_what_is_learned(tmp_path: Path) -> None:
     watched = guarded(tmp_path / "watched", JanusGuardConfig(), everywhere_front)
     off = {guard: {"action": "off"} for guard in GuardsConfig.model_fields}
-    alone = distil(BallGuidance(), settings(steps=40, check_every=10, guards=off), 0, runtime(tmp_path / "alone"))
+    alone = distil(
+        DistillInputs(BallGuidance()), settings(steps=40, check_every=10, guards=off), 0, runtime(tmp_path / "alone")
+    )
     assert all(torch.equal(value, alone.state[name]) for name, value in watched.state.items())
     assert not any(name.startswith("guards/") for name in [*alone.record.metrics, *alone.record.series.name])
 
@@ -292,9 +297,9 @@ def test_guards_do_not_change_what_is_learned(tmp_path: Path) -> None:
 class BreakLater(BallGuidance):
     """Spoils one call with a NaN; from then on follows the ball."""
 
-    def __call__(self, images: Tensor, cameras: object, progress: float) -> Answer:
+    def __call__(self, images: Tensor, cameras: object, progress: float) -> GuidanceLoss:
         answer = super().__call__(images, cameras, progress)
-        return Answer(answer.loss * math.nan) if self.calls == 30 else answer
+        return GuidanceLoss(answer.loss * math.nan) if self.calls == 30 else answer
 
 
 def test_a_resumed_run_tells_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,10 +309,10 @@ def test_a_resumed_run_tells_the_same(tmp_path: Path, monkeypatch: pytest.Monkey
     def run(folder: Path, guidance: BallGuidance, looks: int = 0) -> RadianceField:
         fading = iter(values[looks:])
         config: InitNerfConfig = settings(steps=40, check_every=8)
-        return distil(
-            guidance, config, 0, runtime(folder), view_logits=everywhere_front,
-            likeness=lambda images: next(fading).expand(len(images)),
-        )  # fmt: skip
+        inputs = DistillInputs(
+            guidance, view_logits=everywhere_front, likeness=lambda images: next(fading).expand(len(images))
+        )
+        return distil(inputs, config, 0, runtime(folder))
 
     whole = run(tmp_path / "whole", BreakLater())
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)
@@ -339,7 +344,7 @@ def test_a_nan_that_is_let_pass_is_counted(tmp_path: Path) -> None:
     )
     config = settings(steps=10, guards=let_pass)
     surroundings = Runtime(StepLog("refine_nerf"), tmp_path, progress=False)
-    record = distil(BreakOnce(), config, 0, surroundings).record
+    record = distil(DistillInputs(BreakOnce()), config, 0, surroundings).record
     assert record.metrics["guards/nan_trips"] == 2, "the loss at steps 1 and 10; a field of NaN shows nothing"
     assert record.params["guard_events"] == "nan 2 > 0 at step 1: warned; opacity 0 < 0.005 at step 10: warned"
 

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.field.encodings import HashGrid
+from dreambooth3d.nerf.field.hash_grid import HashGrid
 from tests.nerf.hash_grid_reference import SMALL, reference_hash_grid
 
 if TYPE_CHECKING:

@@ -16,7 +16,9 @@ from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.nerf.rendering.sampling import make_sampler
 from dreambooth3d.nerf.rendering.shading import Shading
-from dreambooth3d.nerf.training.distillation import build_field, distil, follow
+from dreambooth3d.nerf.training.distillation import distil, follow
+from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.nerf.training.learner import build_field
 from dreambooth3d.nerf.training.view_loss import ViewBatch, view_loss
 from dreambooth3d.parallel import Team, team
 from dreambooth3d.record import StepLog
@@ -74,16 +76,16 @@ def test_gradients_and_figures_are_those_of_one_process(tiny_base_model: Path) -
 
 def _follow_the_ball(member: Team, config: InitNerfConfig) -> None:
     torch.set_num_threads(1)
-    follow(member, BallGuidance(), config)
+    follow(DistillInputs(BallGuidance(), team=member), config)
 
 
 def test_a_stage_of_two_processes_learns_what_one_does(tmp_path: Path) -> None:
     config = settings(steps=60, views_per_step=2, check_every=30)
     shared = config.model_copy(update={"processes": 2})
-    alone = distil(BallGuidance(), config, 0, Runtime(StepLog("alone"), tmp_path / "a", progress=False))
+    alone = distil(DistillInputs(BallGuidance()), config, 0, Runtime(StepLog("alone"), tmp_path / "a", progress=False))
     runtime = Runtime(StepLog("shared"), tmp_path / "b", progress=False)
     with team(_follow_the_ball, (shared,), 2, CPU) as leader:
-        together = distil(BallGuidance(), shared, 0, runtime, team=leader)
+        together = distil(DistillInputs(BallGuidance(), team=leader), shared, 0, runtime)
     curves = [
         field.record.series.query("name == 'guidance_loss' and step > 20").value.mean() for field in (alone, together)
     ]

@@ -15,7 +15,8 @@ from tests.product import TINY, ZENML, Product, make_product
 STEPS = ("validate_photos", "load_ground_truth", "fit_true_views", "evaluate", "export_asset")
 PARAMETERS = {name: TINY[name] for name in ("seed", "device", "photos", "scorers", "evaluate", "export_asset")} | {
     "fit_true_views": {
-        **TINY["init_nerf"], "steps": 12, "learning_rate": 0.05, "count": 6, "view_size": 16, "reconstruction_views": 2,
+        **TINY["init_nerf"], "steps": 12, "learning_rate": 0.05, "count": 6, "view_size": 16,
+        "reconstruction": {"views_per_step": 2},
     },
 }  # fmt: skip
 

@@ -297,5 +297,19 @@ def test_the_stable_diffusion_presets_keep_the_rules() -> None:
     assert scorers[0][0] != scorers[1][0]
     for revision in (config.base_model.revision, *(revision for _, revision in scorers)):
         assert revision is not None and len(revision) == 40 and int(revision, 16)
-    assert config.refine_nerf.camera_poses == "random" and config.recipe.refine_with == "multiview"
+    assert config.refine_nerf.reconstruction.camera_poses == "random" and config.recipe.refine_with == "multiview"
     assert config.finetune_dreambooth.steps == 800
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("reconstruction_weight", "reconstruction"),
+        ("silhouette_weight", "reconstruction.silhouette_weight or photos.silhouette_weight"),
+        ("reconstruction_views", "reconstruction"),
+        ("camera_poses", "reconstruction.camera_poses"),
+    ],
+)
+def test_a_key_that_lies_in_a_section_is_found_there(old: str, new: str) -> None:
+    (problem,) = checking.parameter_problems({"refine_nerf": {old: 1}})
+    assert problem == f"parameters.refine_nerf.{old}: unknown key, did you mean {new}?"

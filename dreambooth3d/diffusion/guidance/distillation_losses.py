@@ -2,15 +2,22 @@
 
 All of them add noise to latents z at a timestep t, with a = alpha_bar(t), ask the frozen model about the result, and
 return the direction to descend against, (n, channels, h, w). The weight w(t) and clipping are left to the caller.
+`DIRECTIONS` says which function `guidance.loss` names.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from dreambooth3d.config.guidance import LossName
+
+WEAK_NOISE = 0.2
+"""NFSD takes noise for weak below this share of all timesteps."""
 
 
 @dataclass(frozen=True)
@@ -162,3 +169,52 @@ def vsd(sample: Noised, predict: Predict, predict_render: Denoise) -> Tensor:
     """
     noisy = sample.noisy
     return predict(noisy, sample.timesteps).guided - predict_render(noisy, sample.timesteps)
+
+
+class Experts(ABC):
+    """Whom a loss may ask about the noisy latents of one batch's views.
+
+    Attributes:
+        schedule: (timesteps,) share of the signal's variance at each timestep.
+        clean_alpha: the same of clean latents, where DDIM ends.
+        inversion_steps: DDIM steps from latents to their noise.
+    """
+
+    schedule: Tensor
+    clean_alpha: Tensor
+    inversion_steps: int
+
+    @abstractmethod
+    def predict(self, noisy: Tensor, timesteps: Tensor) -> Predictions:
+        """The frozen model under the views' prompts."""
+
+    @abstractmethod
+    def predict_bad(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The frozen model under a prompt that describes bad images."""
+
+    @abstractmethod
+    def predict_inversion(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The noise that DDIM inversion follows."""
+
+    @abstractmethod
+    def predict_render(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """The model of the renders."""
+
+    @property
+    def first_noisy_timestep(self) -> int:
+        """From which on noise is not weak any more."""
+        return int(WEAK_NOISE * len(self.schedule))
+
+
+Direction = Callable[[Noised, Experts], Tensor]
+DIRECTIONS: Mapping[LossName, Direction] = {
+    "sds": lambda sample, ask: sds(sample, ask.predict),
+    "sjc": lambda sample, ask: sjc(sample, ask.predict),
+    "csd": lambda sample, ask: csd(sample, ask.predict),
+    "nfsd": lambda sample, ask: nfsd(sample, ask.predict, ask.predict_bad, ask.first_noisy_timestep),
+    "sdi": lambda sample, ask: sdi(
+        sample, ask.predict, ask.predict_inversion, ask.schedule, ask.clean_alpha, ask.inversion_steps
+    ),
+    "vsd": lambda sample, ask: vsd(sample, ask.predict, ask.predict_render),
+}
+"""What each loss descends against; `config.guidance.LOSSES` says what it needs."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,33 +11,16 @@ from torch import Tensor
 from dreambooth3d.artifacts import DreamBoothCheckpoint
 from dreambooth3d.cameras import VIEW_WORDS, Cameras
 from dreambooth3d.config.guidance import GuidanceConfig
-from dreambooth3d.diffusion.guidance import distillation_losses as losses
-from dreambooth3d.diffusion.guidance.distillation_losses import Noised, Predictions
+from dreambooth3d.diffusion.guidance.distillation_losses import DIRECTIONS, Experts, Noised, Predictions
 from dreambooth3d.diffusion.guidance.render_model import RenderModel
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.diffusion.model.scores import classifier_free, perp_neg, rescaled
+from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.prompts import perp_neg_views, view_prompt
 from dreambooth3d.transfer import send
 
 
-@dataclass(frozen=True)
-class GuidanceLoss:
-    """What guidance says about a batch of renders.
-
-    Attributes:
-        loss: scalar with gradient.
-        metrics: detached scalars by name, left on the device so that nothing waits for them until they are logged.
-    """
-
-    loss: Tensor
-    metrics: Mapping[str, Tensor | float]
-
-
-# NFSD takes noise for weak below this share of all timesteps.
-_NFSD_WEAK_NOISE = 0.2
-
-
-class ScoreDistillation:
+class ScoreDistillation(Guidance):
     """Score distillation with a latent diffusion model, by the loss that the config names.
 
     The gradient with respect to the latents z of n images is w(t) * direction / n, at a random timestep t per image.
@@ -51,24 +32,19 @@ class ScoreDistillation:
         instance_prompt: the subject's prompt without a view.
         config: loss, scales, timestep range, Perp-Neg, weighting, clipping.
         seed: of timesteps and noise, which are drawn on the CPU and so are the same on every device.
-
-    Attributes:
-        part: (first, number of all) where the images are some of a batch that processes share: what is drawn for each
-            image is what a process alone would draw for it. None where they are all.
     """
 
     def __init__(self, components: Components, instance_prompt: str, config: GuidanceConfig, seed: int) -> None:
         self.components = components
         self.config = config
-        self.part: tuple[int, int] | None = None
         self._generator = torch.Generator().manual_seed(seed)
         # One row per view word, so that a batch's embeddings are one gather.
         self._views = components.encode_prompts([view_prompt(instance_prompt, word) for word in VIEW_WORDS])
         self._unconditional = components.encode_prompts([config.negative_prompt])
-        if config.loss == "nfsd":
+        if config.needs.bad_prompt:
             components.encode_prompts([config.nfsd_negative_prompt])
         self._renders: RenderModel | None = None
-        if config.loss == "vsd":
+        if config.needs.render_model:
             self._renders = RenderModel(components, config.lora_rank, config.lora_learning_rate, self._generator)
 
     @classmethod
@@ -94,13 +70,7 @@ class ScoreDistillation:
         return self.components.image_size
 
     def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
-        """Judge renders.
-
-        Args:
-            images: (n, 3, height, width) in [0, 1], with gradient.
-            cameras: the n cameras that they were seen from.
-            progress: share of the stage that is done, in [0, 1]; anneals guidance scale and timesteps.
-        """
+        """Judge renders; the position in the stage anneals guidance scale and timesteps. See `Guidance`."""
         latents = self.components.encode_images(images.to(self.components.device))
         timesteps, noise = self._draw(latents, progress)
         gradient = self._gradient(latents.detach(), timesteps, noise, cameras, progress)
@@ -143,35 +113,13 @@ class ScoreDistillation:
         timesteps = timesteps.to(latents.device, non_blocking=True)
         alpha = self.components.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         scale = self._annealed(self.config.guidance_scale, progress)
-        direction = self._direction(Noised(latents, timesteps, alpha, noise), cameras, scale)
+        sample = Noised(latents, timesteps, alpha, noise)
+        direction = DIRECTIONS[self.config.loss](sample, _Models(self, cameras, scale))
         weight = 1 - alpha if self.config.weighting == "sds" else 1.0
         gradient = weight * direction
         if self.config.gradient_clip is not None:
             gradient = gradient.clamp(-self.config.gradient_clip, self.config.gradient_clip)
         return gradient
-
-    def _direction(self, sample: Noised, cameras: Cameras, scale: float) -> Tensor:
-        """What the config's loss holds for wrong in the latents, (n, channels, h, w)."""
-        predict = partial(self._predictions, cameras=cameras, scale=scale, rescale=self.config.rescale)
-        match self.config.loss:
-            case "sds":
-                return losses.sds(sample, predict)
-            case "sjc":
-                return losses.sjc(sample, predict)
-            case "csd":
-                return losses.csd(sample, predict)
-            case "nfsd":
-                bad = self.components.encode_prompts([self.config.nfsd_negative_prompt]).expand(len(cameras), -1, -1)
-                predict_bad = partial(self.components.predict_noise, embeddings=bad)
-                return losses.nfsd(sample, predict, predict_bad, int(_NFSD_WEAK_NOISE * self._timestep_count))
-            case "sdi":
-                denoise = partial(self._inversion_noise, cameras=cameras)
-                clean_alpha = self.components.scheduler.final_alpha_cumprod
-                schedule, steps = self.components.alphas_cumprod, self.config.inversion_steps
-                return losses.sdi(sample, predict, denoise, schedule, clean_alpha, steps)
-            case "vsd":
-                views = self._view_embeddings(cameras)
-                return losses.vsd(sample, predict, partial(self._renders.predict_noise, embeddings=views))
 
     def _predictions(
         self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float, rescale: float
@@ -203,10 +151,6 @@ class ScoreDistillation:
         guided = perp_neg(unconditional, conditional, torch.stack([first, second], 1), weights, scale)
         return Predictions(unconditional, conditional, rescaled(guided, conditional, rescale))
 
-    def _inversion_noise(self, noisy: Tensor, timesteps: Tensor, cameras: Cameras) -> Tensor:
-        """The noise that the inversion of SDI follows, (n, channels, h, w)."""
-        return self._predictions(noisy, timesteps, cameras, self.config.inversion_guidance_scale, rescale=0.0).guided
-
     def _view_embeddings(self, cameras: Cameras) -> Tensor:
         """(n, tokens, dim) of the view prompt that each camera's word names."""
         words = [VIEW_WORDS.index(word) for word in cameras.view_words()]
@@ -221,7 +165,7 @@ class ScoreDistillation:
         return renders.learn(latents, *drawn, views)
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on alike: the generator, and what the render model has learned."""
+        """The generator, and what the render model has learned."""
         state: dict[str, Any] = {"generator": self._generator.get_state()}
         if self._renders is not None:
             state["renders"] = self._renders.state()
@@ -232,3 +176,33 @@ class ScoreDistillation:
         self._generator.set_state(state["generator"].cpu())
         if self._renders is not None:
             self._renders.restore(state["renders"])
+
+
+class _Models(Experts):
+    """The models that a loss may ask, about views from some cameras at a guidance scale."""
+
+    def __init__(self, guidance: ScoreDistillation, cameras: Cameras, scale: float) -> None:
+        self._guidance, self._cameras, self._scale = guidance, cameras, scale
+        self.schedule = guidance.components.alphas_cumprod
+        self.clean_alpha = guidance.components.scheduler.final_alpha_cumprod
+        self.inversion_steps = guidance.config.inversion_steps
+
+    def predict(self, noisy: Tensor, timesteps: Tensor) -> Predictions:
+        """See `Experts`; guided and rescaled as the config says."""
+        rescale = self._guidance.config.rescale
+        return self._guidance._predictions(noisy, timesteps, self._cameras, self._scale, rescale)
+
+    def predict_bad(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """See `Experts`."""
+        components, prompt = self._guidance.components, self._guidance.config.nfsd_negative_prompt
+        bad = components.encode_prompts([prompt]).expand(len(noisy), -1, -1)
+        return components.predict_noise(noisy, timesteps, bad)
+
+    def predict_inversion(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """See `Experts`; at a guidance scale of its own."""
+        scale = self._guidance.config.inversion_guidance_scale
+        return self._guidance._predictions(noisy, timesteps, self._cameras, scale, rescale=0.0).guided
+
+    def predict_render(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
+        """See `Experts`."""
+        return self._guidance._renders.predict_noise(noisy, timesteps, self._guidance._view_embeddings(self._cameras))

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.field.encodings import DenseVolume, hash_levels, make_encoding
+from dreambooth3d.nerf.field.encoding import LOGITS
+from dreambooth3d.nerf.field.encodings import make_encoding
 from dreambooth3d.nerf.field.occupancy import OccupancyGrid
 
 BALL_RADIUS = 1.0
 INITIAL_BACKGROUND_LOGIT = 0.8
 ENVIRONMENT_FREQUENCIES = 3
-HASH_NORMAL_STEP = 0.01
 TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
 
 
@@ -34,13 +34,9 @@ class Field(nn.Module):
         super().__init__()
         self.config = config
         self.encoding = make_encoding(config, device)
-        self.dense = isinstance(self.encoding, DenseVolume)
-        if self.dense:
+        if self.encoding.holds_density:
             self.encoding.add_density(self._blob)
-        else:
-            self.head = nn.Sequential(
-                nn.Linear(self.encoding.output_dim, config.hidden_width), nn.ReLU(), nn.Linear(config.hidden_width, 4)
-            )
+        self.head = self.encoding.make_head(config.hidden_width)
         self.background = Background(config.background)
         self.register_buffer("turn", torch.eye(3))
         self.register_buffer("tetrahedron", torch.tensor(TETRAHEDRON), persistent=False)
@@ -58,15 +54,18 @@ class Field(nn.Module):
 
     def logits(self, points: Tensor) -> Tensor:
         """(n, 4) logits of density and colour at points (n, 3) in world units."""
-        inner = points @ self.turn
-        if self.dense:
-            return self.encoding(inner)
-        logits = self.head(self.encoding(inner.clamp(-1, 1)))
+        return self._first_logits(points, LOGITS)
+
+    def _first_logits(self, points: Tensor, channels: int) -> Tensor:
+        """At least the first `channels` of the logits at points (n, 3)."""
+        logits = self.head(self.encoding(points @ self.turn, channels))
+        if self.encoding.holds_density:
+            return logits
         return torch.cat([logits[:, :1] + self._blob(points)[:, None], logits[:, 1:]], dim=-1)
 
     def _density_logits(self, points: Tensor) -> Tensor:
         """(n,) density logits; cheaper than `logits` on a dense volume."""
-        return self.encoding(points @ self.turn, channels=1)[:, 0] if self.dense else self.logits(points)[:, 0]
+        return self._first_logits(points, 1)[:, 0]
 
     def _activate_density(self, logits: Tensor, points: Tensor) -> Tensor:
         """(n,) density of logits (n,) at points (n, 3): softplus, and nothing outside the unit ball."""
@@ -82,17 +81,6 @@ class Field(nn.Module):
         logits = self.logits(points)
         return self._activate_density(logits[:, 0], points), logits[:, 1:].sigmoid()
 
-    @property
-    def detail_size(self) -> float:
-        """Width in world units of a voxel, or of a cell of the finest level of a hash grid."""
-        cells = self.config.volume_resolution - 1 if self.dense else hash_levels(self.config)[-1][0]
-        return 2.0 / cells
-
-    @property
-    def normal_step(self) -> float:
-        """Distance in world units over which normals are taken: a voxel, or a hundredth on a hash grid."""
-        return self.detail_size if self.dense else HASH_NORMAL_STEP
-
     def normals(self, points: Tensor) -> Tensor:
         """Unit normals (n, 3) at points (n, 3): against the gradient of density, differentiable in the parameters.
 
@@ -101,7 +89,7 @@ class Field(nn.Module):
         direction and does not vanish inside a solid.
         """
         corners = self.tetrahedron
-        shifted = points[None] + self.normal_step * corners[:, None]
+        shifted = points[None] + self.encoding.normal_step * corners[:, None]
         logits = self._density_logits(shifted.view(-1, 3)).view(4, -1)
         return nn.functional.normalize(-(logits.t() @ corners), dim=-1, eps=1e-6)
 

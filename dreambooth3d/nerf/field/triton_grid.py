@@ -12,7 +12,7 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.nerf.field.encodings import HASH_PRIMES, hash_levels, initial_table
+from dreambooth3d.nerf.field.hash_grid import HASH_PRIMES, HashEncoding, initial_table
 
 FEATURE_COUNTS = (1, 2, 4, 8)
 DTYPES = (torch.float32, torch.float16)
@@ -188,7 +188,7 @@ def _locate(
     tl.store(target + 2, slope_z, mask=inside)
 
 
-class _Encoding(torch.autograd.Function):
+class _Encode(torch.autograd.Function):
     """Features of points, with gradients to the table and to the points; both once differentiable."""
 
     @staticmethod
@@ -217,7 +217,7 @@ class _Encoding(torch.autograd.Function):
         return point_gradient, table_gradient, None
 
 
-class TritonGrid(nn.Module):
+class TritonGrid(HashEncoding):
     """The encoding of `HashGrid` by Triton kernels; CUDA only (or Triton's interpreter).
 
     Nothing in it waits for the device, so that it can be captured in a CUDA graph after one call has compiled it.
@@ -233,7 +233,7 @@ class TritonGrid(nn.Module):
     """
 
     def __init__(self, config: FieldConfig, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
+        super().__init__(config)
         if config.features_per_level not in FEATURE_COUNTS:
             raise ConfigError(
                 f"field.features_per_level={config.features_per_level}: Triton's hash grid takes 1, 2, 4 or 8. "
@@ -241,15 +241,14 @@ class TritonGrid(nn.Module):
             )
         if dtype not in DTYPES:
             raise ConfigError(f"dtype={dtype}: Triton's hash grid takes torch.float32 or torch.float16.")
-        self.features, self.dtype, self.levels = config.features_per_level, dtype, hash_levels(config)
-        self.output_dim = self.features * len(self.levels)
+        self.dtype = dtype
         self.grid = nn.ParameterDict({"params": initial_table(config)})
         self.register_buffer("scales", torch.tensor([scale for scale, _, _ in self.levels]), persistent=False)
         self.register_buffer("layout", _layout(self.levels), persistent=False)
 
-    def forward(self, points: Tensor) -> Tensor:
-        """Features (n, levels * features_per_level) of points (n, 3) in [-1, 1]; differentiable once in both."""
-        return _Encoding.apply(points.float().contiguous(), self.grid["params"], self)
+    def encode(self, points: Tensor) -> Tensor:
+        """See `HashEncoding`; differentiable once in points and table."""
+        return _Encode.apply(points.float().contiguous(), self.grid["params"], self)
 
     def launch(self, kernel: triton.JITFunction, launch: Launch, points: Tensor, *tensors: Tensor) -> None:
         """Start a kernel over points (n, 3) and groups of levels."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.field.encodings import DenseVolume
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.rendering.sampling import BALL_RADIUS, Samples
 from dreambooth3d.nerf.rendering.volume import RayRendering
@@ -86,7 +85,7 @@ def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
     """An estimate of `total_variation` for a field that is no volume, from random cells of its finest detail."""
     device = field.occupancy.density.device
     corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
-    moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.detail_size
+    moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.encoding.detail_size
     points = send((corner[None] + moves[:, None]).view(-1, 3), device)
     here, *beside = field.logits(points).chunk(4)
     return sum((there - here).square().mean() for there in beside)
@@ -94,9 +93,8 @@ def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
 
 def smoothness(field: Field, generator: torch.Generator) -> Tensor:
     """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
-    if isinstance(field.encoding, DenseVolume):
-        return total_variation(field.encoding.volume())
-    return sampled_variation(field, generator)
+    volume = field.encoding.volume()
+    return sampled_variation(field, generator) if volume is None else total_variation(volume)
 
 
 def reconstruction(color: Tensor, opacity: Tensor, target: Tensor, background: Tensor) -> Tensor:

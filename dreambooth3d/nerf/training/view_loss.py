@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.config.distillation import DistillConfig, RegularizerConfig
+from dreambooth3d.guidance import Guidance
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.rendering.sampling import Sampler
 from dreambooth3d.nerf.rendering.shading import Shading
@@ -18,28 +18,6 @@ from dreambooth3d.nerf.rendering.volume import CameraRendering, render_cameras, 
 from dreambooth3d.nerf.training import losses
 from dreambooth3d.nerf.training.aside import aside
 from dreambooth3d.parallel import Team
-
-
-class GuidanceLoss(Protocol):
-    """What guidance returns: a scalar to minimise, and figures for the log."""
-
-    loss: Tensor
-    metrics: Mapping[str, float]
-
-
-class Guidance(Protocol):
-    """Judges renders: (n, 3, height, width) in [0, 1] from n cameras, at a position in the stage in [0, 1].
-
-    Cameras are on the CPU, so that nobody who asks them something waits for the device.
-
-    A guidance that has an attribute `image_size` gets images of that many pixels per side. One that has methods
-    `state()` and `restore(state)` has its state (tensors and JSON values) kept in the resumable state. One that draws
-    at random has an attribute `part`: where a team shares a step's views, it is set to (first view, number of all).
-    """
-
-    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
-        """The loss of the images, differentiable in them."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +85,7 @@ def view_loss(
         with_normals=config.regularizers.orientation > 0,
         sampled=sampled,
     )
-    if team.size > 1 and hasattr(guidance, "part"):
+    if team.size > 1:
         guidance.part = (part.start, len(batch))
     guided = guidance(_at_size_of(guidance, rendering.images), mine.cameras, batch.progress)
     figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}
@@ -125,7 +103,7 @@ def view_loss(
 
 def _at_size_of(guidance: Guidance, images: Tensor) -> Tensor:
     """Images at the guidance's size."""
-    size = getattr(guidance, "image_size", None)
+    size = guidance.image_size
     if size is None or size == images.shape[-1]:
         return images
     return torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)

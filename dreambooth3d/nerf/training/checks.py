@@ -1,0 +1,98 @@
+"""Looks at a field every so many steps: previews, whether they still change, and what the guards make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.images import sheet
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.sampling import DenseSampler
+from dreambooth3d.nerf.rendering.volume import Rendering, render_images
+from dreambooth3d.nerf.training.guards import Guards, Look, Reading
+from dreambooth3d.record import StepLog
+
+PREVIEW_VIEWS = 8
+PREVIEW_SIZE = 64
+
+
+class Checks:
+    """The checks of one attempt.
+
+    Args:
+        config: when previews count as unchanged.
+        guards: look at the previews.
+        log: takes the previews.
+
+    Attributes:
+        previews: of the last check, on white; None before the first.
+        unchanged: checks in a row whose previews hardly differed from those before.
+    """
+
+    def __init__(self, config: DistillConfig, guards: Guards, log: StepLog) -> None:
+        self.config, self.guards, self.log = config, guards, log
+        self.previews: Rendering | None = None
+        self.unchanged = 0
+
+    @property
+    def converged(self) -> bool:
+        """Whether the previews have stopped changing for long enough."""
+        return 0 < self.config.convergence_patience <= self.unchanged
+
+    def preview(self, shown: Field) -> Rendering:
+        """Render and log previews."""
+        self.previews = render_previews(shown, self.config)
+        self.log.image("previews", sheet(self.previews.color, columns=PREVIEW_VIEWS))
+        return self.previews
+
+    def compare(self, shown: Field, settled: bool) -> dict[str, float]:
+        """Take new previews, and count checks in a row that differ by too little in the mean; returns figures.
+
+        Args:
+            settled: whether all targets are in use; before, a field that rests may still move.
+        """
+        before, now = self.previews, self.preview(shown)
+        figures = {"preview_opacity": now.opacity.mean().item()}
+        if before is not None:
+            change = (now.color - before.color).abs().mean().item()
+            unchanged = settled and change < self.config.convergence_tolerance
+            self.unchanged = self.unchanged + 1 if unchanged else 0
+            figures["preview_change"] = change
+        return figures
+
+    def read(self, shown: Field, step: int, progress: float) -> list[Reading]:
+        """What the guards read from the last previews; nothing where they have looked at this step already."""
+        if self.previews is None or self.guards.looked_at == step:
+            return []
+        threshold = self.config.render.occupancy_threshold
+        position = 1.0 if self.converged else progress
+        return self.guards.read(Look(self.previews, preview_cameras(), shown, threshold, step, position))
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed attempt needs."""
+        state: dict[str, Any] = {"unchanged": self.unchanged, "guards": self.guards.state()}
+        if self.previews is not None:
+            state["previews"] = {name: getattr(self.previews, name) for name in ("color", "opacity", "depth")}
+        return state
+
+    def restore(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Inverse of `state`."""
+        self.unchanged = int(state["unchanged"])
+        self.guards.restore(state["guards"])
+        if "previews" in state:
+            self.previews = Rendering(**{key: value.to(device) for key, value in state["previews"].items()})
+
+
+def preview_cameras() -> Cameras:
+    """Eight cameras at evenly spread azimuths from 0."""
+    return orbit_cameras(torch.arange(PREVIEW_VIEWS, dtype=torch.float32) * (360.0 / PREVIEW_VIEWS))
+
+
+def render_previews(model: Field, config: DistillConfig) -> Rendering:
+    """The eight views on white."""
+    cameras = preview_cameras().to(model.occupancy.density.device)
+    return render_images(model, cameras, size=PREVIEW_SIZE, sampler=DenseSampler(config.render.samples_per_ray))

@@ -1,0 +1,55 @@
+"""What guidance judges in each step: views from random cameras, before random backgrounds, under random light."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.cameras import Cameras, random_cameras
+from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.nerf.rendering.shading import draw_shading
+from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.nerf.training.view_loss import ViewBatch
+
+RAMP_SHARE = 0.2
+
+
+class ViewDraws:
+    """Draws each step's views, on the CPU.
+
+    Args:
+        inputs: pseudo views, from where guidance may be asked to look; whether the field is fresh.
+        config: how many views, from where, in which light.
+        generator: source of randomness, on the CPU.
+    """
+
+    def __init__(self, inputs: DistillInputs, config: DistillConfig, generator: torch.Generator) -> None:
+        self.config, self.generator, self.fresh = config, generator, inputs.fresh
+        at_pseudo_views = config.reconstruction is not None and config.reconstruction.camera_poses == "pseudo_views"
+        self.poses = inputs.pseudo_views.cameras if at_pseudo_views and inputs.pseudo_views is not None else None
+
+    def __call__(self, progress: float) -> ViewBatch:
+        """The views of the step at a position in [0, 1].
+
+        Sparsity and opacity ramp up on a fresh field, lest they kill the blob before guidance has shaped it.
+        """
+        cameras = self._cameras()
+        background = self._random_background()
+        shading = draw_shading(self.config.shading, progress, cameras, self.generator)
+        ramp = min(1.0, progress / RAMP_SHARE) if self.fresh else 1.0
+        return ViewBatch(cameras, background, shading, progress, ramp)
+
+    def _cameras(self) -> Cameras:
+        """From where this step's renders are judged."""
+        count = self.config.views_per_step
+        if self.poses is not None:
+            return self.poses[torch.randperm(len(self.poses), generator=self.generator)[:count]]
+        return random_cameras(count, self.generator, **self.config.cameras.model_dump())
+
+    def _random_background(self) -> Tensor | None:
+        """(views, 3) random plain colours with the configured probability, else None for the field's own."""
+        if torch.rand(1, generator=self.generator).item() >= self.config.random_background_probability:
+            return None
+        low, high = self.config.random_background_range
+        drawn = torch.rand(self.config.views_per_step, 3, generator=self.generator)
+        return low + (high - low) * drawn

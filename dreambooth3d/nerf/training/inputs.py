@@ -1,0 +1,53 @@
+"""What goes into a stage of score distillation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
+from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.guidance import Guidance
+from dreambooth3d.nerf.photo_cameras.heading import ViewLogits
+from dreambooth3d.nerf.training.guards import Likeness
+from dreambooth3d.parallel import ALONE, Team
+
+
+@dataclass(frozen=True)
+class DistillInputs:
+    """What a stage learns from, and who takes part.
+
+    Attributes:
+        guidance: judges renders.
+        init: a field to continue from; None begins with a fresh one.
+        pseudo_views: to reconstruct alongside.
+        photos: the subject's, to reconstruct alongside once their cameras have been found; those whose subject cannot
+            be told from the background are left out.
+        view_logits: how a scorer sees the subject's views; corrects the field's heading when cameras are searched, and
+            counts fronts for the guards.
+        likeness: how alike the same scorer finds views and the photos; for the guards.
+        team: shares each step's views among processes; the others run `follow`.
+    """
+
+    guidance: Guidance
+    init: RadianceField | None = None
+    pseudo_views: PseudoViews | None = None
+    photos: SubjectPhotos | None = None
+    view_logits: ViewLogits | None = None
+    likeness: Likeness | None = None
+    team: Team = ALONE
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the field begins as a blob."""
+        return self.init is None
+
+    def require_fit(self, config: DistillConfig) -> None:
+        """Refuse combinations that would silently ignore an argument.
+
+        Raises:
+            ValueError: the configuration does not say what a fresh field is made of, or how pseudo views count.
+        """
+        if self.fresh and config.field is None:
+            raise ValueError("distil: without init, config.field must say what field to build.")
+        if self.pseudo_views is not None and config.reconstruction is None:
+            raise ValueError("distil: with pseudo_views, config.reconstruction must say how much they weigh.")

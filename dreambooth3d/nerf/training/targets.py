@@ -1,0 +1,175 @@
+"""What a field reproduces while guidance shapes it: pseudo views, the photos, and the photos as a mirror shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.photo_cameras.photo_targets import PhotoTargets, Symmetry
+from dreambooth3d.nerf.photo_cameras.targets import TargetPixels, TargetViews
+from dreambooth3d.nerf.rendering.sampling import Sampler
+from dreambooth3d.nerf.rendering.volume import render_rays
+from dreambooth3d.nerf.training import losses
+from dreambooth3d.nerf.training.aside import sample_aside
+from dreambooth3d.nerf.training.guards import Collapse
+from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.record import StepLog
+
+PHOTO_TARGET_SIZE = 64
+
+
+@dataclass(frozen=True)
+class DrawnTarget:
+    """Pixels of target views: rays (rays, 3), what is to be seen along them, and what it weighs."""
+
+    prefix: str
+    origins: Tensor
+    directions: Tensor
+    target: TargetPixels
+    color_weight: float
+    silhouette_weight: float
+
+    def losses(
+        self, field: Field, sampler: Sampler, jitter: torch.Generator, ready: torch.cuda.Event | None
+    ) -> dict[str, tuple[float, Tensor]]:
+        """(weight, value) of the reconstruction losses; the rays were computed at the moment `ready`."""
+        rays, target = (self.origins, self.directions), self.target
+        samples = sample_aside(*rays, sampler, field.occupancy, jitter, ready)
+        shown = render_rays(field, *rays, sampler=sampler, generator=jitter, samples=samples)
+        color = shown.color if target.gain is None else target.gain[:, None] * shown.color
+        color = losses.reconstruction(color, shown.opacity, target.color, target.background)
+        shape = losses.silhouette(shown.opacity, target.mask, target.trusted)
+        return {
+            f"{self.prefix}reconstruction": (self.color_weight, color),
+            f"{self.prefix}silhouette": (self.silhouette_weight, shape),
+        }
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """One kind of target views: the prefix of its figures, how many are drawn per step, what they weigh."""
+
+    prefix: str
+    views: TargetViews
+    views_per_step: int
+    color_weight: float
+    silhouette_weight: float
+
+
+class Targets:
+    """The target views of one attempt.
+
+    Args:
+        inputs: pseudo views and photos, where there are any.
+        config: what they weigh.
+        device: where they are compared with renders.
+    """
+
+    def __init__(self, inputs: DistillInputs, config: DistillConfig, device: torch.device) -> None:
+        self.config = config
+        self.photos = _photo_targets(inputs, config, device)
+        self._pseudo = _pseudo_views(inputs, config, device)
+
+    def draw(self, generator: torch.Generator) -> list[DrawnTarget]:
+        """Random pixels of random views of each kind.
+
+        As many rays as `render.size` images would have, but at the targets' own resolution, so that their detail
+        arrives also when few rays are rendered.
+        """
+        rays = self.config.render.size**2
+        return [
+            DrawnTarget(
+                kind.prefix,
+                *kind.views.draw(kind.views_per_step, rays, generator),
+                kind.color_weight,
+                kind.silhouette_weight,
+            )
+            for kind in self._kinds()
+        ]
+
+    def _kinds(self) -> Iterator[_Kind]:
+        """What there is to reproduce now."""
+        if self._pseudo is not None:
+            yield self._pseudo
+        photos, config = self.photos, self.config.photos
+        if photos is None:
+            return
+        found = photos.found
+        if found is not None:
+            factor = photos.weight
+            weights = factor * config.weight, factor * config.silhouette_weight
+            yield _Kind("photo_", found, config.views_per_step, *weights)
+        mirrored = photos.mirrored
+        if mirrored is not None:
+            color, outline = photos.mirror_weights
+            weights = color * config.weight, outline * config.silhouette_weight
+            yield _Kind("mirror_", mirrored, config.views_per_step, *weights)
+
+    def follow(self, shown: Field, progress: float) -> float:
+        """Search the photos' cameras if it is time; returns by how many degrees that turned the field."""
+        return 0.0 if self.photos is None else self.photos.follow(shown, progress)
+
+    def improve(self) -> None:
+        """Move the photos' cameras against the gradient of the last loss."""
+        if self.photos is not None:
+            self.photos.improve()
+
+    def face_front(self, shown: Field) -> float:
+        """Turn the field, with the photos' cameras, to where a scorer sees its front; returns the degrees."""
+        return 0.0 if self.photos is None else self.photos.face_front(shown)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all target views that will be used are in use."""
+        return self.photos is None or self.photos.complete
+
+    def require_overlap(self) -> None:
+        """Give a field up that does not fit the photos.
+
+        Raises:
+            Collapse: the mean overlap of its renders with the photos' subjects is too small.
+        """
+        overlap, least = self.photos and self.photos.overlap, self.config.photos.min_overlap
+        if overlap is not None and overlap < least:
+            reason = f"does not fit the photos (mean overlap {overlap:.2f}, at least {least} is wanted)"
+            raise Collapse(reason, "Lower photos.min_overlap", f"photo_overlap {overlap:.3g} < {least:.3g}")
+
+    def report(self, shown: Field, log: StepLog) -> None:
+        """Log what was found out about the photos."""
+        if self.photos is not None:
+            self.photos.report(shown, log)
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed attempt needs."""
+        return {} if self.photos is None else {"photos": self.photos.state()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Inverse of `state`."""
+        if self.photos is not None:
+            self.photos.restore(state["photos"])
+
+
+def _pseudo_views(inputs: DistillInputs, config: DistillConfig, device: torch.device) -> _Kind | None:
+    """The pseudo views, where that is wanted."""
+    settings = config.reconstruction
+    if inputs.pseudo_views is None or settings is None or settings.weight == 0:
+        return None
+    views = TargetViews.of_pseudo_views(inputs.pseudo_views, device)
+    return _Kind("", views, settings.views_per_step, settings.weight, settings.silhouette_weight)
+
+
+def _photo_targets(inputs: DistillInputs, config: DistillConfig, device: torch.device) -> PhotoTargets | None:
+    """The photos as targets, where that is wanted and possible."""
+    if inputs.photos is None or config.photos.weight == 0:
+        return None
+    views = TargetViews.of_photos(inputs.photos, PHOTO_TARGET_SIZE, device)
+    if views is None:
+        return None
+    symmetry = None if inputs.init is None else Symmetry.of(inputs.init.record)
+    return PhotoTargets(views, config.photos, config.cameras, inputs.view_logits, symmetry, fresh=inputs.fresh)
