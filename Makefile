@@ -67,6 +67,7 @@ test-orchestrators: setup $(ORCHESTRATORS)/.installed
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
 doctor:
 	@$(VENV)/bin/dreambooth3d doctor

@@ -1,6 +1,6 @@
 """The typed values that the pipeline's steps pass on. Frozen; weights are handles; each carries its step's record.
 
-What tells two values apart (`materializers.hashing`) are all their fields but those that `beside` marks.
+What tells two values apart (`materializers.hashing`) are all their fields but those that `BESIDE` marks.
 """
 
 from __future__ import annotations
@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, Cameras
@@ -19,11 +19,8 @@ from dreambooth3d.record import StepRecord
 from dreambooth3d.weights import WeightsRef
 
 BESIDE = "beside the content"
-
-
-def beside(**options: Any) -> Any:
-    """A dataclass' field that is no part of its value's identity: what no later step's result depends on."""
-    return field(metadata={BESIDE: True}, **options)
+_BESIDE = {BESIDE: True}
+"""Metadata of a field that is no part of its value's identity: what no later step's result depends on."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +63,14 @@ class SubjectPhotos:
 
     images: tuple[Tensor, ...]
     facts: pd.DataFrame
-    findings: tuple[str, ...] = beside()
+    findings: tuple[str, ...] = field(metadata=_BESIDE)
     subject: str
     identifier: str
     class_noun: str
     description: str
     # Of files; the same images in other files, or under another version of the dataset, are the same photos.
-    dataset_hash: str = beside()
-    record: StepRecord = beside(default_factory=lambda: StepRecord("validate_photos"))
+    dataset_hash: str = field(metadata=_BESIDE)
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("validate_photos"))
 
     @property
     def instance_prompt(self) -> str:
@@ -103,7 +100,7 @@ class SubjectPhotos:
         azimuth, elevation, distance = (torch.tensor(self.facts[name].tolist()) for name in POSE_FACTS)
         return Cameras(azimuth, elevation, distance, torch.full_like(distance, TURNTABLE_FOV_Y_DEG))
 
-    def resized(self, size: int) -> Tensor:
+    def resized(self, size: int) -> Float[Tensor, "n 3 {size} {size}"]:
         """(n, 3, size, size): the photos, antialiased."""
         return torch.cat(
             [
@@ -130,7 +127,7 @@ class DreamBoothCheckpoint:
     unet: WeightsRef
     text_encoder: WeightsRef
     base_model: BaseModelRef
-    record: StepRecord | None = beside(default=None)
+    record: StepRecord | None = field(metadata=_BESIDE, default=None)
 
     def kept_in(self, folder: Path) -> DreamBoothCheckpoint:
         """The pair as local files; remote ones are copied to the folder (see `WeightsRef.kept_in`)."""
@@ -143,7 +140,7 @@ class CheckpointSet:
 
     checkpoints: Mapping[int, DreamBoothCheckpoint]
     base_model: BaseModelRef
-    record: StepRecord = beside(default_factory=lambda: StepRecord("finetune_dreambooth"))
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("finetune_dreambooth"))
 
     @property
     def steps(self) -> list[int]:
@@ -165,7 +162,7 @@ class CheckpointChoice:
     partial_step: int
     full_step: int
     reason: str
-    record: StepRecord = beside(default_factory=lambda: StepRecord("select_checkpoints"))
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("select_checkpoints"))
 
 
 @dataclass(frozen=True)
@@ -199,9 +196,9 @@ class RadianceField:
 
     state: Mapping[str, Tensor]
     config: Mapping[str, object]
-    previews: Tensor
+    previews: Float[Tensor, "n 3 height width"]
     steps: int
-    record: StepRecord = beside(default_factory=lambda: StepRecord("init_nerf"))
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("init_nerf"))
 
 
 @dataclass(frozen=True)
@@ -216,12 +213,12 @@ class PseudoViews:
         strength: img2img strength.
     """
 
-    images: Tensor
-    renders: Tensor
-    opacity: Tensor
+    images: Float[Tensor, "n 3 height width"]
+    renders: Float[Tensor, "n 3 height width"]
+    opacity: Float[Tensor, "n height width"]
     cameras: Cameras
     strength: float
-    record: StepRecord = beside(default_factory=lambda: StepRecord("generate_pseudo_views"))
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("generate_pseudo_views"))
 
 
 @dataclass(frozen=True)
@@ -234,9 +231,9 @@ class AssetBundle:
         files: paths relative to `folder`, sorted.
     """
 
-    folder: Path = beside()
+    folder: Path = field(metadata=_BESIDE)
     files: tuple[str, ...]
-    record: StepRecord = beside(default_factory=lambda: StepRecord("export_asset"))
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("export_asset"))
 
 
 @dataclass(frozen=True)
@@ -253,5 +250,5 @@ class EvaluationReport:
     metrics: Mapping[str, float]
     definitions: Mapping[str, str]
     views: pd.DataFrame
-    comparison: Tensor
-    record: StepRecord = beside(default_factory=lambda: StepRecord("evaluate"))
+    comparison: Float[Tensor, "3 height width"]
+    record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("evaluate"))

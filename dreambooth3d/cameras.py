@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
@@ -21,7 +23,7 @@ TURNTABLE_FOV_Y_DEG = 42.0
 TURNTABLE_ELEVATION_DEG = 15.0
 
 
-def wrap_degrees(angle_deg: Tensor) -> Tensor:
+def wrap_degrees(angle_deg: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Map angles in degrees to [-180, 180)."""
     return torch.remainder(angle_deg + 180.0, 360.0) - 180.0
 
@@ -37,10 +39,10 @@ class Cameras:
         fov_y_deg: (n,) vertical field of view in degrees.
     """
 
-    azimuth_deg: Tensor
-    elevation_deg: Tensor
-    distance: Tensor
-    fov_y_deg: Tensor
+    azimuth_deg: Float[Tensor, " n"]
+    elevation_deg: Float[Tensor, " n"]
+    distance: Float[Tensor, " n"]
+    fov_y_deg: Float[Tensor, " n"]
 
     def __len__(self) -> int:
         return self.azimuth_deg.shape[0]
@@ -67,7 +69,7 @@ class Cameras:
         return self.azimuth_deg, self.elevation_deg, self.distance, self.fov_y_deg
 
     @property
-    def camera_to_world(self) -> Tensor:
+    def camera_to_world(self) -> Float[Tensor, "n 4 4"]:
         """(n, 4, 4) OpenGL camera-to-world matrices: columns right, up, backward, position."""
         azimuth, elevation = torch.deg2rad(self.azimuth_deg), torch.deg2rad(self.elevation_deg)
         backward = torch.stack(
@@ -81,7 +83,9 @@ class Cameras:
         pose[:, 3, 3] = 1.0
         return pose
 
-    def rays(self, height: int, width: int) -> tuple[Tensor, Tensor]:
+    def rays(
+        self, height: int, width: int
+    ) -> tuple[Float[Tensor, "n {height} {width} 3"], Float[Tensor, "n {height} {width} 3"]]:
         """Rays through pixel centres.
 
         Returns:
@@ -108,7 +112,7 @@ class Cameras:
             for azimuth, elevation in zip(self.azimuth_deg.tolist(), self.elevation_deg.tolist(), strict=True)
         ]
 
-    def to_json(self) -> list[dict[str, object]]:
+    def to_json(self) -> list[dict[str, Any]]:
         """One JSON-ready object per camera, with its angles and its 4x4 pose."""
         poses = self.camera_to_world.tolist()
         return [
@@ -125,7 +129,7 @@ class Cameras:
         ]
 
     @staticmethod
-    def from_json(entries: list[dict[str, object]]) -> Cameras:
+    def from_json(entries: list[dict[str, Any]]) -> Cameras:
         """Inverse of `to_json`."""
         return Cameras(
             *(
@@ -144,7 +148,7 @@ def view_word(azimuth_deg: float, elevation_deg: float) -> str:
 
 
 def orbit_cameras(
-    azimuths_deg: Tensor,
+    azimuths_deg: Float[Tensor, " n"],
     elevation_deg: float = TURNTABLE_ELEVATION_DEG,
     distance: float = TURNTABLE_DISTANCE,
     fov_y_deg: float = TURNTABLE_FOV_Y_DEG,

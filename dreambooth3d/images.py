@@ -6,28 +6,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
 
-def to_pil(image: Tensor) -> Image.Image:
+def to_pil(image: Float[Tensor, "3 height width"] | UInt8[Tensor, "height width 3"]) -> Image.Image:
     """A PIL image of a float (3, height, width) image in [0, 1] or a uint8 (height, width, 3) one."""
     if image.dtype != torch.uint8:
         image = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
     return Image.fromarray(image.cpu().numpy())
 
 
-def from_pil(image: Image.Image) -> Tensor:
+def from_pil(image: Image.Image) -> Float[Tensor, "3 height width"]:
     """Float (3, height, width) in [0, 1] of a PIL image."""
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
-def save_image(image: Tensor, path: Path | str) -> None:
+def save_image(image: Float[Tensor, "3 height width"] | UInt8[Tensor, "height width 3"], path: Path | str) -> None:
     """Write one image; the format follows the suffix."""
     to_pil(image).save(path)
 
 
-def sheet(images: Tensor, columns: int, gap: int = 2, scale: int = 1) -> Tensor:
+def sheet(
+    images: Float[Tensor, "n 3 height width"], columns: int, gap: int = 2, scale: int = 1
+) -> Float[Tensor, "3 sheet_height sheet_width"]:
     """Lay images out on white.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import interpolate, max_pool2d
 
@@ -21,7 +22,7 @@ FINE_SIZE = 256
 GROWTH_STEPS = 16
 
 
-def smooth_background(images: Tensor) -> Tensor:
+def smooth_background(images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
     """(n, 3, height, width): what lies behind the subjects of images (n, 3, height, width) in [0, 1].
 
     A colour that changes linearly over the frame, fitted to the border; where that does not describe the border, as
@@ -36,7 +37,7 @@ def smooth_background(images: Tensor) -> Tensor:
 
 def _border_share(images: Tensor, background: Tensor) -> Tensor:
     """(n,) share of border pixels that are as the background says."""
-    edge = border_pixels(*images.shape[-2:], images.device)
+    edge = border_pixels(images.shape[-2], images.shape[-1], images.device)
     return ((images - background)[..., edge].abs().amax(1) <= TOLERANCE).float().mean(1)
 
 
@@ -60,16 +61,19 @@ def _linear_background(images: Tensor) -> Tensor:
     basis = torch.stack([torch.ones_like(x), x, y], dim=-1)  # (height, width, 3)
     border = border_pixels(height, width, images.device)
     rows, colors = basis[border], images[..., border].transpose(1, 2)  # (p, 3), (n, p, 3)
-    weight = _agreement(colors, colors.median(dim=1, keepdim=True).values)
+    ridge = 1e-3 * torch.eye(3, device=images.device)
+    expected = colors.median(dim=1, keepdim=True).values
+    fit = colors.new_zeros(len(colors), 3, 3)  # (n, 3 terms, 3 colours)
     for _ in range(FIT_ROUNDS):
-        weighted = rows.T[None] * weight[:, None]  # (n, 3, p)
-        ridge = 1e-3 * torch.eye(3, device=images.device)
-        fit = torch.linalg.solve(weighted @ rows + ridge, weighted @ colors)  # (n, 3 terms, 3 colours)
-        weight = _agreement(colors, rows @ fit)
+        weighted = rows.T[None] * _agreement(colors, expected)[:, None]  # (n, 3, p)
+        fit = torch.linalg.solve(weighted @ rows + ridge, weighted @ colors)
+        expected = rows @ fit
     return (basis @ fit[:, None]).permute(0, 3, 1, 2).clamp(0, 1)
 
 
-def border_pixels(height: int, width: int, device: torch.device | str = "cpu") -> Tensor:
+def border_pixels(
+    height: int, width: int, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "{height} {width}"]:
     """(height, width) bool: the outermost pixels of a frame."""
     edge = torch.zeros(height, width, dtype=torch.bool, device=device)
     edge[[0, -1], :] = True
@@ -82,13 +86,13 @@ def _agreement(colors: Tensor, expected: Tensor, scale: float = 0.05) -> Tensor:
     return 1 / (1 + ((colors - expected).abs().amax(-1) / scale) ** 4)
 
 
-def background_mask(image: Tensor) -> Tensor:
+def background_mask(image: Float[Tensor, "3 height width"]) -> Bool[Tensor, "height width"]:
     """(height, width) bool: where an image (3, height, width) in [0, 1] shows its smooth background.
 
     These are the pixels like `smooth_background` that connect to the border. If too little of the border is like it,
     the background is not smooth, and nothing is masked.
     """
-    edge = border_pixels(*image.shape[-2:], image.device)
+    edge = border_pixels(image.shape[-2], image.shape[-1], image.device)
     difference = (image - smooth_background(image[None])[0]).abs().amax(0)
     border = difference[edge]
     fitting = border[border <= TOLERANCE]
@@ -105,7 +109,9 @@ def background_mask(image: Tensor) -> Tensor:
     return filled
 
 
-def subject_masks(images: Tensor) -> tuple[Tensor, Tensor]:
+def subject_masks(
+    images: Float[Tensor, "n 3 height width"],
+) -> tuple[Bool[Tensor, "n height width"], Bool[Tensor, " n"]]:
     """The subjects of images (n, 3, height, width) in [0, 1] before smooth backgrounds.
 
     Returns:
@@ -115,11 +121,14 @@ def subject_masks(images: Tensor) -> tuple[Tensor, Tensor]:
     background = torch.stack([background_mask(image) for image in images])
     low, high = BACKGROUND_SHARES
     share = background.float().mean(dim=(1, 2))
-    cut = (~background[:, border_pixels(*images.shape[-2:], images.device)]).float().mean(1)
+    edge = border_pixels(images.shape[-2], images.shape[-1], images.device)
+    cut = (~background[:, edge]).float().mean(1)
     return ~background, (share > low) & (share < high) & (cut <= MAX_CUT_SHARE)
 
 
-def soft_masks(images: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
+def soft_masks(
+    images: Float[Tensor, "n 3 height width"], size: int
+) -> tuple[Float[Tensor, "n {size} {size}"], Float[Tensor, "n 3 {size} {size}"], Bool[Tensor, " n"]]:
     """The subjects of large images (n, 3, height, width), and what lies behind them, at a smaller size.
 
     A pixel that the subject covers by a tenth already differs from the background. At the small size that would make

@@ -36,13 +36,13 @@ class Team:
         rank: of this process.
         size: number of processes.
         device: of this process.
-        control: the group that small messages go through, on the CPU; None for a team of one.
+        control: the process group that small messages go through, on the CPU; None for a team of one.
     """
 
     rank: int = 0
     size: int = 1
     device: torch.device = torch.device("cpu")
-    control: dist.ProcessGroup | None = None
+    control: Any = None
 
     def part(self, count: int) -> slice:
         """This process' share of `count` things: all shares together are all of them, and differ by at most one."""
@@ -75,7 +75,7 @@ class Team:
         for each in parameters:
             if each.grad is None:
                 each.grad = torch.zeros_like(each)
-        for gradients in _by_type([each.grad for each in parameters]):
+        for gradients in _by_type([each.grad for each in parameters if each.grad is not None]):
             flat = torch.cat([each.flatten() for each in gradients])
             dist.reduce(flat, dst=0)
             if self.rank == 0:
@@ -225,7 +225,9 @@ def _follow(rank: int, size: int, address: dict[str, str], kind: str, work: Work
 def _join(rank: int, size: int, device: torch.device) -> Team:
     backend = "nccl" if device.type == "cuda" else "gloo"
     port = int(os.environ["MASTER_PORT"])
-    store = dist.TCPStore(os.environ["MASTER_ADDR"], port, size, is_master=rank == 0, timeout=START_TIMEOUT)
+    store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - public, but torch re-exports it silently
+        os.environ["MASTER_ADDR"], port, size, is_master=rank == 0, timeout=START_TIMEOUT
+    )
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if backend == "nccl" else dist.group.WORLD
     return Team(rank, size, device, control)

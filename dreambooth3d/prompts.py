@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreambooth3d.cameras import VIEW_WORDS, Cameras
@@ -48,9 +49,9 @@ class PerpNegViews:
         weight: (n, 2) their weights, zero or negative.
     """
 
-    positive: Tensor
-    negative: Tensor
-    weight: Tensor
+    positive: Float[Tensor, "n words"]
+    negative: Int[Tensor, "n 2"]
+    weight: Float[Tensor, "n 2"]
 
 
 def perp_neg_views(cameras: Cameras) -> PerpNegViews:

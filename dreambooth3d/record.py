@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pandas as pd
 import torch
@@ -76,10 +77,10 @@ class StepLog:
         series = pd.DataFrame(self._rows, columns=list(SERIES_COLUMNS))
         return StepRecord(self.name, dict(self._params), dict(self._metrics), series, dict(self._images))
 
-    def state(self) -> list[list[object]]:
+    def state(self) -> list[list[Any]]:
         """The series so far as JSON-ready rows, for a resumable state."""
         return [list(row) for row in self._rows]
 
-    def restore(self, rows: list[list[object]]) -> None:
+    def restore(self, rows: list[list[Any]]) -> None:
         """Continue the series from `state()`; listeners are not called again."""
         self._rows = [(int(step), str(name), float(value)) for step, name, value in rows]

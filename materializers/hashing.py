@@ -26,7 +26,7 @@ from dreambooth3d.weights import WeightsRef, sha256_file
 def content_hash(value: object) -> str:
     """SHA-256 of a value's content: of plain values, tensors, tables and dataclasses such as all artifact types.
 
-    A dataclass' content are all its fields but those marked as `beside` it.
+    A dataclass' content are all its fields but those that `BESIDE` marks.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return _all({entry.name: getattr(value, entry.name) for entry in identity_fields(type(value))})

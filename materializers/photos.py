@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -34,7 +35,8 @@ class SubjectPhotosMaterializer(FolderMaterializer):
         findings = tuple(fields.pop("findings"))
         facts = pd.read_parquet(folder / "facts.parquet")
         images = read_images(folder / "photos")
-        return SubjectPhotos(images=images, facts=facts, findings=findings, record=record, **fields)
+        photos = SubjectPhotos(images=images, facts=facts, findings=findings, **fields)
+        return photos if record is None else replace(photos, record=record)
 
     def figures(self, data: SubjectPhotos) -> dict[str, Any]:
         """Who, how many, and what the check found."""

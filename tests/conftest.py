@@ -10,7 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tiny_models import write_tiny_base_model
+from tests.shapes import check_shapes
+
+check_shapes("dreambooth3d")
+
+from tests.tiny_models import write_tiny_base_model  # noqa: E402 - shapes are checked of what is imported after this
 
 
 @pytest.fixture(scope="session")

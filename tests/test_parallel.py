@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize(("count", "size"), [(1, 1), (4, 2), (5, 2), (3, 3), (7, 3), (16, 5)])
 def test_parts_are_all_things_once_and_of_nearly_one_size(count: int, size: int) -> None:
     parts = [list(range(count))[Team(rank, size).part(count)] for rank in range(size)]
-    assert sum(parts, []) == list(range(count))
+    assert list(chain.from_iterable(parts)) == list(range(count))
     lengths = [len(part) for part in parts]
     assert max(lengths) - min(lengths) <= 1
 

@@ -169,11 +169,9 @@ def _pay_back(results: Results) -> Iterable[str]:
 
 
 def _profile(results: Results) -> Iterable[str]:
-    rows = []
     names = [name for name in SDS if _good(results, name)]
     parts = list(dict.fromkeys(part for name in names for part in results[name]["profile"]))
-    for part in parts:
-        rows.append([part, *(_number(results[name]["profile"].get(part), 2) for name in names)])
+    rows = [[part, *(_number(results[name]["profile"].get(part), 2) for name in names)] for part in parts]
     if rows:
         yield from ("", "Where the milliseconds go (means, between marks on the device's clock):", "")
         yield from markdown(["part", *(SDS[name] for name in names)], rows)

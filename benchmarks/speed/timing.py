@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -116,7 +117,7 @@ class Stopwatch:
     def _spans(self, marks: list[tuple[str, object]]) -> Iterator[tuple[str, float]]:
         if self._cuda:
             torch.cuda.synchronize()
-        for (_, start), (name, end) in zip(marks, marks[1:], strict=False):
+        for (_, start), (name, end) in pairwise(marks):
             yield name, start.elapsed_time(end) if self._cuda else 1e3 * (end - start)
 
 

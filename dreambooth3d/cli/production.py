@@ -101,7 +101,7 @@ def show_history(subject: str, as_json: bool) -> None:
     for name in ("time", "action", "from", "to", "outcome", "who", "reason"):
         table.add_column(name)
     for entry in entries:
-        table.add_row(*(entry[column.header] for column in table.columns))
+        table.add_row(*(entry[str(column.header)] for column in table.columns))
     console().print(table)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
@@ -126,7 +126,5 @@ def _delete_files(version: ArtifactVersionResponse) -> None:
 
 def _ignore_missing(action: Callable[..., object], *arguments: object, **options: object) -> None:
     """Somebody else, or an earlier command that was interrupted, may have done it already."""
-    try:
+    with suppress(KeyError):
         action(*arguments, **options)
-    except KeyError:
-        pass

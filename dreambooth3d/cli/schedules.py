@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 from rich.table import Table
 from zenml.client import Client
@@ -188,7 +188,7 @@ def _orchestrator(schedule: ScheduleResponse) -> BaseOrchestrator | None:
     except KeyError:
         return None
     try:
-        return BaseOrchestrator.from_model(found)
+        return cast(BaseOrchestrator, BaseOrchestrator.from_model(found))
     except ImportError as error:
         raise ConfigError(
             f"{schedule.name}: the packages of its {found.flavor_name} orchestrator are not installed "
@@ -196,7 +196,7 @@ def _orchestrator(schedule: ScheduleResponse) -> BaseOrchestrator | None:
         ) from None
 
 
-def _delete_token_secrets(schedule: ScheduleResponse, orchestrator: BaseOrchestrator | None) -> list[str]:
+def _delete_token_secrets(schedule: ScheduleResponse, orchestrator: Any) -> list[str]:
     """Remove the secrets `zenml-token-<snapshot id>` in which the Kubernetes orchestrator leaves its API token."""
     name_of = getattr(orchestrator, "get_token_secret_name", None)
     if orchestrator is None or name_of is None or not orchestrator.config.pass_zenml_token_as_secret:

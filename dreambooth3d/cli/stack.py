@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlparse
 
 from dreambooth3d.cli.setup import exists
@@ -56,7 +57,7 @@ class Component:
     kind: str
     option: str
     flavor: str
-    configuration: dict[str, object] = field(default_factory=dict)
+    configuration: dict[str, Any] = field(default_factory=dict)
 
 
 def components(stack: KubernetesStack) -> list[Component]:
@@ -219,7 +220,7 @@ def _read(context: str, path: tuple[str, ...]) -> None:
         ConfigError: the cluster could not be asked.
     """
     try:
-        from kubernetes import client, config
+        from kubernetes import client, config  # pyright: ignore[reportMissingImports] - asked for below
     except ImportError:
         raise ConfigError(
             "The Kubernetes client is not installed. Install it with `pip install -r docker/requirements-remote.txt`."

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -56,7 +56,7 @@ class Preprocessing:
         return (images - mean) / std
 
 
-def _pooled(output: object) -> Tensor:
+def _pooled(output: Any) -> Tensor:
     """The projected features: transformers 4 returns them, transformers 5 an output object that holds them."""
     return output if isinstance(output, Tensor) else output.pooler_output
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
@@ -127,7 +128,7 @@ def evaluate_context(
     )
 
 
-def comparison_sheet(views: dict[str, Views]) -> Tensor:
+def comparison_sheet(views: dict[str, Views]) -> Float[Tensor, "3 height width"]:
     """(3, height, width): source, true edit and edited asset at 8 azimuths from the front counter-clockwise."""
     rows = {name: views[name].images[list(COMPARED_FRAMES)] for name in (SOURCE, TRUTH, EDITED) if name in views}
     return labelled_rows(rows, columns=len(COMPARED_FRAMES))
@@ -174,7 +175,9 @@ def _score(name: str, views: Views, question: _Question) -> tuple[dict[str, floa
     return metrics, pd.DataFrame(columns | words | {key: values.tolist() for key, values in pixels.items()})
 
 
-def preferred_words(features: Tensor, captions: dict[str, str], judge: ClipScorer) -> list[str]:
+def preferred_words(
+    features: Float[Tensor, "n features"], captions: dict[str, str], judge: ClipScorer
+) -> list[str]:
     """For each of the image features (n, d) the word whose caption fits it best."""
     words, texts = list(captions), judge.text_features(list(captions.values()))
     return [words[index] for index in (features @ texts.T).argmax(dim=-1).tolist()]

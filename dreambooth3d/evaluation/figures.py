@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -17,7 +18,7 @@ _MIN_LABEL_PX = 76
 _LABEL_MARGIN_PX = 6
 
 
-def plot_scores(scores: pd.DataFrame) -> Tensor:
+def plot_scores(scores: pd.DataFrame) -> Float[Tensor, "3 height width"]:
     """(3, h, w): subject similarity and view obedience over the fine-tuning steps, with the choice marked.
 
     Args:
@@ -45,7 +46,9 @@ def plot_scores(scores: pd.DataFrame) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255
 
 
-def labelled_rows(rows: Mapping[str, Tensor], columns: int, cell: int = 128) -> Tensor:
+def labelled_rows(
+    rows: Mapping[str, Float[Tensor, "_ 3 _ _"]], columns: int, cell: int = 128
+) -> Float[Tensor, "3 height width"]:
     """Rows of images with a label at their left.
 
     Args:
@@ -69,7 +72,7 @@ def labelled_rows(rows: Mapping[str, Tensor], columns: int, cell: int = 128) -> 
     return torch.cat(strips, dim=1)
 
 
-def _label(text: str, width: int, height: int, font: ImageFont.FreeTypeFont) -> Tensor:
+def _label(text: str, width: int, height: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> Tensor:
     """(3, height, width): black text on white, centred vertically."""
     image = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(image)

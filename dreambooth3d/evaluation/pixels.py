@@ -7,6 +7,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from skimage.color import rgb2lab
 from skimage.metrics import structural_similarity
 from torch import Tensor
@@ -26,9 +27,9 @@ class Views:
         depths: (n, h, w) distance along the ray in world units, which counts where the subject is; None if unknown.
     """
 
-    images: Tensor
-    masks: Tensor
-    depths: Tensor | None = None
+    images: Float[Tensor, "n 3 height width"]
+    masks: Float[Tensor, "_ _ _"]
+    depths: Float[Tensor, "_ _ _"] | None = None
 
     def __post_init__(self) -> None:
         if self.depths is not None and self.depths.shape != self.masks.shape:
@@ -43,12 +44,12 @@ class Views:
         return Views(self.images[index], self.masks[index], None if self.depths is None else self.depths[index])
 
     @property
-    def foreground(self) -> Tensor:
+    def foreground(self) -> Bool[Tensor, "n height width"]:
         """(n, h, w) bool: where the subject covers more than half of a pixel."""
         return self.masks > MASK_THRESHOLD
 
     @cached_property
-    def lab(self) -> Tensor:
+    def lab(self) -> Float[Tensor, "n 3 height width"]:
         """(n, 3, h, w) the images in CIELAB (D65)."""
         return torch.from_numpy(rgb2lab(self.images.double().numpy(), channel_axis=1)).float()
 
@@ -57,12 +58,12 @@ def _decibels(squared_error: Tensor) -> Tensor:
     return -10.0 * torch.log10(squared_error.clamp(min=_MIN_SQUARED_ERROR))
 
 
-def psnr(views: Views, truth: Views) -> Tensor:
+def psnr(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) peak signal-to-noise ratio in dB over the whole frame."""
     return _decibels((views.images - truth.images).square().flatten(1).mean(dim=1))
 
 
-def psnr_fg(views: Views, truth: Views) -> Tensor:
+def psnr_fg(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) PSNR in dB over the pixels in either mask, unaligned; NaN where both masks are empty."""
     union = (views.foreground | truth.foreground).flatten(1).float()
     squared = (views.images - truth.images).square().mean(dim=1).flatten(1)
@@ -70,7 +71,7 @@ def psnr_fg(views: Views, truth: Views) -> Tensor:
     return torch.where(union.sum(dim=1) > 0, _decibels(error), torch.nan)
 
 
-def ssim(views: Views, truth: Views) -> Tensor:
+def ssim(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) structural similarity over the whole frame, with the 11-pixel Gaussian window of Wang et al. (2004)."""
     return torch.tensor(
         [
@@ -84,14 +85,14 @@ def ssim(views: Views, truth: Views) -> Tensor:
     )  # fmt: skip
 
 
-def mask_iou(views: Views, truth: Views) -> Tensor:
+def mask_iou(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) intersection over union of the masks; 1 where both are empty."""
     both = (views.foreground & truth.foreground).flatten(1).sum(dim=1)
     either = (views.foreground | truth.foreground).flatten(1).sum(dim=1)
     return torch.where(either > 0, both / either.clamp(min=1), 1.0)
 
 
-def depth_error(views: Views, truth: Views) -> Tensor:
+def depth_error(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) mean absolute difference in depth in world units, over the pixels in both masks; NaN where there are none.
 
     Raises:
@@ -102,12 +103,12 @@ def depth_error(views: Views, truth: Views) -> Tensor:
     return _mean_over_both((views.depths - truth.depths).abs(), views, truth)
 
 
-def color_error(views: Views, truth: Views) -> Tensor:
+def color_error(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) mean colour difference (CIE 1976 delta E), over the pixels in both masks; NaN where there are none."""
     return _mean_over_both((views.lab - truth.lab).norm(dim=1), views, truth)
 
 
-def chroma_excess(views: Views, truth: Views) -> Tensor:
+def chroma_excess(views: Views, truth: Views) -> Float[Tensor, " n"]:
     """(n,) mean CIELAB chroma beyond that of the truth, over the pixels in both masks; NaN where there are none.
 
     Positive where colours are over-saturated, as score distillation with a large guidance scale makes them.
@@ -122,7 +123,7 @@ def _mean_over_both(values: Tensor, views: Views, truth: Views) -> Tensor:
     return torch.where(both, values.flatten(1), torch.nan).nanmean(dim=1)
 
 
-def pixel_metrics(views: Views, truth: Views) -> dict[str, Tensor]:
+def pixel_metrics(views: Views, truth: Views) -> dict[str, Float[Tensor, " n"]]:
     """All pixel metrics by name, each (n,); without that of depth where depths are unknown."""
     known = views.depths is not None and truth.depths is not None
     return {name: metric(views, truth) for name, metric in PIXEL_METRICS.items() if known or name != "depth_error"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreambooth3d.artifacts import EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
@@ -78,10 +79,10 @@ class _Reference:
         truth: the true views, or None.
     """
 
-    photo_features: Tensor
+    photo_features: Float[Tensor, "photos features"]
     captions: list[str]
     caption_index: int
-    caption_feature: Tensor
+    caption_feature: Float[Tensor, " features"]
     truth: Views | None
 
 
@@ -137,7 +138,9 @@ def evaluate(
     return EvaluationReport(metrics, definitions, table, comparison, runtime.log.record())
 
 
-def comparison_sheet(photos: SubjectPhotos, truth: Views | None, renders: dict[str, Views]) -> Tensor:
+def comparison_sheet(
+    photos: SubjectPhotos, truth: Views | None, renders: dict[str, Views]
+) -> Float[Tensor, "3 height width"]:
     """(3, height, width): photos, then truth, refined and coarse at 8 azimuths from the front counter-clockwise."""
     size = next(iter(renders.values())).images.shape[-1]
     rows = {"photos": photos.resized(max(size, 128))}
@@ -148,7 +151,7 @@ def comparison_sheet(photos: SubjectPhotos, truth: Views | None, renders: dict[s
     return labelled_rows(rows, columns=len(frames))
 
 
-def baselines_sheet(truth: Views) -> Tensor:
+def baselines_sheet(truth: Views) -> Float[Tensor, "3 height width"]:
     """(3, height, width): truth and the three baselines at 8 azimuths."""
     turntable, frames = truth[:TURNTABLE_FRAMES], list(COMPARED_FRAMES)
     rows = {TRUTH: turntable.images[frames]}
@@ -226,7 +229,7 @@ def _judge_asset(
     return metrics, _view_table(name, columns, verdict)
 
 
-def caption_rank(scores: Tensor, true_index: int) -> Tensor:
+def caption_rank(scores: Float[Tensor, "n captions"], true_index: int) -> Int[Tensor, " n"]:
     """(n,) rank from 1 of the true caption by scores (n, captions); it loses ties."""
     rivals = torch.cat([scores[:, :true_index], scores[:, true_index + 1 :]], dim=1)
     return 1 + (rivals >= scores[:, true_index, None]).sum(dim=1)

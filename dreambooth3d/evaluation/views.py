@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
@@ -43,13 +44,15 @@ class ViewVerdict:
         front_recall: share of front views that are taken for the front.
     """
 
-    judged: Tensor
+    judged: Int[Tensor, " n"]
     accuracy: float
     janus_rate: float
     front_recall: float
 
 
-def judge_views(features: Tensor, cameras: Cameras, class_noun: str, scorer: ClipScorer) -> ViewVerdict:
+def judge_views(
+    features: Float[Tensor, "n features"], cameras: Cameras, class_noun: str, scorer: ClipScorer
+) -> ViewVerdict:
     """Let a scorer name the view of each image, and count fronts where there is none.
 
     Args:
@@ -62,7 +65,7 @@ def judge_views(features: Tensor, cameras: Cameras, class_noun: str, scorer: Cli
     return verdict(judged, cameras)
 
 
-def verdict(judged: Tensor, cameras: Cameras) -> ViewVerdict:
+def verdict(judged: Int[Tensor, " n"], cameras: Cameras) -> ViewVerdict:
     """Shares over the named views `judged` (n,) of n cameras; NaN where no camera is of that kind."""
     azimuth = wrap_degrees(cameras.azimuth_deg).abs().cpu()
     low = cameras.elevation_deg.cpu() < JANUS_MAX_ELEVATION_DEG
@@ -118,7 +121,7 @@ class ViewScores:
         """(photos, d) features of the photos."""
         return torch.cat([self.scorer.image_features(photo[None]) for photo in self.photos])
 
-    def likeness(self, images: Tensor) -> Tensor:
+    def likeness(self, images: Float[Tensor, "n 3 size size"]) -> Float[Tensor, " n"]:
         """(n,) mean cosine of each image's features and the photos', of square images (n, 3, h, w) in [0, 1].
 
         Raises:
@@ -129,7 +132,7 @@ class ViewScores:
         return (self.scorer.image_features(images) @ self._photo_features.T).mean(dim=1)
 
 
-def degrees_off_front(logits: Tensor) -> Tensor:
+def degrees_off_front(logits: Float[Tensor, "n words"]) -> Float[Tensor, " n"]:
     """(n,) estimated angle between a camera and the front, in [0, 180], of its view logits (n, words).
 
     Where two neighbouring words are equally likely, the camera is at the border between them; towards the middle of a

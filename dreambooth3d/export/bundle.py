@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.artifacts import AssetBundle, RadianceField
@@ -83,7 +84,7 @@ def _fitting_page(
     density_and_color: DensityAndColor,
     glb: bytes,
     mesh: Mesh,
-    frames: Tensor,
+    frames: Float[Tensor, "n 3 height width"],
     config: ExportConfig,
     runtime: Runtime,
     title: str,

@@ -11,6 +11,7 @@ import trimesh
 from scipy import ndimage
 from skimage import measure
 from torch import Tensor
+from trimesh.exchange.gltf import export_glb
 
 from dreambooth3d.errors import EmptyFieldError
 
@@ -145,4 +146,4 @@ def to_glb(mesh: Mesh) -> bytes:
         vertex_colors=(colors * 255).round().astype(np.uint8), process=False,
     )  # fmt: skip
     scene = trimesh.Scene({"asset": surface})
-    return trimesh.exchange.gltf.export_glb(scene, include_normals=True)
+    return export_glb(scene, include_normals=True)

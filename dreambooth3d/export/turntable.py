@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
@@ -15,7 +16,7 @@ from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.images import save_image
 
 
-def upsample(frames: Tensor, size: int) -> Tensor:
+def upsample(frames: Float[Tensor, "n 3 height width"], size: int) -> Float[Tensor, "n 3 {size} {size}"]:
     """(n, 3, size, size) of frames (n, 3, h, w) in [0, 1], bicubic and antialiased."""
     if frames.shape[-2:] == (size, size):
         return frames
@@ -24,7 +25,7 @@ def upsample(frames: Tensor, size: int) -> Tensor:
     ).clamp(0, 1)
 
 
-def write_frames(frames: Tensor, cameras: Cameras, folder: Path) -> None:
+def write_frames(frames: Float[Tensor, "n 3 height width"], cameras: Cameras, folder: Path) -> None:
     """Write `frames/000.png` and so on, and `cameras.json`, into a folder.
 
     Args:
@@ -44,7 +45,7 @@ def write_frames(frames: Tensor, cameras: Cameras, folder: Path) -> None:
     (folder / "cameras.json").write_text(json.dumps(entries, indent=1) + "\n")
 
 
-def write_film(frames: Tensor, path: Path, frames_per_second: int) -> str:
+def write_film(frames: Float[Tensor, "n 3 height width"], path: Path, frames_per_second: int) -> str:
     """Write frames (n, 3, h, w) in [0, 1] as mp4 (H.264 and yuv420p, which every browser plays).
 
     Returns:
@@ -80,11 +81,11 @@ def _write_ffmpeg(pixels: np.ndarray, path: Path, frames_per_second: int) -> Non
         macro_block_size=2, ffmpeg_log_level="error", output_params=["-movflags", "+faststart", "-threads", "1"],
     ) as writer:  # fmt: skip
         for frame in pixels:
-            writer.append_data(frame)
+            writer.append_data(frame)  # pyright: ignore[reportAttributeAccessIssue] - declared by the old interface alone
 
 
 def _write_opencv(pixels: np.ndarray, path: Path, frames_per_second: int) -> None:
-    import cv2
+    import cv2  # pyright: ignore[reportMissingImports] - installed by whoever has no imageio-ffmpeg
 
     height, width = pixels.shape[1:3]
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), frames_per_second, (width, height))

@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from importlib.resources import files
 
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.export.turntable import upsample
@@ -35,7 +36,7 @@ SHOWN_METRICS = {
 
 def viewer_page(
     glb: bytes,
-    frames: Tensor,
+    frames: Float[Tensor, "n 3 height width"],
     *,
     title: str,
     prompt: str = "",

@@ -115,7 +115,7 @@ def _fetch_file(repo: Repo, dataset: RemoteDataset, path: str, md5: str) -> None
         with repo.dvcfs.open(f"/{dataset.config.path}/{path}", "rb") as file:
             content = file.read()
     # Each kind of remote raises errors of its own (credentials, network, absence); the remedy is the same.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise DatasetError(
             f"{shown(dataset.config)}: {path} could not be fetched ({gist(error)}). Check the DVC remote, or push to "
             "it with `dvc push`."
@@ -194,7 +194,7 @@ def _opened(config: DatasetConfig) -> Iterator[Repo]:
     try:
         repo = Repo.open(url, rev=config.rev, **options)
     # DVC, scmrepo and Git each raise errors of their own.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise DatasetError(
             f"{shown(config)}: cannot be opened ({gist(error)}). Check dataset.url and dataset.rev, and that a DVC "
             "repository is there."
@@ -219,7 +219,7 @@ def _tree(repo: Repo, config: DatasetConfig) -> Any:
         if tree is None:  # DVC has only logged why
             raise FileNotFoundError("DVC cannot fetch it")
         json.loads(tree.as_bytes())
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise DatasetError(
             f"{shown(config)}: the list of photos could not be read ({gist(error)}). Check dataset.path, the DVC "
             "remote (`dvc push` there), and that its keys are in this process' environment."

@@ -14,6 +14,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Shaped
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
@@ -68,8 +69,8 @@ class SolvedCameras:
     """
 
     cameras: Cameras
-    miss: Tensor
-    told: Tensor
+    miss: Float[Tensor, " n"]
+    told: Bool[Tensor, " n"]
 
 
 def locate_photos(photos: SubjectPhotos) -> SubjectPhotos:
@@ -92,7 +93,12 @@ def locate_photos(photos: SubjectPhotos) -> SubjectPhotos:
     return replace(photos, facts=photos.facts.assign(**columns))
 
 
-def cameras_from_silhouettes(images: Tensor, masks: Tensor, off_front_deg: Tensor, seed: int = 0) -> SolvedCameras:
+def cameras_from_silhouettes(
+    images: Float[Tensor, "n 3 size size"],
+    masks: Shaped[Tensor, "n size size"],
+    off_front_deg: Float[Tensor, " n"],
+    seed: int = 0,
+) -> SolvedCameras:
     """Find the cameras by which the photos' silhouettes agree best.
 
     The search starts from the estimated angles off the front, once for each choice of sides, and keeps the best in
@@ -107,6 +113,7 @@ def cameras_from_silhouettes(images: Tensor, masks: Tensor, off_front_deg: Tenso
     generator = torch.Generator().manual_seed(seed)
     problem = _Problem.of(images, masks, off_front_deg)
     state = _starts(off_front_deg, generator)
+    rivals, rival_score, points = state, torch.zeros(state.shape[1]), 0
     for number, (kept, steps, rays, points, rate) in enumerate(ROUNDS):
         colored = number >= len(ROUNDS) - COLOR_ROUNDS
         if number > 0:
@@ -287,7 +294,7 @@ class _Problem:
         reached = inside > INSIDE
         first = reached.float().argmax(dim=-1)[..., None, None].expand(*inside.shape[:-1], 1, 2)
         backward = axes[..., 2]
-        total = weights = 0.0
+        total = weights = torch.zeros(())
         for other, seen in enumerate(others):
             color = _sample(self.colors[other], seen.gather(3, first)[..., 0, :])
             difference = (color - own).abs().mean(-1).clamp(max=MAX_COLOR_DIFFERENCE)

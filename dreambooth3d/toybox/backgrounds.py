@@ -6,6 +6,7 @@ import colorsys
 from random import Random
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 WHITE_SHARE = 0.2
@@ -13,7 +14,9 @@ GRADIENT_SHARE = 0.2
 FLOOR_SHARE = 0.2
 
 
-def random_backgrounds(count: int, random: Random, white_share: float = WHITE_SHARE) -> tuple[Tensor, Tensor]:
+def random_backgrounds(
+    count: int, random: Random, white_share: float = WHITE_SHARE
+) -> tuple[Float[Tensor, "{count} 3 2"], Float[Tensor, " {count}"]]:
     """Draw backgrounds.
 
     Returns:
@@ -38,7 +41,9 @@ def random_background_colour(random: Random) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(random.random(), 0.42 * random.random() ** 1.5, random.uniform(0.5, 1.0))
 
 
-def paint_backgrounds(colours: Tensor, horizon: Tensor, size: int) -> Tensor:
+def paint_backgrounds(
+    colours: Float[Tensor, "n 3 2"], horizon: Float[Tensor, " n"], size: int
+) -> Float[Tensor, "n 3 {size} {size}"]:
     """(n, 3, size, size) images of colours (n, 3, 2) and horizons (n,) as `random_backgrounds` draws them."""
     height = ((torch.arange(size, device=colours.device) + 0.5) / size).expand(len(colours), size)
     floor = (height > horizon[:, None]).float()

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from random import Random
+from typing import Any
 
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.toybox.accessories import ACCESSORIES
@@ -84,7 +85,7 @@ class Recipe:
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: Mapping[str, object]) -> Recipe:
+    def from_dict(values: Mapping[str, Any]) -> Recipe:
         """Inverse of `to_dict`.
 
         Raises:

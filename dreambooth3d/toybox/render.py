@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
@@ -31,9 +32,9 @@ class Render:
             0 where none does.
     """
 
-    image: Tensor
-    mask: Tensor
-    depth: Tensor
+    image: Float[Tensor, "scenes 3 height width"]
+    mask: Float[Tensor, "scenes height width"]
+    depth: Float[Tensor, "scenes height width"]
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Light:
         ambient, sky, diffuse: weights that sum to about 1, so that colours stay recognisable.
     """
 
-    direction: Tensor
+    direction: Float[Tensor, "scenes 3"]
     ambient: float = 0.56
     sky: float = 0.2
     diffuse: float = 0.3
@@ -85,7 +86,7 @@ def render_views(
 def render_scenes(
     scene: Scene,
     cameras: Cameras,
-    background: Tensor,
+    background: Float[Tensor, "n 3"] | Float[Tensor, "n 3 {size} {size}"],
     size: int = 64,
     supersample: int = 2,
     *,
@@ -147,7 +148,7 @@ def _shade_rays(scene: Scene, origins: Tensor, directions: Tensor, light: Light,
     return colour * hit[..., None], depth * hit, hit
 
 
-def shade(scene: Scene, points: Tensor, light: Light) -> Tensor:
+def shade(scene: Scene, points: Float[Tensor, "scenes n 3"], light: Light) -> Float[Tensor, "scenes n 3"]:
     """(B, N, 3) shaded colours at surface points (B, N, 3)."""
     normal = surface_normal(scene, points)
     diffuse = torch.einsum("bnc,bc->bn", normal, light.direction.expand(len(scene), 3)).clamp_min(0)
@@ -155,7 +156,13 @@ def shade(scene: Scene, points: Tensor, light: Light) -> Tensor:
     return (surface_colour(scene, points) * strength[..., None]).clamp(0, 1)
 
 
-def trace(scene: Scene, origins: Tensor, directions: Tensor, *, compact: bool = True) -> tuple[Tensor, Tensor]:
+def trace(
+    scene: Scene,
+    origins: Float[Tensor, "scenes rays 3"],
+    directions: Float[Tensor, "scenes rays 3"],
+    *,
+    compact: bool = True,
+) -> tuple[Float[Tensor, "scenes rays"], Bool[Tensor, "scenes rays"]]:
     """Intersect rays with their scenes by sphere tracing.
 
     Args:
@@ -175,6 +182,7 @@ def trace(scene: Scene, origins: Tensor, directions: Tensor, *, compact: bool = 
         if selected.shape[1] == 0:
             break
         o, d, t = (_take(values, selected) for values in (origins, directions, depth))
+        gap = t
         for _ in range(STEPS_BETWEEN_COMPACTIONS):
             gap = signed_distance(scene, o + t[..., None] * d)
             t = torch.where(gap > HIT_DISTANCE, t + gap, t)

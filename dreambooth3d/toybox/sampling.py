@@ -6,11 +6,12 @@ renders a plan on any device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 
 import torch
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from dreambooth3d.cameras import VIEW_WORDS, Cameras, random_cameras
@@ -48,15 +49,15 @@ class Attributes:
         azimuth_deg, elevation_deg: of the camera.
     """
 
-    class_index: Tensor
-    main: Tensor
-    second: Tensor
-    pattern: Tensor
-    accessory: Tensor
-    accessory_colour: Tensor
-    view: Tensor
-    azimuth_deg: Tensor
-    elevation_deg: Tensor
+    class_index: Int[Tensor, " n"]
+    main: Int[Tensor, " n"]
+    second: Int[Tensor, " n"]
+    pattern: Int[Tensor, " n"]
+    accessory: Int[Tensor, " n"]
+    accessory_colour: Int[Tensor, " n"]
+    view: Int[Tensor, " n"]
+    azimuth_deg: Float[Tensor, " n"]
+    elevation_deg: Float[Tensor, " n"]
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,10 @@ class BatchPlan:
 
     scenes: list[tuple[Tensor, Scene]]
     cameras: Cameras
-    light_direction: Tensor
-    background: Tensor
-    horizon: Tensor
-    exposure: Tensor
+    light_direction: Float[Tensor, "n 3"]
+    background: Float[Tensor, "n 3 2"]
+    horizon: Float[Tensor, " n"]
+    exposure: Float[Tensor, " n"]
     captions: list[str]
     attributes: Attributes
     size: int
@@ -90,7 +91,7 @@ class BatchPlan:
 class TrainingBatch:
     """Images uint8 (B, 3, size, size) on the rendering device, B captions, and attributes on the CPU."""
 
-    images: Tensor
+    images: UInt8[Tensor, "n 3 size size"]
     captions: list[str]
     attributes: Attributes
 
@@ -171,9 +172,9 @@ def _random_cameras(count: int, generator: torch.Generator) -> Cameras:
 
 
 def _attributes(recipes: list[Recipe], views: list[str], cameras: Cameras) -> Attributes:
-    def indices(names: tuple[str, ...], values: list[str | None]) -> Tensor:
+    def indices(names: tuple[str, ...], values: Sequence[str | None]) -> Tensor:
         position = {name: index for index, name in enumerate(names)}
-        return torch.tensor([position.get(value, -1) for value in values])
+        return torch.tensor([-1 if value is None else position.get(value, -1) for value in values])
 
     return Attributes(
         class_index=indices(CLASS_NAMES, [recipe.class_noun for recipe in recipes]),

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cache
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 KINDS = ("ellipsoid", "box", "cone", "torus", "prism")
@@ -41,16 +42,16 @@ class Scene:
     """
 
     slots: tuple[int, ...]
-    centre: Tensor
-    rotation: Tensor
-    size: Tensor
-    rounding: Tensor
-    colour: Tensor
-    patterned: Tensor
-    pattern: Tensor
-    pattern_colour: Tensor
-    pattern_wave: Tensor
-    extent: Tensor
+    centre: Float[Tensor, "scenes slots 3"]
+    rotation: Float[Tensor, "scenes slots 3 3"]
+    size: Float[Tensor, "scenes slots 3"]
+    rounding: Float[Tensor, "scenes slots"]
+    colour: Float[Tensor, "scenes slots 3"]
+    patterned: Bool[Tensor, "scenes slots"]
+    pattern: Int[Tensor, " scenes"]
+    pattern_colour: Float[Tensor, "scenes 3"]
+    pattern_wave: Float[Tensor, "scenes 3"]
+    extent: Float[Tensor, "scenes 3"]
 
     def __len__(self) -> int:
         return self.centre.shape[0]
@@ -66,7 +67,7 @@ class Scene:
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "slots"}
 
 
-def signed_distance(scene: Scene, points: Tensor) -> Tensor:
+def signed_distance(scene: Scene, points: Float[Tensor, "scenes n 3"]) -> Float[Tensor, "scenes n"]:
     """Signed distance from points to the nearest surface of their scene; negative inside.
 
     Args:
@@ -85,13 +86,15 @@ def signed_distance(scene: Scene, points: Tensor) -> Tensor:
     return nearest
 
 
-def nearest_primitive(scene: Scene, points: Tensor) -> Tensor:
+def nearest_primitive(scene: Scene, points: Float[Tensor, "scenes n 3"]) -> Int[Tensor, "scenes n"]:
     """(B, N) index of the primitive slot whose surface is nearest to each of the points (B, N, 3)."""
     distances = [_kind_distance(kind, *_kind_inputs(scene, points, part)) for kind, part in _kind_slices(scene)]
     return torch.cat(distances, dim=1).argmin(dim=1)
 
 
-def surface_normal(scene: Scene, points: Tensor, step: float = 1e-3) -> Tensor:
+def surface_normal(
+    scene: Scene, points: Float[Tensor, "scenes n 3"], step: float = 1e-3
+) -> Float[Tensor, "scenes n 3"]:
     """(B, N, 3) unit outward normals at surface points (B, N, 3), by differences over a tetrahedron of size `step`.
 
     Source: I. Quilez, "Normals for an SDF" (four evaluations instead of the six of central differences).
@@ -104,7 +107,7 @@ def surface_normal(scene: Scene, points: Tensor, step: float = 1e-3) -> Tensor:
     return torch.nn.functional.normalize(normal, dim=-1)
 
 
-def surface_colour(scene: Scene, points: Tensor) -> Tensor:
+def surface_colour(scene: Scene, points: Float[Tensor, "scenes n 3"]) -> Float[Tensor, "scenes n 3"]:
     """(B, N, 3) unshaded colours in [0, 1] at surface points (B, N, 3)."""
     index = nearest_primitive(scene, points)
     colour = torch.gather(scene.colour, 1, index[..., None].expand(-1, -1, 3))
@@ -145,16 +148,16 @@ def _kind_distance(
     kind: int, points: Tensor, centre: Tensor, rotation: Tensor, size: Tensor, rounding: Tensor
 ) -> Tensor:
     """(B, slots, N) distances from points (B, N, 3) to the primitives of one kind."""
-    local = _to_local(points, centre, rotation)
-    return _DISTANCES[kind](*local, [value[..., None] for value in size.unbind(-1)], rounding[..., None])
+    x, y, z = _to_local(points, centre, rotation)
+    return _DISTANCES[kind](x, y, z, [value[..., None] for value in size.unbind(-1)], rounding[..., None])
 
 
 @cache
 def _kind_minimum(kind: int, fused: bool) -> Callable[..., Tensor]:
     """The distance (B, N) to the nearest primitive of one kind; fused into one kernel where a compiler pays."""
 
-    def minimum(*inputs: Tensor) -> Tensor:
-        return _kind_distance(kind, *inputs).amin(dim=1)
+    def minimum(points: Tensor, centre: Tensor, rotation: Tensor, size: Tensor, rounding: Tensor) -> Tensor:
+        return _kind_distance(kind, points, centre, rotation, size, rounding).amin(dim=1)
 
     if not fused:
         return minimum

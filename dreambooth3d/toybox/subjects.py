@@ -8,6 +8,8 @@ from random import Random
 
 import torch
 import yaml
+from jaxtyping import Float
+from torch import Tensor
 
 from dreambooth3d.cameras import Cameras, wrap_degrees
 from dreambooth3d.errors import ConfigError
@@ -83,14 +85,14 @@ def photo_azimuths_deg(name: str) -> list[float]:
     return wrap_degrees(photo_cameras(name).azimuth_deg).tolist()
 
 
-def casual_photos(name: str, size: int) -> torch.Tensor:
+def casual_photos(name: str, size: int) -> Float[Tensor, "5 3 {size} {size}"]:
     """(5, 3, size, size) photos in [0, 1]: different sides, distances, backgrounds and exposures."""
     background, exposure = _scenery(name, size)
     images = render_views(subject_recipe(name), photo_cameras(name), background, size).image
     return (images * exposure[:, None, None, None]).clamp(0, 1)
 
 
-def photo_exposures(name: str) -> torch.Tensor:
+def photo_exposures(name: str) -> Float[Tensor, " 5"]:
     """(5,) factor on the brightness of each photo."""
     return _scenery(name, size=1)[1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 
 from transformers import CLIPTokenizer
 
@@ -24,10 +25,10 @@ def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first, until every word is a single piece (Sennrich et al. 2016)."""
-    pieces = [tuple(word[:-1]) + (word[-1] + _WORD_END,) for word in sorted(set(words))]
+    pieces = [(*word[:-1], word[-1] + _WORD_END) for word in sorted(set(words))]
     merges: list[tuple[str, str]] = []
     while any(len(word) > 1 for word in pieces):
-        pairs = Counter(pair for word in pieces for pair in zip(word, word[1:], strict=False))
+        pairs = Counter(pair for word in pieces for pair in pairwise(word))
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         merges.append(best)
         pieces = [_merge(word, best) for word in pieces]

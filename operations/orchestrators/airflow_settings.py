@@ -73,8 +73,8 @@ def _sections(holder: object) -> Mapping[str, Any] | None:
 def _task_problems(where: str, holder: Mapping[str, Any] | None, operator: str | None) -> Iterator[str]:
     """The problems of one task, or of what all have in common."""
     section = _sections(holder) or {}
-    operator = section.get("operator") or operator or DOCKER
-    operator = _SHORT.get(operator, operator)
+    named: str = section.get("operator") or operator or DOCKER
+    operator = _SHORT.get(named, named)
     place, arguments = f"{where}.orchestrator.airflow.operator_args", section.get("operator_args") or {}
     for name in arguments:
         known = _ARGUMENTS.get(operator, [*arguments])

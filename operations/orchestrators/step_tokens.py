@@ -64,13 +64,14 @@ def _referring(pod_settings: Any, secret: str, names: dict[str, str]) -> Any:
     return given.model_copy(update={"env": [*given.env, *references]})
 
 
-def _store(orchestrator: KubernetesOrchestrator, name: str, values: dict[str, str]) -> None:
+def _store(orchestrator: KubernetesOrchestrator, name: str, values: dict[str, str | None]) -> None:
     """Make the secret, or bring its values up to date."""
-    from kubernetes.client.exceptions import ApiException
+    from kubernetes.client.exceptions import ApiException  # pyright: ignore[reportMissingImports] - in pods only
     from zenml.integrations.kubernetes import kube_utils
+    from zenml.integrations.kubernetes.manifest_utils import build_secret_manifest
 
     core, namespace = orchestrator._k8s_core_api, orchestrator.config.kubernetes_namespace
-    manifest = kube_utils.build_secret_manifest(name, values)
+    manifest = build_secret_manifest(name, values)
     manifest["metadata"]["ownerReferences"] = _own_job(core, namespace)
     try:
         core.create_namespaced_secret(namespace, manifest)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from mlflow.models import set_model
-from mlflow.pyfunc import PythonModel, PythonModelContext
+from mlflow.pyfunc.model import PythonModel, PythonModelContext
 from safetensors.torch import load_file
 
 from dreambooth3d.artifacts import RadianceField
@@ -29,7 +30,9 @@ class AssetModel(PythonModel):
         state = load_file(folder / "field.safetensors")
         self.field = RadianceField(state, values["config"], torch.empty(0, 3, 1, 1), values["steps"])
 
-    def predict(self, context: PythonModelContext, model_input: pd.DataFrame, params: dict | None = None) -> np.ndarray:
+    def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow declares no result
+        self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
+    ) -> np.ndarray:
         """Render one view per row."""
         azimuth, elevation = (
             torch.tensor(model_input[name].to_numpy(), dtype=torch.float32) for name in ("azimuth_deg", "elevation_deg")

@@ -81,7 +81,7 @@ def objections(gates: PromotionConfig, candidate: Version, production: Version |
     found += [
         f"a guard tripped ({key} = {value:g})"
         for key, value in sorted(metrics.items())
-        if _TRIPS.search(key) and not value == 0
+        if _TRIPS.search(key) and value != 0
     ]
     for key, bounds in gates.bounds.items():
         found += _out_of_bounds(key, metrics.get(key), bounds)

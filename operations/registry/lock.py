@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 from uuid import UUID, uuid4
 
 from zenml.client import Client
@@ -53,7 +54,7 @@ class Lock:
         self.subject = subject
         self._name = f"lock.{model_name(subject)}"
         self._token = uuid4().hex
-        self._id: UUID | None = None
+        self._id = UUID(int=0)
         self._valid_until = 0.0
         self._stop = threading.Event()
         self._renewing = threading.Thread(target=self._renew, name=self._name, daemon=True)
@@ -181,7 +182,7 @@ def _find(name: str) -> ModelResponse | None:
     return found[0] if found else None
 
 
-def _note(held: ModelResponse) -> dict[str, object]:
+def _note(held: ModelResponse) -> dict[str, Any]:
     """What the holder wrote; nothing where a model of this name was not made here."""
     try:
         note = json.loads(held.description or "")

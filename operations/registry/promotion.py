@@ -240,9 +240,11 @@ def _plan(registered: Registered) -> list[Callable[[], None]]:
     """What is to be written so that both registries agree and no record is open, in this order."""
     current = registered.current
     plan: list[Callable[[], None]] = []
-    for number in registered.staged:
-        if number != current:
-            plan.append(partial(_set_stage, registered, number, ModelStages.ARCHIVED))
+    plan.extend(
+        partial(_set_stage, registered, number, ModelStages.ARCHIVED)
+        for number in registered.staged
+        if number != current
+    )
     if registered.alias != registered.mlflow_version(current):
         plan.append(partial(_set_alias, registered, current))
     closed = _closed(registered.changes, current)
@@ -296,8 +298,8 @@ def _change(registered: Registered, action: str, origin: str, target: str, reaso
     )
 
 
-def _write(registered: Registered, number: str, key: str, values: dict[str, object]) -> None:
-    note(registered.versions[number], {key: values})
+def _write(registered: Registered, number: str, key: str, values: Mapping[str, object]) -> None:
+    note(registered.versions[number], {key: dict(values)})
 
 
 def _set_stage(registered: Registered, number: str, stage: ModelStages) -> None:

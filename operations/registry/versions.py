@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
@@ -130,20 +130,21 @@ class Registered:
 
     def is_complete(self, number: str) -> bool:
         """Whether both registries hold all of a version."""
-        wanted, held = (
-            {*LINEAGE, "bundle"},
-            self.versions[number].run_metadata.keys() if number in self.versions else {},
-        )
+        wanted = {*LINEAGE, "bundle"}
+        held = set(self.versions[number].run_metadata) if number in self.versions else set()
         return self.mlflow_version(number) is not None and wanted <= held and PRUNED not in held
 
     def identity_of(self, number: str) -> dict[str, str]:
         """What a version was made of; empty where its run did not record it."""
-        identity = dict(self.versions[number].run_metadata.get("identity") or {})
-        return {str(key): str(value) for key, value in identity.items()}
+        return {str(key): str(value) for key, value in self._noted(number, "identity").items()}
 
     def refused(self, number: str) -> dict[str, str]:
         """Why the gates kept a version out: reason, production, gates; empty where they did not."""
-        return dict(self.versions[number].run_metadata.get(REFUSED) or {})
+        return self._noted(number, REFUSED)
+
+    def _noted(self, number: str, key: str) -> dict[str, Any]:
+        """What is noted with a version under a key that holds several values."""
+        return dict(cast(Mapping[str, Any], self.versions[number].run_metadata.get(key) or {}))
 
     def version(self, number: str) -> Version:
         """A complete version with its figures."""
@@ -241,7 +242,7 @@ def _complete_entries(client: MlflowClient, name: str) -> dict[str, ModelVersion
         for entry in page:
             run = entry.tags.get("zenml.pipeline_run")
             complete = entry.status == "READY" and set(LINEAGE) <= entry.tags.keys()
-            if complete and (run not in entries or int(entry.version) > int(entries[run].version)):
+            if run and complete and (run not in entries or int(entry.version) > int(entries[run].version)):
                 entries[run] = entry
         token = page.token
         if not token:
@@ -261,7 +262,7 @@ def _alias(client: MlflowClient, name: str) -> str | None:
 def changes_of(versions: Iterable[ModelVersionResponse]) -> tuple[Change, ...]:
     """The changes that one subject's versions record, oldest first."""
     changes = [
-        Change(key=key, **values)
+        Change(key=key, **cast(dict[str, Any], values))
         for version in versions
         for key, values in version.run_metadata.items()
         if key.startswith(CHANGE_KEY)
@@ -272,7 +273,7 @@ def changes_of(versions: Iterable[ModelVersionResponse]) -> tuple[Change, ...]:
 def _row(entry: ModelVersion) -> Run | None:
     """The row of the run that made a version; None where it was deleted for good."""
     try:
-        return rows.client().get_run(entry.run_id)
+        return rows.client().get_run(str(entry.run_id))
     except MlflowException as error:
         if error.error_code == "RESOURCE_DOES_NOT_EXIST":
             return None

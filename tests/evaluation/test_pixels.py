@@ -81,7 +81,7 @@ def test_mask_iou_of_shifted_squares():
 
 def halves(left: float, right: float, size: int = 16) -> torch.Tensor:
     """(1, size, size) with one value in the left half and one in the right."""
-    return torch.cat([torch.full((1, size, size // 2), left), torch.full((1, size, size // 2), right)], dim=-1)
+    return torch.cat([torch.full((1, size, size // 2), float(value)) for value in (left, right)], dim=-1)
 
 
 def test_depth_error_counts_only_where_both_masks_are():

@@ -146,7 +146,7 @@ def test_auto_takes_the_first_that_works_and_says_why(
     assert isinstance(grid, TcnnGrid) is (tcnn == "works")
     assert text.startswith(f"hash grid by {'tcnn' if tcnn == 'works' else 'torch'} (triton: ")
     assert CAUSES[triton] in text and "And more" not in text
-    assert tcnn == "works" or f"tcnn: {CAUSES[tcnn]}" in text or tcnn == "absent" and "; tcnn: " in text
+    assert tcnn == "works" or f"tcnn: {CAUSES[tcnn]}" in text or (tcnn == "absent" and "; tcnn: " in text)
     assert record.levelno == (logging.INFO if (tcnn, triton) == ("works", "absent") else logging.WARNING)
 
 

@@ -129,7 +129,7 @@ def product(base: str, tmp_path_factory: pytest.TempPathFactory) -> Product:
     shutil.rmtree(made.root / "models")
     for name in ("models", "docker"):
         shutil.copytree(ROOT / name, made.root / name)
-    for name in ("pyproject.toml", "README.md", "requirements.lock", ".dockerignore"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.lock", ".dockerignore"):
         shutil.copyfile(ROOT / name, made.root / name)
     assert made.dreambooth3d("setup").returncode == 0
     commands, _ = documented("bash", "The pipeline in containers on this machine")

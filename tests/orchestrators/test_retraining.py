@@ -66,7 +66,7 @@ def test_ticks(fleet: Fleet) -> None:
         "mallard": ("skipped", unchanged["mallard"]),
     }
     trained = fleet.rows("dreambooth3d")
-    assert [row["tags"]["subject"] for row in trained][0] == "corgi" and len(trained) == len(fleet.trainings()) == 3
+    assert trained[0]["tags"]["subject"] == "corgi" and len(trained) == len(fleet.trainings()) == 3
     assert {row["status"] for row in [*trained, *fleet.rows("dreambooth3d-retrain")]} == {"FINISHED"}
 
     # All of them came from the one schedule.

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -277,10 +278,8 @@ def test_death_at_any_write_leaves_one_version_and_is_mended(
         new = first.run if action == "rollback" else second.run
         with monkeypatch.context() as patch:
             has_died = die_at(patch, count, before=before)
-            try:
+            with suppress(Death):
                 rollback(subject, "test") if action == "rollback" else promote(second, "test")
-            except Death:
-                pass
             died = has_died()
         let_lock_expire(subject)
         staged, aliased = seen_by_readers(subject)
@@ -318,10 +317,8 @@ def test_death_while_mending_is_mended(before: bool, monkeypatch: pytest.MonkeyP
         let_lock_expire(subject)
         with monkeypatch.context() as patch:
             has_died = die_at(patch, count, before=before)
-            try:
+            with suppress(Death):
                 production(subject)
-            except Death:
-                pass
             died = has_died()
         let_lock_expire(subject)
         assert seen_by_readers(subject)[0] == [f"{subject}_2"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Of the packages that this stack alone needs.
+# pyright: reportMissingImports=false
 import json
 import time
 import warnings
@@ -19,9 +21,9 @@ from kubernetes import client as kubernetes_client
 from kubernetes import config as kubernetes_config
 from kubernetes.client.exceptions import ApiException as KubernetesError
 from urllib3.exceptions import HTTPError
-from zenml.config.schedule import Schedule
 from zenml.config.step_configurations import Step
 from zenml.entrypoints import StepEntrypointConfiguration
+from zenml.integrations.kubeflow.flavors.kubeflow_orchestrator_flavor import KubeflowOrchestratorSettings
 from zenml.integrations.kubeflow.orchestrators.kubeflow_orchestrator import ENV_KFP_RUN_ID, KubeflowOrchestrator
 from zenml.integrations.kubernetes.kube_utils import create_or_update_secret
 from zenml.models import PipelineRunResponse, PipelineSnapshotResponse, ScheduleResponse, ScheduleUpdate
@@ -206,7 +208,7 @@ class KubeflowPodsOrchestrator(KubeflowOrchestrator):
             raise RuntimeError("ZenML does not know which recurring run of Kubeflow Pipelines belongs to the schedule")
         return self._get_kfp_client(self.config), str(recurring)
 
-    def _get_kfp_client(self, settings: KubeflowPodsSettings) -> kfp.Client:
+    def _get_kfp_client(self, settings: KubeflowOrchestratorSettings) -> kfp.Client:
         """A client of `kubeflow_hostname` where there is one, else of the cluster's proxy."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # it says that servers before 2.0 are not supported
@@ -248,13 +250,13 @@ class KubeflowPodsOrchestrator(KubeflowOrchestrator):
         return cast(KubeflowPodsSettings, self.get_settings(snapshot)).user_namespace or self.config.kubeflow_namespace
 
 
-def kubeflow_trigger(schedule: Schedule | ScheduleResponse) -> dict[str, Any]:
+def kubeflow_trigger(schedule: ScheduleResponse) -> dict[str, Any]:
     """When a recurring run fires, in the words of Kubeflow Pipelines' client.
 
     Raises:
         ValueError: a schedule that Kubeflow Pipelines does not have.
     """
-    times = {"start_time": schedule.utc_start_time, "end_time": schedule.utc_end_time}
+    times: dict[str, Any] = {"start_time": schedule.utc_start_time, "end_time": schedule.utc_end_time}
     times["no_catchup"] = not schedule.catchup
     if schedule.cron_expression:
         return {"cron_expression": kubeflow_cron(schedule.cron_expression), **times}

@@ -5,6 +5,8 @@ What the platform has no field for is refused by name; nothing is dropped.
 
 from __future__ import annotations
 
+# Of the packages that this stack alone needs.
+# pyright: reportMissingImports=false
 from collections.abc import Mapping
 from typing import Any
 
