@@ -61,7 +61,7 @@ def _decode(content: bytes, path: Path) -> Photo:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         raise PhotoSetError(f"{shown_path(path)}: has too many pixels. Save it with at most 80 megapixels.") from None
     # PIL's decoders raise many kinds of errors on damaged files.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
             reason = "not an image, or damaged at its start"

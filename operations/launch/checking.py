@@ -295,7 +295,7 @@ def _options(annotation: Any) -> list[Any]:
 def _takes_text(annotation: Any) -> bool:
     """Whether a parameter of this type is text, or one of several texts."""
     return all(
-        option is str or get_origin(option) is Literal and all(isinstance(text, str) for text in get_args(option))
+        option is str or (get_origin(option) is Literal and all(isinstance(text, str) for text in get_args(option)))
         for option in _options(annotation)
     )
 

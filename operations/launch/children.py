@@ -82,7 +82,7 @@ def _checked(name: str, config: TrainingConfig) -> Child | None:
     try:
         preflight(config)
     # A subject that fails, for whatever reason, must not stop the others.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         logger.error("%s: %s", name, gist(error))
         return Child(error=gist(error))
     return None
@@ -99,7 +99,7 @@ def _ended(name: str, started: Any) -> tuple[str, Child]:
 def _outcome(name: str, wait: Any) -> Child:
     try:
         wait()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         logger.error("%s: training failed: %s", name, gist(error))
         return Child(_run_name(name), gist(error))
     return Child(_run_name(name))

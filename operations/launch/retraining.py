@@ -26,7 +26,7 @@ def decide_subject(found: FoundSubject, training: TrainingConfig, gates: Promoti
         if needed and (against := promotion.objection_to(found.subject, identity, gates.digest)):
             needed, reason = False, against
     # A subject that fails, for whatever reason, must not stop the others.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return Verdict(found.subject, "failed", gist(error), found.data)
     number = production.number if production else ""
     return Verdict(found.subject, "train" if needed else "skipped", reason, found.data, production=number)
@@ -55,7 +55,7 @@ def judge_child(verdict: Verdict, child: Child, gates: PromotionConfig) -> Verdi
             else:
                 promotion.promote(candidate, reason)
     # A subject that fails, for whatever reason, must not stop the others.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         return Verdict(subject, "failed", f"not promoted: {gist(error)}", data, child.run)
     if against:
         kept = f"production {production.number} was kept" if production else "nothing was promoted"

@@ -44,7 +44,7 @@ def test_any_name_can_be_kept(name: str) -> None:
     assert len(f"lock.{model}") <= 255 and len(f"{parameter_name(subject)}.action") <= 250
     assert "'" not in model
     assert subject_of(model) == subject
-    assert json.loads(json.dumps(subject).encode()) == subject and subject.isprintable() or "\u200d" in subject
+    assert (json.loads(json.dumps(subject).encode()) == subject and subject.isprintable()) or "\u200d" in subject
 
 
 def test_usual_names_stay_as_they_are() -> None:
