@@ -25,7 +25,6 @@ Artifact = TypeVar("Artifact")
 Inputs = ParamSpec("Inputs")
 
 
-
 class StepSession:
     """One running step.
 

@@ -326,8 +326,8 @@ def parameter_problems(parameters: object, config: ConfigType | None = None) -> 
         parse_parameters(parameters, config)
     except ValidationError as error:
         # Of what may be a word or a list, the list's problems say more.
-        found = [problem for problem in error.errors() if not str(problem["loc"][-1]).startswith("literal[")]
-        return [_sentence(problem, config) for problem in found]
+        lists = [one for one in error.errors() if not any(str(part).startswith("literal[") for part in one["loc"])]
+        return [_sentence(problem, config) for problem in lists]
     return []
 
 

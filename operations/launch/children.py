@@ -23,7 +23,6 @@ from operations.launch.preflight import preflight
 
 logger = get_logger(__name__)
 
-
 @dataclass(frozen=True)
 class Child:
     """How a child run ended.
