@@ -10,11 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.shapes import check_shapes
-
-check_shapes("dreambooth3d")
-
-from tests.tiny_models import write_tiny_base_model  # noqa: E402 - shapes are checked of what is imported after this
+from tests.tiny_models import write_tiny_base_model
 
 
 @pytest.fixture(scope="session")
