@@ -12,7 +12,7 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.results import EvaluateConfig, ExportConfig
 from dreambooth3d.config.training import CeilingConfig
 from operations.launch.strict import strict_pipeline
-from steps.as_stages import stages_as_steps
+from steps._as_stages import stages_as_steps
 
 
 @strict_pipeline(experiment="dreambooth3d-ceiling", config=CeilingConfig)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
+
+from zenml.steps.entrypoint_function_utils import StepArtifact
 
 import steps
 from dreambooth3d import recipe as method
@@ -15,7 +17,7 @@ from dreambooth3d.config.results import EvaluateConfig, ExportConfig
 from dreambooth3d.config.training import RecipeConfig, TrainingConfig
 from operations.launch.identity import training_identity
 from operations.launch.strict import strict_pipeline
-from steps.as_stages import stages_as_steps
+from steps._as_stages import stages_as_steps
 
 
 @strict_pipeline(experiment="dreambooth3d")
@@ -44,5 +46,6 @@ def dreambooth3d(
     config = TrainingConfig(**locals())
     made = method.run(config, stages_as_steps(device))
     identity = training_identity(config, made.data_md5)
-    edited = [context.bundle for context in made.contexts]
+    # What a step returns in a pipeline's body stands for the value that it will have made.
+    edited = [cast(StepArtifact, context.bundle) for context in made.contexts]
     steps.publish(made.report, made.bundle, made.asset, made.photos, config, identity, after=edited)

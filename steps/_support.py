@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 import torch
 
@@ -21,7 +21,10 @@ from materializers.hashing import content_hash
 from operations.launch.finished_work import keep_until_stored
 from operations.records.tracking import LiveSeries, log_record
 
-Artifact = TypeVar("Artifact")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Artifact = TypeVar("Artifact", bound="DataclassInstance")
 Inputs = ParamSpec("Inputs")
 
 

@@ -11,6 +11,7 @@ import materializers  # noqa: F401  (registers them)
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from operations.records import publishing
+from operations.records.tracking import active_run_id
 from operations.registry.registration import register_asset
 
 
@@ -41,7 +42,7 @@ def publish(
     publishing.set_tags(tags)
     version = register_asset(asset, uri, photos.subject, tags, identity)
     index = {
-        "mlflow_run_id": mlflow.active_run().info.run_id,
+        "mlflow_run_id": active_run_id(),
         "pipeline_run": run.name,
         "subject": photos.subject,
         "bundle": uri,

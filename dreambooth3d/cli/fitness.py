@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from importlib import resources
 from pathlib import Path
+from typing import TypedDict
 
 import yaml
 
@@ -40,6 +41,13 @@ _LORA_SHARE = 2.5e-4
 """Trained parameters of a LoRA per rank and parameter of the network, about."""
 
 
+class MeasuredNeed(TypedDict, total=False):
+    """What a preset was measured to need of a GPU's memory, and where; None or left out where nothing was measured."""
+
+    gpu_gib: float | None
+    measured_on: str | None
+
+
 def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Iterator[Finding]:
     """All that can be told of a configuration on this machine.
 
@@ -50,7 +58,7 @@ def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Ite
     """
     machine = Machine.read()
     on_cuda = machine.gpu is not None and config.device != "cpu"
-    checks = {
+    checks: dict[str, Callable[[], str | Finding]] = {
         "device": lambda: check_device(machine, config.device),
         "gpu memory": lambda: check_memory(machine, config, preset, shown_config),
         "host memory": lambda: check_host_memory(config),
@@ -69,15 +77,18 @@ def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Ite
 def check_installed_gpu() -> Iterator[Finding]:
     """The device's lines without a configuration."""
     machine = Machine.read()
-    checks = {"device": lambda: check_device(machine), "compile": lambda: check_compile(machine)}
+    checks: dict[str, Callable[[], str | Finding]] = {
+        "device": lambda: check_device(machine),
+        "compile": lambda: check_compile(machine),
+    }
     if machine.gpu is not None:
         checks["gpu memory"] = lambda: _gpu_memory(machine)
     yield from attempt(checks)
 
 
 @functools.cache
-def measured_needs() -> dict[str, dict[str, object]]:
-    """`needs.yaml`: by preset, `gpu_gib` and `measured_on`, both None where nothing was measured."""
+def measured_needs() -> dict[str, MeasuredNeed]:
+    """`needs.yaml`, by preset."""
     return yaml.safe_load(resources.files("dreambooth3d.cli").joinpath("needs.yaml").read_text())
 
 
@@ -89,7 +100,7 @@ def check_memory(machine: Machine, config: TrainingConfig, preset: str, shown_co
     """The GPU's free memory against what the preset was measured to need."""
     if machine.gpu is None or config.device == "cpu":
         return Finding("gpu memory", True, "no GPU is used")
-    entry = measured_needs().get(preset) or {}
+    entry: MeasuredNeed = measured_needs().get(preset) or {}
     need, where = entry.get("gpu_gib"), entry.get("measured_on")
     free = _gpu_memory(machine)
     if need is None:
@@ -267,7 +278,8 @@ def _parameters(folder: Path, variant: str | None) -> int:
     total = 0
     for file in weight_files(folder, variant):
         with safe_open(file, framework="pt") as handle:
-            total += sum(math.prod(handle.get_slice(name).get_shape()) for name in handle.keys())
+            names = handle.keys()  # the handle itself cannot be iterated over
+            total += sum(math.prod(handle.get_slice(name).get_shape()) for name in names)
     return total
 
 

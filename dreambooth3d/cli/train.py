@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 
 if TYPE_CHECKING:
+    from dreambooth3d.config.training import CeilingConfig, TrainingConfig
     from operations.launch.checking import PipelineConfig
     from operations.launch.presets import Preset
 
@@ -25,9 +26,7 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
 
     preset = resolve(config, overrides)
     # Before ZenML is started, so that a bad input costs nothing and writes nothing.
-    parameters = check_preset(preset)
-    _require_one_subject(parameters, config)
-    preflight(parameters)
+    preflight(_of_one_subject(check_preset(preset), config))
     from pipelines.training import dreambooth3d
 
     # Under the preset's own name, which becomes a tag of the run.
@@ -35,18 +34,21 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
         dreambooth3d.with_options(config_path=str(file))()
 
 
-def _require_one_subject(parameters: PipelineConfig, config: str) -> None:
-    """Runs over many subjects have a front door of their own."""
+def _of_one_subject(parameters: PipelineConfig, config: str) -> TrainingConfig | CeilingConfig:
+    """The parameters, if they are for one subject: runs over many have a front door of their own."""
     from dreambooth3d.config.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
+    from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+
+    if isinstance(parameters, TrainingConfig | CeilingConfig):
+        return parameters
 
     kinds = {
         PortfolioConfig: "portfolio.portfolio",
         RetrainConfig: "retraining.retrain",
         StaticRetrainConfig: "retraining_static.retrain_static",
     }
-    if pipeline := kinds.get(type(parameters)):
-        command = f"zenml pipeline run pipelines.{pipeline} --config {config}"
-        raise ConfigError(f"{config}: is for many subjects. Start it with `{command}`.")
+    command = f"zenml pipeline run pipelines.{kinds[type(parameters)]} --config {config}"
+    raise ConfigError(f"{config}: is for many subjects. Start it with `{command}`.")
 
 
 def checked_parameters(config: str, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -66,17 +68,19 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     Raises:
         DreamBooth3DError: the configuration is wrong, or a model is not to be had.
     """
+    from dreambooth3d.config.fleet import FleetConfig
     from dreambooth3d.config.training import TrainingConfig
     from dreambooth3d.diffusion.model.base_model import model_folder
     from dreambooth3d.diffusion.model.base_model import resolve as resolve_base_model
     from dreambooth3d.evaluation.clip import scorer_folder
 
-    found, lines = checked_parameters(config, overrides), []
-    parameters = getattr(found, "training", found)
+    found = checked_parameters(config, overrides)
+    parameters = found.training if isinstance(found, FleetConfig) else found
+    lines: list[str] = []
     if isinstance(parameters, TrainingConfig):
         lines.append(f"base model: {model_folder(resolve_base_model(parameters.base_model)).absolute()}")
-    for name in ("selector", "judge"):
-        lines.append(f"{name}: {scorer_folder(getattr(parameters.scorers, name), f'scorers.{name}').absolute()}")
+    scorers = (("selector", parameters.scorers.selector), ("judge", parameters.scorers.judge))
+    lines.extend(f"{name}: {scorer_folder(path, f'scorers.{name}').absolute()}" for name, path in scorers)
     return lines
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, overload
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -134,7 +134,15 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
     return list(_type_problems("", own, PipelineRunConfiguration)) or list(airflow_problems(values))
 
 
-def parse_parameters(parameters: Mapping[str, Any], config: ConfigType | None = None) -> PipelineConfig:
+@overload
+def parse_parameters(parameters: Mapping[str, Any], config: None = None) -> PipelineConfig: ...
+
+
+@overload
+def parse_parameters(parameters: Mapping[str, Any], config: type[SomeSection]) -> SomeSection: ...
+
+
+def parse_parameters(parameters: Mapping[str, Any], config: type[Section] | None = None) -> Section:
     """Validate parameters without any conversion of types; YAML's lists may stand for tuples.
 
     Without `config`, the parameters themselves tell whose they are.
@@ -268,13 +276,14 @@ def _texts(key: str, text: str) -> list[str]:
 
 def _annotation(path: Sequence[str], section: Any) -> Any:
     """The declared type of the parameter at a path; None where there is no such parameter."""
+    annotation = None
     for name in path:
         fields = getattr(section, "model_fields", {})
         if name not in fields:
             return None
         annotation = fields[name].annotation
         section = _section_in(annotation)
-    return annotation if path else None
+    return annotation
 
 
 def _section_in(annotation: Any) -> type[BaseModel] | None:
@@ -399,7 +408,7 @@ def _settings_problems(where: str, settings: object) -> list[str]:
     known = [*_FLAVORS, *_ALIASES]
     problems = list(_unknown_keys(where, settings, known))
     if isinstance(settings, Mapping):
-        for key in [key for key in settings if key in known]:
+        for key in [str(key) for key in settings if key in known]:
             module, _, name = _FLAVORS[_ALIASES.get(key, key)].rpartition(".")
             try:
                 model: type[BaseModel] = getattr(importlib.import_module(module), name)

@@ -12,6 +12,7 @@ from zenml.enums import StepRuntime
 from zenml.execution.pipeline.dynamic.run_context import DynamicPipelineRunContext
 from zenml.logger import get_logger
 from zenml.model.model import Model
+from zenml.models import PipelineRunResponse
 from zenml.pipelines.dynamic.pipeline_definition import DynamicPipeline
 from zenml.utils.pagination_utils import depaginate
 
@@ -22,6 +23,7 @@ from operations.launch.finished_work import forget_finished_work
 from operations.launch.preflight import preflight
 
 logger = get_logger(__name__)
+
 
 @dataclass(frozen=True)
 class Child:
@@ -106,17 +108,17 @@ def _outcome(name: str, wait: Any) -> Child:
 
 def _child(training: DynamicPipeline, name: str, runtime: StepRuntime | None = None) -> DynamicPipeline:
     """The child pipeline of one subject, with the settings that the parent's YAML gives to training steps."""
-    parent = DynamicPipelineRunContext.get()
+    parent = _parent().config
     child = training.copy()
-    extra = {**parent.run.config.extra, "subject": name}
+    extra = {**parent.extra, "subject": name}
     # Images are the parent's anyway, and rows belong into the trainings' experiment.
     own = ("docker", "experiment_tracker")
-    settings = {key: value for key, value in parent.run.config.settings.items() if not key.startswith(own)}
+    settings = {key: value for key, value in parent.settings.items() if not key.startswith(own)}
     # Children do not inherit these by themselves, and steps in places of their own have their credentials from them.
-    inherited = {"environment": parent.run.config.environment, "secrets": parent.run.config.secrets}
+    inherited = {"environment": parent.environment, "secrets": parent.secrets}
     with child.__suppress_configure_warnings__():
         child.configure(model=Model(name=model_name(name)), extra=extra, settings=settings, **inherited)
-    given = parent.run.config.extra.get("training_steps", {})
+    given = parent.extra.get("training_steps", {})
     for step in child.depends_on:
         options = dict(given.get(step.name, {}))
         if runtime is not None:
@@ -126,8 +128,15 @@ def _child(training: DynamicPipeline, name: str, runtime: StepRuntime | None = N
     return child
 
 
+def _parent() -> PipelineRunResponse:
+    """The run over many subjects, whose body is running in this process."""
+    running = DynamicPipelineRunContext.get()
+    if running is None:
+        raise RuntimeError("child runs can be started inside a dynamic pipeline only")
+    return running.run
+
+
 def _run_name(name: str) -> str:
     """The name of the newest child run of a subject."""
-    parent = DynamicPipelineRunContext.get().run.id
-    found = depaginate(Client().list_pipeline_runs, parent_run_id=parent, sort_by="desc:created", hydrate=True)
+    found = depaginate(Client().list_pipeline_runs, parent_run_id=_parent().id, sort_by="desc:created", hydrate=True)
     return next((run.name for run in found if run.config.extra.get("subject") == name), "")

@@ -97,8 +97,9 @@ def _reason(run: PipelineRunResponse, failed: Sequence[str]) -> str:
 def _was_awaited(snapshot: PipelineSnapshotResponse | None) -> bool:
     """Whether the orchestrator returns only at a run's end."""
     orchestrator = Client().active_stack.orchestrator
-    known = snapshot is not None and orchestrator.settings_class is not None
-    settings = orchestrator.get_settings(snapshot) if known else None
+    settings = None
+    if snapshot is not None and orchestrator.settings_class is not None:
+        settings = orchestrator.get_settings(snapshot)
     return bool(getattr(settings, "synchronous", orchestrator.config.is_synchronous))
 
 

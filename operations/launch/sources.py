@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from zenml.config.cache_policy import CachePolicy
+from zenml.config.source import Source
 
 from dreambooth3d import recipe
 from dreambooth3d.sources import ROOT, STAGES, sources_of
@@ -20,7 +21,8 @@ from dreambooth3d.sources import ROOT, STAGES, sources_of
 def sources(stage: Callable[..., Any]) -> CachePolicy:
     """The cache policy of a step that runs one of the library's stages."""
     found = sources_of(stage)
-    return CachePolicy(file_dependencies=sorted(found.files), source_dependencies=sorted(found.functions))
+    functions = [Source.from_import_path(name) for name in sorted(found.functions)]
+    return CachePolicy(file_dependencies=sorted(found.files), source_dependencies=functions)
 
 
 @cache

@@ -9,7 +9,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, cast
 
 import click
 from zenml.client import Client
@@ -47,11 +47,14 @@ _FILTERED_LOGGERS = (
 _HOOKS = {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
 
 
+Config = TypeVar("Config", bound=PipelineConfig)
+
+
 class CommandError(click.ClickException, DreamBooth3DError):
     """A user's error as click shows it: one sentence on stderr, exit code 1."""
 
 
-class _Strict(ABC):
+class _Strict(Pipeline, ABC, Generic[Config]):
     """What strict pipelines share, static or dynamic.
 
     Their parameters are the fields of their configuration. Their YAML is checked to the last key, their inputs are
@@ -59,7 +62,7 @@ class _Strict(ABC):
     """
 
     preset = "none"
-    config_type: type[PipelineConfig] = TrainingConfig
+    config_type: type[Config]
     step_settings: Mapping[str, Any] = {}
     _given: Mapping[str, Any] = {}
     _submitted: PipelineSnapshotResponse | None = None
@@ -70,7 +73,8 @@ class _Strict(ABC):
             preset = read_preset(config_path) if config_path is not None else None
             if preset is not None:
                 self._require_own(preset)
-            copy = super().with_options(*args, config_path=config_path, **kwargs)
+            # ZenML declares any pipeline, and returns one of this type.
+            copy = cast(Self, super().with_options(*args, config_path=config_path, **kwargs))
         copy.config_type = self.config_type
         if preset is not None:
             copy.preset, copy._given = preset.name, preset.values
@@ -120,18 +124,19 @@ class _Strict(ABC):
 
     def _create_snapshot(self, *args: Any, **kwargs: Any) -> PipelineSnapshotResponse:
         """As ZenML does; what is submitted is remembered, to find the run again whatever happens to it."""
-        self._submitted = super()._create_snapshot(*args, **kwargs)
-        return self._submitted
+        snapshot = super()._create_snapshot(*args, **kwargs)
+        self._submitted = snapshot
+        return snapshot
 
     def _is_inside_another(self) -> bool:
         return PipelineCompilationContext.is_active()
 
     @abstractmethod
-    def _prepared(self, config: PipelineConfig) -> dict[str, Any]:
+    def _prepared(self, config: Config) -> dict[str, Any]:
         """Check the inputs; what the run is configured with."""
 
-    def _concluded(self, run: PipelineRunResponse, config: PipelineConfig) -> None:  # noqa: B027 (most add nothing)
-        """What follows a run that completed."""
+    def _concluded(self, run: PipelineRunResponse, config: Config) -> None:
+        """What follows a run that completed; most pipelines add nothing."""
 
     def _require_own(self, preset: Preset) -> None:
         """Check the YAML, and that it is for this pipeline."""
@@ -145,7 +150,7 @@ class _Strict(ABC):
                 f"{self.config_type.__name__}). Choose another file, or another pipeline."
             )
 
-    def _parameters_in_force(self, given: dict[str, Any]) -> PipelineConfig:
+    def _parameters_in_force(self, given: dict[str, Any]) -> Config:
         """The validated parameters of YAML and call together."""
         in_file = self._from_config_file.get("parameters") or {}
         plain = {name: getattr(value, "model_dump", lambda value=value: value)() for name, value in given.items()}
@@ -159,8 +164,11 @@ class _Strict(ABC):
         return {"preset": self.preset, "git_commit": git_commit(), PROCESS: process_to_record()}
 
 
-class StrictPipeline(_Strict, Pipeline):
-    """A strict pipeline over one subject: `TrainingConfig` by default."""
+SomePipeline = TypeVar("SomePipeline", bound=_Strict[Any])
+
+
+class StrictPipeline(_Strict[TrainingConfig | CeilingConfig]):
+    """A strict pipeline over one subject."""
 
     def _prepared(self, config: TrainingConfig | CeilingConfig) -> dict[str, Any]:
         options: dict[str, Any] = {"extra": self._extra(), "model": Model(name=model_name(preflight(config)))}
@@ -174,7 +182,7 @@ class StrictPipeline(_Strict, Pipeline):
         _conclude(run, config)
 
 
-class StrictFleetPipeline(_Strict, Pipeline):
+class StrictFleetPipeline(_Strict[FleetConfig]):
     """A strict static pipeline over many subjects."""
 
     def _prepared(self, config: FleetConfig) -> dict[str, Any]:
@@ -182,7 +190,7 @@ class StrictFleetPipeline(_Strict, Pipeline):
         return {"extra": self._extra(), **_HOOKS}
 
 
-class StrictDynamicPipeline(_Strict, DynamicPipeline):
+class StrictDynamicPipeline(_Strict[FleetConfig], DynamicPipeline):
     """A strict pipeline over many subjects, whose body runs in the orchestrator, at each tick of a schedule."""
 
     training_steps: Sequence[BaseStep] = ()
@@ -253,11 +261,11 @@ def strict_fleet_pipeline(
 
 
 def _decorator(
-    kind: type[_Strict], experiment: str, config: type[PipelineConfig], **options: Any
-) -> Callable[[Callable[..., None]], Any]:
+    kind: type[SomePipeline], experiment: str, config: type[PipelineConfig], **options: Any
+) -> Callable[[Callable[..., None]], SomePipeline]:
     settings = {"experiment_tracker": {"experiment_name": experiment, "nested": False}}
 
-    def decorate(function: Callable[..., None]) -> _Strict:
+    def decorate(function: Callable[..., None]) -> SomePipeline:
         pipeline = kind(name=function.__name__, entrypoint=function, settings=settings, **options)
         pipeline.__doc__, pipeline.config_type = function.__doc__, config
         return pipeline

@@ -147,14 +147,14 @@ def dump(values: Any, ascii_only: bool = True) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (PyYAML's signature)
         return True
 
 
 class _Loader(yaml.SafeLoader):
     """Refuses a nesting that would end Python's stack, and takes neither dates nor a bare `=` for anything but text."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers = {  # noqa: RUF012 (a class variable of PyYAML, which its stubs call an instance's)
         first: [(tag, regexp) for tag, regexp in resolvers if tag not in (f"{_YAML}timestamp", f"{_YAML}value")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -7,6 +7,7 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from mlflow.entities import Run
@@ -41,8 +42,8 @@ def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConf
     folder = outputs_folder(run.name)
     _write_asset(_output(run, "export_asset"), _output(run, "evaluate"), folder)
     for index, _ in enumerate(getattr(config, "contexts", ())):
-        bundle, report = _output(run, f"export_context_{index}"), _output(run, f"evaluate_context_{index}")
-        _write_asset(bundle, report, folder / "contexts" / str(index))
+        report: EvaluationReport = _output(run, f"evaluate_context_{index}")
+        _write_asset(_output(run, f"export_context_{index}"), report, folder / "contexts" / str(index))
         save_image(report.comparison, folder / "contexts" / str(index) / "comparison.png")
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
     return folder
@@ -58,7 +59,8 @@ def _write_asset(bundle: AssetBundle, report: EvaluationReport, folder: Path) ->
     (folder / "views.csv").write_text(report.views.to_csv(index=False))
 
 
-def _output(run: PipelineRunResponse, step: str) -> object:
+def _output(run: PipelineRunResponse, step: str) -> Any:
+    """The one value that a step made."""
     (versions,) = run.steps[step].outputs.values()
     return versions[0].load()
 

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import psutil
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
+from zenml.orchestrators import BaseOrchestrator
 from zenml.orchestrators.local.local_orchestrator import LocalOrchestrator
 from zenml.utils.pagination_utils import depaginate
 
@@ -114,14 +115,14 @@ def _judge_process(process: Mapping[str, object]) -> Liveness:
 def _ask_orchestrator(run: PipelineRunResponse) -> Liveness | None:
     """What a remote orchestrator says of a run; None where it cannot be asked."""
     from zenml.enums import StackComponentType
-    from zenml.stack import StackComponent
 
     components = run.stack.components.get(StackComponentType.ORCHESTRATOR, []) if run.stack else []
     if not components or components[0].flavor_name in ("local", "local_docker"):
         return None
     name = components[0].name
     try:
-        status, _ = StackComponent.from_model(components[0]).fetch_status(run=run, include_steps=False)
+        orchestrator = cast(BaseOrchestrator, BaseOrchestrator.from_model(components[0]))
+        status, _ = orchestrator.fetch_status(run=run, include_steps=False)
     except Exception:  # whatever a client of a cluster raises where it cannot answer
         return None
     if status is None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import mlflow
+from mlflow.data.pandas_dataset import from_pandas
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
@@ -20,7 +21,7 @@ from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
 from operations.records.status import TAG
-from operations.records.tracking import log_params, log_record
+from operations.records.tracking import active_run_id, log_params, log_record
 
 _DIGEST_LENGTH = 36
 SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb")
@@ -63,7 +64,7 @@ def _kind(step: str) -> str:
 
 def replay(stages: Iterable[FinishedStep]) -> list[StepRecord]:
     """Log the records that this run's row lacks; steps that ran have logged theirs themselves."""
-    run = MlflowClient().get_run(mlflow.active_run().info.run_id)
+    run = MlflowClient().get_run(active_run_id())
     records = []
     for stage in stages:
         if f"{stage.name}/seconds" not in run.data.metrics:
@@ -84,7 +85,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
 def log_config(config: TrainingConfig | CeilingConfig) -> None:
     """Log the configuration as parameters `<section>.<key>` and as one file."""
     values = config.model_dump(mode="json")
-    run = MlflowClient().get_run(mlflow.active_run().info.run_id)
+    run = MlflowClient().get_run(active_run_id())
     # A step may have reported the same key itself; MLflow refuses a second value.
     log_params(flat(values), known=run.data.params)
     mlflow.log_dict(values, "config.yaml")
@@ -98,7 +99,7 @@ def log_dataset(photos: SubjectPhotos) -> None:
         warnings.simplefilter("ignore")
         place = escaped(photos.subject)
         source = place if photos.dataset_hash.startswith("untracked:") else f"data/{place}"
-        dataset = mlflow.data.from_pandas(photos.facts, source=source, name=photos.subject, digest=digest)
+        dataset = from_pandas(photos.facts, source=source, name=photos.subject, digest=digest)
         mlflow.log_input(dataset, context="training")
 
 

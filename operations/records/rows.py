@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mlflow.entities import Run, ViewType
 from mlflow.tracking import MlflowClient
@@ -54,7 +54,7 @@ def _tracker() -> MLFlowExperimentTracker:
             "The active ZenML stack has no MLflow tracker. Activate one that has (`zenml stack set NAME`), or run "
             "`dreambooth3d setup`."
         )
-    return tracker
+    return cast("MLFlowExperimentTracker", tracker)
 
 
 def list_rows(limit: int = 100) -> list[Run]:
@@ -148,15 +148,15 @@ def artifacts_of(row: Run) -> dict[str, str]:
 
 
 def _index(row: Run) -> Mapping[str, str]:
-    import mlflow
+    from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException
 
     name = "run_index.json"
     try:
         # Asked for a file that is not on S3, MLflow's server fails, and its client tries again for minutes.
-        if name not in {entry.path for entry in mlflow.artifacts.list_artifacts(run_id=row.info.run_id)}:
+        if name not in {entry.path for entry in list_artifacts(run_id=row.info.run_id)}:
             return {}
-        path = mlflow.artifacts.download_artifacts(f"{row.info.artifact_uri}/{name}")
+        path = download_artifacts(f"{row.info.artifact_uri}/{name}")
         return json.loads(Path(path).read_text())
     except (MlflowException, OSError):
         return {}

@@ -43,6 +43,18 @@ class LiveSeries:
         log_metrics(waiting)
 
 
+def active_run_id() -> str:
+    """Id of the MLflow run that the present step writes to.
+
+    Raises:
+        RuntimeError: there is none, because the step has no experiment tracker.
+    """
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError("no MLflow run is active: the step needs experiment_tracker=True")
+    return run.info.run_id
+
+
 def log_metrics(metrics: list[Metric]) -> None:
     """Log any number of metric points to the active run; values that are not finite are left out."""
     run, metrics = mlflow.active_run(), [metric for metric in metrics if math.isfinite(metric.value)]

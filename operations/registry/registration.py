@@ -17,6 +17,7 @@ from zenml import log_metadata
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.naming import LINEAGE, model_name
 from materializers.field import write_field
+from operations.records.tracking import active_run_id
 
 _CODE = Path(__file__).with_name("asset_model.py")
 
@@ -43,7 +44,7 @@ def register_asset(
     lineage = {key: tags[key] for key in LINEAGE}
     known = {"identity": dict(identity)} if identity else {}
     log_metadata(metadata={**lineage, "bundle": bundle_uri, **known}, infer_model=True)
-    _delete_versions(mlflow.active_run().info.run_id)
+    _delete_versions(active_run_id())
     with tempfile.TemporaryDirectory() as temporary:
         write_field(asset, Path(temporary))
         return _log_model(model_name(subject), Path(temporary), lineage)

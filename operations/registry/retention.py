@@ -152,7 +152,7 @@ def _protected_models(
     return protected
 
 
-def _latest(own: Mapping[str, ModelVersionResponse], runs: Mapping[UUID, Status]) -> list[str]:
+def _latest(own: dict[str, ModelVersionResponse], runs: Mapping[UUID, Status]) -> list[str]:
     """Number of the newest version of a run that completed, and of newer ones of which nobody knows it any more.
 
     ZenML makes a version when a run begins, so that the newest of all may be that of a run that failed.
