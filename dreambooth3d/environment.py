@@ -246,14 +246,10 @@ def _signed_in() -> bool:
 def _require_server(address: str) -> None:
     """One request, so that a wrong address is told at once and not after ZenML's retries."""
     remedy = f"Unset {STORE_URL}, or give it the address of a ZenML server."
-    try:
-        parts = urlsplit(address)
-        usable = parts.scheme in ("http", "https", "mysql") and bool(parts.hostname)
-    except ValueError:
-        usable = False
-    if not usable:
+    scheme = _server_scheme(address)
+    if scheme is None:
         raise ConfigError(f"{STORE_URL}: {_without_login(address)!r} is no address of a ZenML server. {remedy}")
-    if parts.scheme == "mysql":
+    if scheme == "mysql":
         return
     from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
@@ -269,6 +265,15 @@ def _require_server(address: str) -> None:
         raise ConfigError(
             f"{STORE_URL}: no ZenML server answers at {_without_login(address)!r} ({reason}). {remedy}"
         ) from None
+
+
+def _server_scheme(address: str) -> str | None:
+    """http, https or mysql; None where no server can have the address."""
+    try:
+        parts = urlsplit(address)
+        return parts.scheme if parts.scheme in ("http", "https", "mysql") and parts.hostname else None
+    except ValueError:
+        return None
 
 
 def _without_login(address: str) -> str:

@@ -102,9 +102,9 @@ def run(config: TrainingConfig, run_stage: RunStage) -> Made:
     if recipe.pseudo_views:
         settings = config.generate_pseudo_views
         pseudo = run_stage("generate_pseudo_views", stages.generate_pseudo_views, coarse, full, photos, settings, seed)
-    if recipe.multiview:
-        settings = config.finetune_multiview
-        guide = run_stage("finetune_multiview", stages.finetune_multiview, partial, pseudo, photos, settings, seed)
+        if recipe.multiview:
+            settings = config.finetune_multiview
+            guide = run_stage("finetune_multiview", stages.finetune_multiview, partial, pseudo, photos, settings, seed)
     if recipe.refine_with != "none":
         guide = full if recipe.refine_with == "full" else guide
         inputs = (guide, coarse, photos, selector, config.refine_nerf, seed)

@@ -115,18 +115,18 @@ class DistillConfig(Section):
 class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
-    field: FieldConfig = FieldConfig()
-    reconstruction: NoReconstruction = None
+    field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: there are no pseudo views yet."""
-    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
 
 
 class RefineNerfConfig(DistillConfig):
     """Stage 3: distillation on random cameras alongside reconstruction of the pseudo views."""
 
-    field: NoField = None
+    field: NoField = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: the stage goes on from the first field."""
-    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    reconstruction: ReconstructionConfig = ReconstructionConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
 
 
 class EditRegularizerConfig(RegularizerConfig):
@@ -141,9 +141,9 @@ class EditRegularizerConfig(RegularizerConfig):
 class EditNerfConfig(DistillConfig):
     """A context's asset: distillation from the partial checkpoint under its prompt, from where the asset is."""
 
-    field: NoField = None
+    field: NoField = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: the stage goes on from the asset."""
-    reconstruction: NoReconstruction = None
+    reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: a context has no pseudo views."""
     steps: Positive = 200
     """Optimiser steps."""
@@ -153,17 +153,17 @@ class EditNerfConfig(DistillConfig):
     """Adam's learning rate at the end (exponential decay)."""
     average_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95
     """Decay per step of the running average of the field's parameters; 0 turns it off."""
-    guidance: EditGuidanceConfig = EditGuidanceConfig()
-    regularizers: EditRegularizerConfig = EditRegularizerConfig()
-    photos: EditPhotoTargetsConfig = EditPhotoTargetsConfig()
-    guards: EditGuardsConfig = EditGuardsConfig()
+    guidance: EditGuidanceConfig = EditGuidanceConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    regularizers: EditRegularizerConfig = EditRegularizerConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    photos: EditPhotoTargetsConfig = EditPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    guards: EditGuardsConfig = EditGuardsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
 
 
 class FitTrueViewsConfig(DistillConfig):
     """The ceiling: a fresh field fitted to true views, without guidance."""
 
-    field: FieldConfig = FieldConfig()
-    reconstruction: ReconstructionConfig = ReconstructionConfig()
+    field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    reconstruction: ReconstructionConfig = ReconstructionConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """How the true views are reconstructed, in place of pseudo views."""
     count: Positive = 36
     """True views, evenly around the subject."""
@@ -175,4 +175,4 @@ class FitTrueViewsConfig(DistillConfig):
     """Side of the true views in pixels."""
     background: tuple[Share, Share, Share] = (0.7, 0.75, 0.8)
     """Colour behind the subject in them."""
-    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig(weight=0)
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig(weight=0)  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 import pandas as pd
@@ -53,6 +54,24 @@ FACT_COLUMNS = (
     "file", "width", "height", "bytes", "sha256", "phash", "sharpness", "exposure",
     "subject_share", "subject_left", "subject_top", "subject_right", "subject_bottom", "findings",
 )  # fmt: skip
+
+
+class PhotoFacts(TypedDict):
+    """One row of `PhotoReport.facts`, without findings."""
+
+    file: str
+    width: int
+    height: int
+    bytes: int
+    sha256: str
+    phash: str
+    sharpness: float
+    exposure: float
+    subject_share: float
+    subject_left: float
+    subject_top: float
+    subject_right: float
+    subject_bottom: float
 
 
 @dataclass(frozen=True)
@@ -168,15 +187,13 @@ def _refuse_unusable(photos: Sequence[RawPhoto], folder: Path, config: PhotosCon
         )
 
 
-def _measure(photo: RawPhoto) -> dict[str, object]:
+def _measure(photo: RawPhoto) -> PhotoFacts:
     """One row of facts, without findings."""
     height, width = photo.pixels.shape[:2]
     # All measures are defined on small images, so that a 12-megapixel photo costs no more than a small one.
     pixels = shrink(photo.pixels, MAX_SIDE_PX)
     region = subject_region(pixels)
-    box = dict(
-        zip(("subject_left", "subject_top", "subject_right", "subject_bottom"), map(float, region.box), strict=True)
-    )
+    left, top, right, bottom = map(float, region.box)
     return {
         "file": photo.file,
         "width": width,
@@ -187,11 +204,14 @@ def _measure(photo: RawPhoto) -> dict[str, object]:
         "sharpness": sharpness(pixels),
         "exposure": exposure(pixels),
         "subject_share": region.share,
-        **box,
+        "subject_left": left,
+        "subject_top": top,
+        "subject_right": right,
+        "subject_bottom": bottom,
     }
 
 
-def _photo_findings(row: dict[str, object], config: PhotosConfig) -> list[str]:
+def _photo_findings(row: PhotoFacts, config: PhotosConfig) -> list[str]:
     """Warnings about one photo, without its name."""
     findings = []
     darkest, brightest = config.exposure_range
@@ -207,7 +227,7 @@ def _photo_findings(row: dict[str, object], config: PhotosConfig) -> list[str]:
     return findings
 
 
-def _duplicate_findings(rows: Sequence[dict[str, object]], max_bits: int) -> list[tuple[int, str]]:
+def _duplicate_findings(rows: Sequence[PhotoFacts], max_bits: int) -> list[tuple[int, str]]:
     """Warnings about copies and near-copies, each at the later photo of the pair and naming the first such partner."""
     found: dict[int, str] = {}
     for first, second in combinations(range(len(rows)), 2):
@@ -222,7 +242,7 @@ def _duplicate_findings(rows: Sequence[dict[str, object]], max_bits: int) -> lis
     return sorted(found.items())
 
 
-def _set_findings(folder: Path, rows: Sequence[dict[str, object]]) -> list[str]:
+def _set_findings(folder: Path, rows: Sequence[PhotoFacts]) -> list[str]:
     """Warnings about the set as a whole."""
     findings = []
     if padded := [row["file"] for row in rows if row["width"] != row["height"]]:

@@ -96,7 +96,7 @@ def test_as_few_views_as_photos_come_from_where_these_were_taken(
 
 def test_guidance_says_nothing() -> None:
     images = torch.rand(1, 3, 4, 4, requires_grad=True)
-    answer = ceiling._no_guidance(images, turntable_cameras(1), 0.5)
+    answer = ceiling.NoGuidance()(images, turntable_cameras(1), 0.5)
     answer.loss.backward()
     assert answer.loss == 0 and (images.grad == 0).all() and answer.metrics == {}
 

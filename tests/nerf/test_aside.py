@@ -23,7 +23,7 @@ LONG_CYCLES = 2_000_000_000
 def test_a_handover_finds_all_tensors() -> None:
     handover = Handover()
     samples = Samples(*(torch.zeros(1) for _ in range(4)), 1, 1, slots=torch.zeros(1), bounds=(torch.ones(1),) * 2)
-    handover.give(torch.zeros(2), (torch.zeros(3), 5), SampledRays(torch.zeros(1), torch.zeros(1), samples), None)
+    handover.give(torch.zeros(2), (torch.zeros(3), 5), SampledRays(torch.zeros(1, 3), torch.zeros(1, 3), samples), None)
     assert len(handover.tensors) == 2 + 2 + 4 + 1 + 2
 
 

@@ -94,7 +94,7 @@ def test_state_round_trip(config: FieldConfig, points: Tensor) -> None:
 def test_a_field_trained_on_a_gpu_loads_without_one(implementation: str) -> None:
     field = Field(FieldConfig(implementation="torch", **SETTINGS))
     config = FieldConfig(implementation=implementation, **SETTINGS).model_dump()
-    artifact = RadianceField(field.state(), config, torch.zeros(1), 1)
+    artifact = RadianceField(field.state(), config, torch.zeros(1, 3, 8, 8), 1)
     point = torch.full((1, 3), 0.2)
     torch.testing.assert_close(Field.from_artifact(artifact).density(point), field.density(point))
 

@@ -127,7 +127,7 @@ def test_occupancy_grid_finds_a_ball_and_forgets_it() -> None:
 
 def test_render_field_is_deterministic_and_independent_of_chunks() -> None:
     config = FieldConfig(encoding="dense", volume_resolution=16)
-    artifact = RadianceField(Field(config).state(), config.model_dump(), torch.zeros(1), 0)
+    artifact = RadianceField(Field(config).state(), config.model_dump(), torch.zeros(1, 3, 8, 8), 0)
     cameras = orbit_cameras(torch.tensor([0.0, 120.0]))
     first = render_field(artifact, cameras, size=20, samples_per_ray=32)
     second = render_field(artifact, cameras, size=20, samples_per_ray=32, chunk=77)

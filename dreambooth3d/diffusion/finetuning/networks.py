@@ -85,9 +85,9 @@ class TrainedNetworks:
 
 def _checkpoint_activations(networks: Mapping[str, nn.Module]) -> None:
     """Have activations computed again in the backward pass instead of kept."""
-    networks["unet"].enable_gradient_checkpointing()
+    networks["unet"].enable_gradient_checkpointing()  # pyright: ignore[reportCallIssue]  # a method of diffusers' models
     if "text_encoder" in networks:
         encoder = networks["text_encoder"]
         # Versions of transformers differ in the name.
         enable = getattr(encoder, "activation_checkpointing_enable", None) or encoder.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        enable({"use_reentrant": False})  # pyright: ignore[reportCallIssue]  # a method of transformers' models

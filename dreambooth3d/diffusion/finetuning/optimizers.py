@@ -60,7 +60,7 @@ def make_optimizer(networks: TrainedNetworks, config: TrainerConfig) -> torch.op
     groups = parameter_groups(trained, config.weight_decay)
     options = {"lr": config.learning_rate, "betas": config.adam_betas, "eps": config.adam_epsilon}
     if config.optimizer == "adamw_8bit":
-        from bitsandbytes.optim import AdamW8bit
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]  # an extra
 
         return AdamW8bit(groups, **options)
     # Fused also on the CPU, where it takes half the time of the default.

@@ -36,7 +36,7 @@ def lay_out(components: Components, config: TrainerConfig, device: torch.device)
     """Give the UNet the memory layout that it is trained fastest in."""
     # As in `Components.accelerate`. The optimizer in 8 bits wants its parameters row by row.
     if device.type == "cuda" and config.optimizer == "adamw":
-        nn.Module.to(components.unet, memory_format=torch.channels_last)
+        nn.Module.to(components.unet, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # no overload
 
 
 def make_accelerator(device: torch.device, mixed_precision: str) -> Accelerator:

@@ -34,9 +34,11 @@ def sample_grid(
     words = [word for _ in range(SAMPLES_PER_VIEW) for word in VIEW_WORDS]
     prompts = [view_prompt(photos.instance_prompt, word) for word in words]
     training = components.unet.training, components.text_encoder.training
-    components.unet.eval(), components.text_encoder.eval()
+    components.unet.eval()
+    components.text_encoder.eval()
     images = sample(components, prompts, sampling)
-    components.unet.train(training[0]), components.text_encoder.train(training[1])
+    components.unet.train(training[0])
+    components.text_encoder.train(training[1])
     components.forget_prompts()
     grid = sheet(images, len(VIEW_WORDS))
     return (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

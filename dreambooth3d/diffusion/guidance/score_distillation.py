@@ -205,4 +205,7 @@ class _Models(Experts):
 
     def predict_render(self, noisy: Tensor, timesteps: Tensor) -> Tensor:
         """See `Experts`."""
-        return self._guidance._renders.predict_noise(noisy, timesteps, self._guidance._view_embeddings(self._cameras))
+        renders = self._guidance._renders
+        if renders is None:
+            raise ValueError(f"guidance.loss={self._guidance.config.loss} has no model of the renders to ask.")
+        return renders.predict_noise(noisy, timesteps, self._guidance._view_embeddings(self._cameras))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -79,7 +79,7 @@ class Components:
 
             # The layout that the GPU's convolutions compute in: in the other one they convert what they read and write.
             # The encoder's gain nothing by it, since its backward pass converts all the same.
-            nn.Module.to(self.unet, memory_format=torch.channels_last)
+            nn.Module.to(self.unet, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # no overload
             # Its one head is wider than the fast kernels of attention take, and the backward pass of the one that is
             # left is slower by far than matrix products with all 64x64 cells' weights in memory.
             self.vae.set_attn_processor(AttnProcessor())
@@ -114,7 +114,8 @@ class Components:
     def alphas_cumprod(self) -> Float[Tensor, " timesteps"]:
         """Share of the signal's variance that is left at each timestep, float32 on the device."""
         if self._alphas_cumprod is None:
-            self._alphas_cumprod = self.scheduler.alphas_cumprod.to(self.device, torch.float32)
+            alphas: Tensor = self.scheduler.alphas_cumprod.to(self.device, torch.float32)
+            self._alphas_cumprod = alphas
         return self._alphas_cumprod
 
     def require_known_words(self, noun: str, identifier: str | None = None) -> None:
@@ -267,14 +268,14 @@ def _no_progress_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _load_parts(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[str, object]:
+def _load_parts(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[str, Any]:
     """All parts on the CPU, in the dtype that is wanted, whatever the files hold."""
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
     options = {"use_safetensors": True, "output_loading_info": True, "torch_dtype": dtype}
     classes = {"text_encoder": CLIPTextModel, "unet": UNet2DConditionModel, "vae": AutoencoderKL}
-    parts: dict[str, object] = {}
+    parts: dict[str, Any] = {}
     for name, kind in classes.items():
         if name == "text_encoder":
             loading = {**options, "dtype": options["torch_dtype"]}
@@ -296,7 +297,7 @@ def _load_parts(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[s
     return parts
 
 
-def _load_checkpoint(parts: dict[str, object], checkpoint: DreamBoothCheckpoint) -> None:
+def _load_checkpoint(parts: dict[str, Any], checkpoint: DreamBoothCheckpoint) -> None:
     for name, weights in (("unet", checkpoint.unet), ("text_encoder", checkpoint.text_encoder)):
         try:
             load_weights(parts[name], weights.load())

@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Generic, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from dreambooth3d.errors import gist
 
 WARM_UP_CALLS = 3
 COMPILATIONS = 256
+Capture = TypeVar("Capture")
 logger = logging.getLogger(__name__)
 
 
@@ -59,22 +61,22 @@ class _Captured:
     output: Tensor
 
 
-class _Graphed(ABC):
+class _Graphed(ABC, Generic[Capture]):
     """What the two kinds of graphs share: one capture per combination of input shapes, and the plain function."""
 
     def __init__(self, function: Callable[..., Tensor], name: str, compiles: bool = False) -> None:
         self.function, self.name, self.compiles = function, name, compiles
-        self._captured: dict[tuple, object] = {}
+        self._captured: dict[tuple[object, ...], Capture | None] = {}
         self._fails = False
 
-    def _capture_once(self, inputs: tuple[Tensor, ...]) -> object | None:
+    def _capture_once(self, inputs: tuple[Tensor, ...]) -> Capture | None:
         """The capture for inputs like these; None if there can be none."""
         key = tuple((each.shape, each.dtype) for each in inputs)
         if key not in self._captured:
             self._captured[key] = self._try_to_capture(inputs)
         return self._captured[key]
 
-    def _try_to_capture(self, inputs: tuple[Tensor, ...]) -> object | None:
+    def _try_to_capture(self, inputs: tuple[Tensor, ...]) -> Capture | None:
         forms = [self.function]
         if self.compiles:
             forms.insert(0, torch.compile(self.function, dynamic=False))
@@ -98,11 +100,11 @@ class _Graphed(ABC):
         return None
 
     @abstractmethod
-    def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> object:
+    def _capture(self, function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> Capture:
         """The capture of one form of the function."""
 
 
-class GraphedFunction(_Graphed):
+class GraphedFunction(_Graphed[_Captured]):
     """A function of tensors without gradient, captured once per combination of input shapes.
 
     On another device than CUDA, and where the capture fails, the function is called as it is.
@@ -136,7 +138,7 @@ class GraphedFunction(_Graphed):
         return _Captured(graph, static, output)
 
 
-class DifferentiableGraph(_Graphed):
+class DifferentiableGraph(_Graphed[Callable[[Tensor], Tensor]]):
     """A function of one image batch whose parameters are frozen, captured with its backward pass once per input shape.
 
     Falls back like `GraphedFunction`, and where no gradient is asked for.
@@ -154,4 +156,5 @@ class DifferentiableGraph(_Graphed):
         pool = torch.cuda.graph_pool_handle()
         with whole_capture(pool):
             # Through a lambda: of a module PyTorch would replace the forward pass itself.
-            return torch.cuda.make_graphed_callables(lambda images: function(images), (sample,), pool=pool)
+            graphed = torch.cuda.make_graphed_callables(lambda images: function(images), (sample,), pool=pool)
+        return cast("Callable[[Tensor], Tensor]", graphed)

@@ -39,7 +39,8 @@ def add_adapters(network: nn.Module, kind: str, rank: int, generator: torch.Gene
     device = next(network.parameters()).device
     # peft draws first weights as well, from the global generators, which others use.
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        network.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED[kind])))
+        lora = LoraConfig(r=rank, lora_alpha=rank, target_modules=list(ADAPTED[kind]))
+        network.add_adapter(lora)  # pyright: ignore[reportCallIssue]  # a method of both libraries' models
     for name, weight in network.named_parameters():
         if weight.requires_grad:
             first = torch.zeros(weight.shape)
@@ -50,7 +51,7 @@ def add_adapters(network: nn.Module, kind: str, rank: int, generator: torch.Gene
 
 def adapter_weights(network: nn.Module, kind: str) -> dict[str, Tensor]:
     """A network's LoRA, float32, under diffusers' names."""
-    from diffusers.utils import convert_state_dict_to_diffusers
+    from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers
 
     weights = {
         name.replace(".default.", "."): weight.detach().float()

@@ -120,9 +120,9 @@ def _report(renders: Tensor, images: Tensor, opacity: Tensor, runtime: Runtime) 
     change = (images - renders).abs().mean(1)
     inside, outside = (opacity > 0.5).float(), (opacity <= 0.5).float()
     runtime.log.metrics(
-        mean_abs_change=change.mean(),
-        subject_change=(change * inside).sum() / inside.sum().clamp_min(1),
-        background_change=(change * outside).sum() / outside.sum().clamp_min(1),
+        mean_abs_change=change.mean().item(),
+        subject_change=((change * inside).sum() / inside.sum().clamp_min(1)).item(),
+        background_change=((change * outside).sum() / outside.sum().clamp_min(1)).item(),
     )
     columns = min(10, len(images))
     rows = [part[start : start + columns] for start in range(0, len(images), columns) for part in (renders, images)]

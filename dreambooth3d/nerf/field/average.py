@@ -26,11 +26,12 @@ class RunningAverage:
     @torch.no_grad()
     def update(self, field: Field) -> None:
         """Take a step of the field in."""
-        ours, theirs = list(self.module.parameters()), list(field.parameters())
+        ours: list[torch.Tensor] = list(self.module.parameters())
+        theirs: list[torch.Tensor] = list(field.parameters())
         if self.updates == 0:
-            torch._foreach_copy_(ours, theirs)
+            torch._foreach_copy_(ours, theirs)  # pyright: ignore[reportPrivateImportUsage]  # has no public name
         else:
-            torch._foreach_lerp_(ours, theirs, 1 - self.decay)
+            torch._foreach_lerp_(ours, theirs, 1 - self.decay)  # pyright: ignore[reportPrivateImportUsage]  # likewise
         self.updates += 1
         for own, other in zip(self.module.buffers(), field.buffers(), strict=True):
             own.copy_(other)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreambooth3d.config.field import FieldConfig
@@ -32,7 +33,7 @@ class DenseVolume(Encoding):
         self.levels = nn.ParameterList(torch.zeros(1, LOGITS, size, size, size) for size in sizes)
         self.cells = config.volume_resolution - 1
 
-    def volume(self) -> Tensor:
+    def volume(self) -> Float[Tensor, "1 4 z y x"]:
         """See `Encoding`."""
         total = self.levels[0]
         for level in list(self.levels)[1:]:
@@ -48,7 +49,7 @@ class DenseVolume(Encoding):
         with torch.no_grad():
             finest[0, 0] += logits_at(points).view(finest.shape[2:]) / VOLUME_GAIN
 
-    def forward(self, points: Tensor, channels: int = LOGITS) -> Tensor:
+    def forward(self, points: Float[Tensor, "n 3"], channels: int = LOGITS) -> Float[Tensor, "n {channels}"]:
         """The first `channels` logits (n, channels) of points (n, 3); differentiable once."""
         values = nn.functional.grid_sample(
             self.volume()[:, :channels], points.view(1, -1, 1, 1, 3), align_corners=True, padding_mode="border"

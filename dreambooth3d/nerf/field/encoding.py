@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 LOGITS = 4
@@ -26,7 +27,7 @@ class Encoding(nn.Module, ABC):
     holds_density: bool = False
 
     @abstractmethod
-    def forward(self, points: Tensor, channels: int = LOGITS) -> Tensor:
+    def forward(self, points: Float[Tensor, "n 3"], channels: int = LOGITS) -> Float[Tensor, "n features"]:
         """Features (n, features) of points (n, 3) in world units.
 
         Args:
@@ -42,7 +43,7 @@ class Encoding(nn.Module, ABC):
         """Add density logits, a function of points (n, 3), to the parameters; only with `holds_density`."""
         raise NotImplementedError(f"{type(self).__name__} cannot hold a density that is given as a function.")
 
-    def volume(self) -> Tensor | None:
+    def volume(self) -> Float[Tensor, "1 4 z y x"] | None:
         """(1, 4, z, y, x) logits at the vertices of a grid over [-1, 1]^3, where these are all that there is."""
         return None
 

@@ -9,6 +9,7 @@ import math
 from abc import abstractmethod
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from dreambooth3d.config.field import FieldConfig
@@ -57,10 +58,10 @@ class HashEncoding(Encoding):
         self.output_dim = self.features * len(self.levels)
 
     @abstractmethod
-    def encode(self, points: Tensor) -> Tensor:
+    def encode(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
         """Features (n, levels * features_per_level) of points (n, 3) in [-1, 1]."""
 
-    def forward(self, points: Tensor, channels: int = LOGITS) -> Tensor:
+    def forward(self, points: Float[Tensor, "n 3"], channels: int = LOGITS) -> Float[Tensor, "n features"]:
         """See `Encoding`; all features, whatever the channels."""
         return self.encode(points.clamp(-1, 1))
 
@@ -85,13 +86,15 @@ class HashGrid(HashEncoding):
     Source: Mueller et al. 2022, "Instant Neural Graphics Primitives", section 3 and eq. 4.
     """
 
+    corners: Int[Tensor, "8 3"]
+
     def __init__(self, config: FieldConfig) -> None:
         super().__init__(config)
         # The key `grid.params` is that of all implementations: a field moves freely between them.
         self.grid = nn.ParameterDict({"params": initial_table(config)})
         self.register_buffer("corners", torch.tensor(CORNERS), persistent=False)
 
-    def encode(self, points: Tensor) -> Tensor:
+    def encode(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
         """See `HashEncoding`; differentiable in points and table."""
         table = self.grid["params"].view(-1, self.features)
         unit = (points + 1) / 2
@@ -114,7 +117,7 @@ class HashGrid(HashEncoding):
         return ((x * HASH_PRIMES[0]) ^ (y * HASH_PRIMES[1]) ^ (z * HASH_PRIMES[2])) & (size - 1)
 
 
-def corner_weights(fraction: Tensor) -> Tensor:
+def corner_weights(fraction: Float[Tensor, "n 3"]) -> Float[Tensor, "n 8"]:
     """(n, 8) trilinear weights, in the order of `CORNERS`, at positions (n, 3) in [0, 1] within a cell."""
     x, y, z = torch.stack([1 - fraction, fraction], dim=-1).unbind(1)  # (n, 2) each
     return (z[:, :, None, None] * y[:, None, :, None] * x[:, None, None, :]).flatten(1)
@@ -130,7 +133,7 @@ class TcnnGrid(HashEncoding):
 
     def __init__(self, config: FieldConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(config)
-        import tinycudann
+        import tinycudann  # pyright: ignore[reportMissingImports]  # built by hand, on few machines
 
         settings = {
             "otype": "HashGrid",
@@ -142,6 +145,6 @@ class TcnnGrid(HashEncoding):
         }
         self.grid = tinycudann.Encoding(3, settings, dtype=dtype)
 
-    def encode(self, points: Tensor) -> Tensor:
+    def encode(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
         """See `HashEncoding`."""
         return self.grid((points + 1) / 2)

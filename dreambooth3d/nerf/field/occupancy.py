@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from dreambooth3d.transfer import send
@@ -25,6 +27,9 @@ class OccupancyGrid(nn.Module):
         changed: moment of the last change on CUDA, for streams that only wait for it; None before the first.
     """
 
+    density: Float[Tensor, "x y z"]
+    occupied: Bool[Tensor, "x y z"]
+
     def __init__(self, resolution: int) -> None:
         super().__init__()
         self.resolution = resolution
@@ -38,14 +43,15 @@ class OccupancyGrid(nn.Module):
         self.occupied.fill_(True)
         self.mark_changed()
 
-    def __getstate__(self) -> dict[str, object]:
+    def __getstate__(self) -> dict[str, Any]:
         """An event of a device cannot be copied; a copy of the grid has none until it changes."""
         return self.__dict__ | {"changed": None}
 
     def mark_changed(self) -> None:
         """Note that what the current stream has been given so far may change the buffers."""
         if self.density.is_cuda:
-            self.changed = torch.cuda.current_stream(self.density.device).record_event()
+            self.changed = torch.cuda.Event()
+            self.changed.record(torch.cuda.current_stream(self.density.device))
 
     @torch.no_grad()
     def update(self, density_at: Callable[[Tensor], Tensor], threshold: float, generator: torch.Generator) -> None:
@@ -70,7 +76,7 @@ class OccupancyGrid(nn.Module):
         axis = torch.arange(self.resolution, device=self.density.device)
         return torch.cartesian_prod(axis, axis, axis)
 
-    def occupied_at(self, points: Tensor) -> Tensor:
+    def occupied_at(self, points: Float[Tensor, "*points 3"]) -> Bool[Tensor, "*points"]:
         """Bool (...,) whether points (..., 3) in [-1, 1] lie in occupied cells."""
         cells = ((points + 1) * (self.resolution / 2)).clamp_(0, self.resolution - 1).int()
         x, y, z = cells.unbind(-1)

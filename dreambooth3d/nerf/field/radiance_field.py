@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from dreambooth3d.artifacts import RadianceField
@@ -30,6 +31,9 @@ class Field(nn.Module):
         occupancy_resolution: cells per side of the occupancy grid.
     """
 
+    turn: Float[Tensor, "3 3"]
+    tetrahedron: Float[Tensor, "4 3"]
+
     def __init__(self, config: FieldConfig, device: torch.device | str = "cpu", occupancy_resolution: int = 32) -> None:
         super().__init__()
         self.config = config
@@ -52,7 +56,7 @@ class Field(nn.Module):
         config = self.config
         return config.blob_density * (1 - points.norm(dim=-1) / config.blob_radius).clamp(min=-1)
 
-    def logits(self, points: Tensor) -> Tensor:
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
         """(n, 4) logits of density and colour at points (n, 3) in world units."""
         return self._first_logits(points, LOGITS)
 
@@ -72,16 +76,16 @@ class Field(nn.Module):
         inside = points.norm(dim=-1) < BALL_RADIUS
         return nn.functional.softplus(logits) * (inside * self.config.density_scale)
 
-    def density(self, points: Tensor) -> Tensor:
+    def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """(n,) density in inverse world units at points (n, 3)."""
         return self._activate_density(self._density_logits(points), points)
 
-    def density_and_color(self, points: Tensor) -> tuple[Tensor, Tensor]:
+    def density_and_color(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
         logits = self.logits(points)
         return self._activate_density(logits[:, 0], points), logits[:, 1:].sigmoid()
 
-    def normals(self, points: Tensor) -> Tensor:
+    def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Unit normals (n, 3) at points (n, 3): against the gradient of density, differentiable in the parameters.
 
         Finite differences over the four corners of a tetrahedron, because `grid_sample` and tiny-cuda-nn lack the
@@ -138,7 +142,7 @@ class Background(nn.Module):
         elif kind == "network":
             self.network = nn.Sequential(nn.Linear(3 + 6 * ENVIRONMENT_FREQUENCIES, 16), nn.ReLU(), nn.Linear(16, 3))
 
-    def forward(self, directions: Tensor) -> Tensor:
+    def forward(self, directions: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Colours (n, 3) in [0, 1] seen along unit directions (n, 3)."""
         if self.kind == "white":
             return torch.ones_like(directions)

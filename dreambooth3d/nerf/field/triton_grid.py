@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 import triton
 import triton.language as tl
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 
@@ -188,22 +189,34 @@ def _locate(
     tl.store(target + 2, slope_z, mask=inside)
 
 
+class _Context(FunctionCtx):
+    """What PyTorch's stubs do not say of a context, and what `_Encode` keeps in it."""
+
+    needs_input_grad: tuple[bool, ...]
+    saved_tensors: tuple[Tensor, ...]
+    grid: TritonGrid
+    entries: int
+
+
 class _Encode(torch.autograd.Function):
     """Features of points, with gradients to the table and to the points; both once differentiable."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, points: Tensor, table: Tensor, grid: TritonGrid) -> Tensor:
+    def forward(ctx: _Context, points: Tensor, table: Tensor, grid: TritonGrid) -> Tensor:
         """(n, levels * features) in the grid's dtype, of contiguous float32 points (n, 3) and the flat table."""
         values = table.detach().to(grid.dtype)
         out = torch.empty(len(points), grid.output_dim, dtype=grid.dtype, device=points.device)
         ctx.grid, ctx.entries = grid, len(table)
-        ctx.save_for_backward(points, values if ctx.needs_input_grad[0] else None)
+        kept = values if ctx.needs_input_grad[0] else None
+        ctx.save_for_backward(points, kept)  # pyright: ignore[reportArgumentType]  # None is kept as it is
         grid.launch(_encode, ENCODE, points, values, grid.scales, grid.layout, out)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: FunctionCtx, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]  # each function has gradients of its own
+        ctx: _Context, gradient: Tensor
+    ) -> tuple[Tensor | None, Tensor | None, None]:
         """Gradients of the points (n, 3) and of the table, both float32."""
         points, values = ctx.saved_tensors
         grid, gradient = ctx.grid, gradient.contiguous()
@@ -232,6 +245,9 @@ class TritonGrid(HashEncoding):
         ConfigError: another number of features per level, or another dtype.
     """
 
+    scales: Tensor
+    layout: Tensor
+
     def __init__(self, config: FieldConfig, dtype: torch.dtype = torch.float32) -> None:
         super().__init__(config)
         if config.features_per_level not in FEATURE_COUNTS:
@@ -246,7 +262,7 @@ class TritonGrid(HashEncoding):
         self.register_buffer("scales", torch.tensor([scale for scale, _, _ in self.levels]), persistent=False)
         self.register_buffer("layout", _layout(self.levels), persistent=False)
 
-    def encode(self, points: Tensor) -> Tensor:
+    def encode(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n features"]:
         """See `HashEncoding`; differentiable once in points and table."""
         return _Encode.apply(points.float().contiguous(), self.grid["params"], self)
 

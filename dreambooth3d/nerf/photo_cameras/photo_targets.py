@@ -166,7 +166,7 @@ class PhotoTargets:
     @property
     def mirrored(self) -> TargetViews | None:
         """The photos in use as a mirror shows them; None where that is not wanted, or not known to help."""
-        if self._found is None or self.symmetry is None or not any(self.mirror_weights):
+        if self._found is None or not any(self.mirror_weights):
             return None
         cameras = self._moved()[self._rows].map(torch.Tensor.detach)
         return replace(self._found, cameras=cameras, gain=self._gains()[self._rows].detach()).mirrored()
@@ -181,7 +181,8 @@ class PhotoTargets:
             return None
         views = replace(self._found, cameras=self._moved()[self.used].map(torch.Tensor.detach))
         mirrored = views.mirrored()
-        apart = wrap_degrees(mirrored.cameras.azimuth_deg[:, None] - views.cameras.azimuth_deg[None])
+        azimuth, other_azimuth = views.known_cameras.azimuth_deg, mirrored.known_cameras.azimuth_deg
+        apart = wrap_degrees(other_azimuth[:, None] - azimuth[None])
         near = apart.abs().min(dim=1).values <= NEAR_PHOTO_DEG
         if not near.any():
             return None
@@ -193,7 +194,9 @@ class PhotoTargets:
 
     @property
     def mirror_weights(self) -> tuple[float, float]:
-        """Factors on the losses of colours and outlines of mirrored photos."""
+        """Factors on the losses of colours and outlines of mirrored photos, 0 while nobody knows whether they help."""
+        if self.symmetry is None:
+            return 0.0, 0.0
         low, high = self.config.mirror_error
         share = min(max((high - self.symmetry.error) / (high - low), 0.0), 1.0)
         return self.config.mirror_weight * share, self.config.mirror_weight * (self.symmetry.overlap >= MIRROR_OVERLAP)

@@ -120,7 +120,7 @@ def find_cameras(
 def view_errors(field: Field, views: TargetViews) -> tuple[Tensor, Tensor]:
     """(n,) error and (n,) overlap, as in `PhotoCameras`, of a field with n views from their own cameras."""
     small = _Photos.of(views, field.occupancy.density.device)
-    error, overlap = small.compare(_render(field, views.cameras), torch.arange(len(views)))
+    error, overlap = small.compare(_render(field, views.known_cameras), torch.arange(len(views)))
     return error[:, 0], overlap[:, 0]
 
 

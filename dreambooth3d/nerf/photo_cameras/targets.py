@@ -58,6 +58,17 @@ class TargetViews:
     off_front_deg: Tensor | None = None
     gain: Tensor | None = None
 
+    @property
+    def known_cameras(self) -> Cameras:
+        """The n cameras.
+
+        Raises:
+            ValueError: they are unknown.
+        """
+        if self.cameras is None:
+            raise ValueError("The cameras of these views are unknown: search them first.")
+        return self.cameras
+
     @staticmethod
     def of(images: Tensor, cameras: Cameras | None = None) -> TargetViews:
         """Views (n, 3, height, width) in [0, 1] with what lies behind the subject and where it is."""
@@ -95,7 +106,8 @@ class TargetViews:
     def mirrored(self) -> TargetViews:
         """The views as a mirror in the plane of azimuth 0 shows them, which a symmetric subject has as well."""
         parts = {name: getattr(self, name).flip(-1) for name in ("images", "background", "masks")}
-        return replace(self, cameras=replace(self.cameras, azimuth_deg=-self.cameras.azimuth_deg), **parts)
+        cameras = replace(self.known_cameras, azimuth_deg=-self.known_cameras.azimuth_deg)
+        return replace(self, cameras=cameras, **parts)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -115,7 +127,7 @@ class TargetViews:
         chosen = torch.randperm(len(self), generator=generator)[:views].to(device, non_blocking=True)
         places = send(_draw_places(height * width, pixels, generator), device)
         origins, directions = (
-            rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in self.cameras[chosen].rays(height, width)
+            rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in self.known_cameras[chosen].rays(height, width)
         )
 
         def color_at(images: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from jaxtyping import Float
 from nerfacc import OccGridEstimator
 from torch import Tensor
 
@@ -52,7 +53,9 @@ class Sampler(Protocol):
         ...
 
 
-def ball_bounds(origins: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+def ball_bounds(
+    origins: Float[Tensor, "rays 3"], directions: Float[Tensor, "rays 3"]
+) -> tuple[Float[Tensor, " rays"], Float[Tensor, " rays"]]:
     """Where rays (rays, 3) enter and leave the unit ball, in world units along unit directions: near, far (rays,).
 
     Both are 0 for a ray that misses; near is at least 0.

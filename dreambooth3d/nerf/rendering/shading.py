@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
@@ -27,7 +28,7 @@ class Shading:
     """
 
     mode: ShadingMode = "albedo"
-    light: Tensor | None = None
+    light: Float[Tensor, "views 3"] | None = None
     ambient: float = 1.0
 
     @property
@@ -35,11 +36,19 @@ class Shading:
         """Whether `shade` looks at normals."""
         return self.mode != "albedo"
 
-    def shade(self, albedo: Tensor, normals: Tensor, points: Tensor, views: Tensor) -> Tensor:
+    def shade(
+        self,
+        albedo: Float[Tensor, "n 3"],
+        normals: Float[Tensor, "n 3"],
+        points: Float[Tensor, "n 3"],
+        views: Int[Tensor, " n"],
+    ) -> Float[Tensor, "n 3"]:
         """Lambertian colour (n, 3) of samples of albedo (n, 3), unit normals (n, 3), points (n, 3), view index (n,).
 
         Source: Poole et al. 2022, "DreamFusion", eq. 8: albedo * (ambient + diffuse * max(0, n . l)).
         """
+        if self.light is None:
+            raise ValueError(f"mode={self.mode!r} needs a light: give one position per view.")
         toward = torch.nn.functional.normalize(self.light[views] - points, dim=-1)
         cosine = (normals * toward).sum(-1, keepdim=True).clamp(min=0)
         light = self.ambient + (1 - self.ambient) * cosine
@@ -64,7 +73,7 @@ def draw_shading(config: ShadingConfig, progress: float, cameras: Cameras, gener
     return Shading(mode, random_lights(cameras, generator), config.ambient)
 
 
-def random_lights(cameras: Cameras, generator: torch.Generator) -> Tensor:
+def random_lights(cameras: Cameras, generator: torch.Generator) -> Float[Tensor, "views 3"]:
     """(views, 3) light positions: around the camera's direction, at a random distance (DreamFusion, appendix A.2)."""
     positions = cameras.camera_to_world[:, :3, 3]
     noise = torch.randn(len(cameras), 3, generator=generator).to(positions.device)

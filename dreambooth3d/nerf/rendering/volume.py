@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
@@ -28,9 +29,9 @@ class Rendering:
         depth: (n, height, width) expected distance along the ray in world units, 0 where there is nothing.
     """
 
-    color: Tensor
-    opacity: Tensor
-    depth: Tensor
+    color: Float[Tensor, "n 3 height width"]
+    opacity: Float[Tensor, "n height width"]
+    depth: Float[Tensor, "n height width"]
 
 
 @dataclass(frozen=True)
@@ -46,20 +47,20 @@ class RayRendering:
         normals: (samples, 3) of unit length, or None if nobody asked.
     """
 
-    color: Tensor
-    opacity: Tensor
-    depth: Tensor
+    color: Float[Tensor, "rays 3"]
+    opacity: Float[Tensor, " rays"]
+    depth: Float[Tensor, " rays"]
     samples: Samples
-    weights: Tensor
-    normals: Tensor | None = None
+    weights: Float[Tensor, " samples"]
+    normals: Float[Tensor, "samples 3"] | None = None
 
 
-def sample_weights(samples: Samples, density: Tensor) -> Tensor:
+def sample_weights(samples: Samples, density: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
     """Weights (samples,) of packed samples with density (samples,): transmittance times alpha.
 
     Source: NeRF (Mildenhall et al. 2020), eq. 3.
     """
-    if samples.slots is None:
+    if samples.slots is None or samples.bounds is None:
         weights, _, _ = render_weight_from_density(
             samples.starts, samples.ends, density, ray_indices=samples.rays, n_rays=samples.ray_count
         )
@@ -73,13 +74,13 @@ def sample_weights(samples: Samples, density: Tensor) -> Tensor:
 
 def render_rays(
     field: Field,
-    origins: Tensor,
-    directions: Tensor,
+    origins: Float[Tensor, "rays 3"],
+    directions: Float[Tensor, "rays 3"],
     *,
     sampler: Sampler,
     generator: torch.Generator | None = None,
     shading: Shading = ALBEDO,
-    views: Tensor | None = None,
+    views: Int[Tensor, " rays"] | None = None,
     with_normals: bool = False,
     samples: Samples | None = None,
 ) -> RayRendering:
@@ -104,7 +105,9 @@ def render_rays(
         samples = sampler(origins, directions, field.occupancy, generator)
     density, color = field.density_and_color(samples.points)
     normals = field.normals(samples.points) if with_normals or shading.needs_normals else None
-    if shading.needs_normals:
+    if normals is not None and shading.needs_normals:
+        if views is None:
+            raise ValueError(f"shading.mode={shading.mode!r} needs the view of each ray: give views.")
         color = shading.shade(color, normals, samples.points, views[samples.rays])
     weights = sample_weights(samples, density)
     middle = (samples.starts + samples.ends) / 2
@@ -119,7 +122,7 @@ def render_rays(
 class CameraRendering:
     """What `render_cameras` returns: images over a background, and the rays they came from."""
 
-    images: Tensor
+    images: Float[Tensor, "n 3 size size"]
     rays: RayRendering
 
 
@@ -127,8 +130,8 @@ class CameraRendering:
 class SampledRays:
     """Rays (rays, 3) in world units, directions of unit length, and their samples."""
 
-    origins: Tensor
-    directions: Tensor
+    origins: Float[Tensor, "rays 3"]
+    directions: Float[Tensor, "rays 3"]
     samples: Samples
 
 
@@ -146,7 +149,7 @@ def render_cameras(
     size: int,
     *,
     sampler: Sampler,
-    background: Tensor | None = None,
+    background: Float[Tensor, "n 3"] | None = None,
     generator: torch.Generator | None = None,
     shading: Shading = ALBEDO,
     with_normals: bool = False,
@@ -191,7 +194,7 @@ def render_images(
     *,
     size: int,
     sampler: Sampler,
-    background: str | Tensor = "white",
+    background: str | Float[Tensor, " 3"] = "white",
     chunk: int = RAYS_PER_CHUNK,
 ) -> Rendering:
     """Render a field for looking at: deterministic, albedo, without gradients, `chunk` rays at a time.
@@ -233,7 +236,7 @@ def render_field(
     *,
     size: int,
     samples_per_ray: int,
-    background: str | Tensor = "white",
+    background: str | Float[Tensor, " 3"] = "white",
     device: torch.device | str = "cpu",
     chunk: int = RAYS_PER_CHUNK,
 ) -> Rendering:

@@ -26,7 +26,11 @@ def _stream(device: torch.device) -> torch.cuda.Stream:
 
 def moment(device: torch.device) -> torch.cuda.Event | None:
     """A mark after all that the main stream has been given so far; None on a CPU."""
-    return torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+    if device.type != "cuda":
+        return None
+    event = torch.cuda.Event()
+    event.record(torch.cuda.current_stream(device))
+    return event
 
 
 @contextmanager

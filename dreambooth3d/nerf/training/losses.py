@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.nerf.field.radiance_field import Field
@@ -14,7 +15,7 @@ HUBER_DELTA = 0.1
 SMOOTHNESS_POINTS = 16384
 
 
-def sparsity(opacity: Tensor) -> Tensor:
+def sparsity(opacity: Float[Tensor, " rays"]) -> Float[Tensor, ""]:
     """Mean of sqrt(opacity^2 + 0.01) over rays (rays,): keeps rays that nothing pays for empty.
 
     Source: Poole et al. 2022, "DreamFusion", appendix A.2 (opacity regularisation).
@@ -22,13 +23,13 @@ def sparsity(opacity: Tensor) -> Tensor:
     return (opacity.square() + 0.01).sqrt().mean()
 
 
-def opacity_entropy(opacity: Tensor) -> Tensor:
+def opacity_entropy(opacity: Float[Tensor, " rays"]) -> Float[Tensor, ""]:
     """Mean binary entropy, in nats, of opacities (rays,): rays should hit or miss."""
     share = opacity.clamp(1e-3, 1 - 1e-3)
     return -(share * share.log() + (1 - share) * (1 - share).log()).mean()
 
 
-def orientation(rendering: RayRendering, directions: Tensor) -> Tensor:
+def orientation(rendering: RayRendering, directions: Float[Tensor, "rays 3"]) -> Float[Tensor, ""]:
     """Mean over rays of sum_i w_i max(0, n_i . d)^2: visible normals should not face away from the camera.
 
     Weights are constants here, so that the loss turns normals rather than removing density.
@@ -39,11 +40,13 @@ def orientation(rendering: RayRendering, directions: Tensor) -> Tensor:
 
     Source: Verbin et al. 2022, "Ref-NeRF", eq. 11.
     """
+    if rendering.normals is None:
+        raise ValueError("The orientation loss needs a rendering with normals: render with_normals=True.")
     away = (rendering.normals * directions[rendering.samples.rays]).sum(-1).clamp(min=0)
     return (rendering.weights.detach() * away.square()).sum() / len(directions)
 
 
-def distortion(samples: Samples, weights: Tensor) -> Tensor:
+def distortion(samples: Samples, weights: Float[Tensor, " samples"]) -> Float[Tensor, ""]:
     """Mean over rays of sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 d_i: weight along a ray should be in one place.
 
     Distances are in diameters of the unit ball. Linear time: with samples in order along a ray, the double sum is
@@ -73,31 +76,38 @@ def _sums_before(values: Tensor, first: Tensor) -> Tensor:
     return total - total[first]
 
 
-def total_variation(volume: Tensor) -> Tensor:
+def total_variation(volume: Float[Tensor, "1 channels z y x"]) -> Float[Tensor, ""]:
     """Mean squared difference of neighbouring voxels of a volume (1, channels, z, y, x), summed over the three axes.
 
     Source: Fridovich-Keil et al. 2022, "Plenoxels", eq. 5, squared instead of its root.
     """
-    return sum(volume.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+    along_z, along_y, along_x = (volume.diff(dim=axis).square().mean() for axis in (2, 3, 4))
+    return along_z + along_y + along_x
 
 
-def sampled_variation(field: Field, generator: torch.Generator) -> Tensor:
+def sampled_variation(field: Field, generator: torch.Generator) -> Float[Tensor, ""]:
     """An estimate of `total_variation` for a field that is no volume, from random cells of its finest detail."""
     device = field.occupancy.density.device
     corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
     moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.encoding.detail_size
     points = send((corner[None] + moves[:, None]).view(-1, 3), device)
     here, *beside = field.logits(points).chunk(4)
-    return sum((there - here).square().mean() for there in beside)
+    along_x, along_y, along_z = ((there - here).square().mean() for there in beside)
+    return along_x + along_y + along_z
 
 
-def smoothness(field: Field, generator: torch.Generator) -> Tensor:
+def smoothness(field: Field, generator: torch.Generator) -> Float[Tensor, ""]:
     """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
     volume = field.encoding.volume()
     return sampled_variation(field, generator) if volume is None else total_variation(volume)
 
 
-def reconstruction(color: Tensor, opacity: Tensor, target: Tensor, background: Tensor) -> Tensor:
+def reconstruction(
+    color: Float[Tensor, "rays 3"],
+    opacity: Float[Tensor, " rays"],
+    target: Float[Tensor, "rays 3"],
+    background: Float[Tensor, "rays 3"],
+) -> Float[Tensor, ""]:
     """Huber loss of rays composited on the target's own background, mean over rays and channels.
 
     img2img moves the plain background that a pseudo view was rendered on, so the field is shown on the background that
@@ -114,7 +124,9 @@ def reconstruction(color: Tensor, opacity: Tensor, target: Tensor, background: T
     return torch.nn.functional.huber_loss(composite, target, delta=HUBER_DELTA)
 
 
-def silhouette(opacity: Tensor, mask: Tensor, trusted: Tensor) -> Tensor:
+def silhouette(
+    opacity: Float[Tensor, " rays"], mask: Float[Tensor, " rays"], trusted: Float[Tensor, " rays"]
+) -> Float[Tensor, ""]:
     """Mean binary cross entropy of opacities (rays,) against masks (rays,) in [0, 1], over the trusted rays only."""
     share = opacity.clamp(1e-3, 1 - 1e-3)
     entropy = torch.nn.functional.binary_cross_entropy(share, mask, reduction="none")

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
@@ -33,7 +34,7 @@ class ViewBatch:
     """
 
     cameras: Cameras
-    background: Tensor | None
+    background: Float[Tensor, "n 3"] | None
     shading: Shading
     progress: float
     ramp: float

@@ -189,8 +189,8 @@ def probe_loss(probes: Probes, scores: Tensor, attributes: Tensor) -> Tensor:
     """Cross entropy of the right answers to all three questions."""
     class_index = attributes[:, 0]
     classes, colours, views = probes.answers(scores, class_index)
-    targets = (class_index, attributes[:, 1], attributes[:, -1])
-    return sum(F.cross_entropy(part, target) for part, target in zip((classes, colours, views), targets, strict=True))
+    named = F.cross_entropy(classes, class_index) + F.cross_entropy(colours, attributes[:, 1])
+    return named + F.cross_entropy(views, attributes[:, -1])
 
 
 def statement_matrix(device: torch.device) -> Tensor:

@@ -196,14 +196,15 @@ class PretrainingLoop:
         """Follow the weights every few steps; a young average follows closely, to forget the random start."""
         if step % _AVERAGE_EVERY == 0 or step == self.total:
             weight = min(1.0, max(self.schedule.ema * _AVERAGE_EVERY, 10 * _AVERAGE_EVERY / (step + 1)))
-            torch._foreach_lerp_(self.average, [parameter.detach() for parameter in self.parameters], weight)
+            weights = [parameter.detach() for parameter in self.parameters]
+            torch._foreach_lerp_(self.average, weights, weight)  # pyright: ignore[reportPrivateImportUsage]  # has no public name
 
     def run(self, loss_of: Callable[[], Tensor], report_every: int = 1000) -> None:
         """Train; `loss_of()` returns the loss of a fresh batch."""
         started, step = time.monotonic(), self.start
         advance = self._stepper(loss_of) if step < self.total else None
         bar = trange(self.total, initial=step, desc=self.name, mininterval=20)
-        while step < self.total:
+        while advance is not None and step < self.total:
             if step - self.start == _CALIBRATION_STEPS:
                 self._synchronize()
                 started = time.monotonic()  # compilation is behind us

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import nn
 from transformers import CLIPConfig, CLIPModel, CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 IMAGE_SIZE = 64
@@ -104,6 +105,6 @@ def new_scorer(name: str, tokenizer: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=shape["projection_dim"]))
 
 
-def parameter_count(model: object) -> int:
+def parameter_count(model: nn.Module) -> int:
     """Number of parameters of a module."""
     return sum(parameter.numel() for parameter in model.parameters())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,7 @@ def normalise(images: Tensor) -> Tensor:
     return (images - mean) / std
 
 
-def _tensor(output: object) -> Tensor:
+def _tensor(output: Any) -> Tensor:
     """transformers 5 returns an output object from `get_*_features`, earlier versions the tensor."""
     return output if isinstance(output, Tensor) else output.pooler_output
 
