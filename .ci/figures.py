@@ -19,7 +19,9 @@ import networkx as nx
 
 SHELL = ("materializers", "operations", "steps", "pipelines")
 PACKAGES = ("dreambooth3d", *SHELL)
-JOINERS = ("dreambooth3d.stages", "dreambooth3d.recipe")
+JOINERS = tuple(
+    f"dreambooth3d.{name}" for name in ("stages", "recipe", "checkpoint_distillation", "in_process", "sources")
+)
 # From the ground up: what imports something of a later line runs upwards.
 FLOORS = (
     ("dreambooth3d", "dreambooth3d.config"),
