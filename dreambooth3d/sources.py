@@ -1,7 +1,7 @@
 """Which of the library's source a function's result depends on: what it imports, followed from module to module.
 
 Left out are settings (`dreambooth3d.config`), which hold values and checks of values, and compute nothing: whoever asks
-has the values. Imports inside functions count, those for type checkers alone do not.
+has the values. Those of the guidance count, since they also say what each loss needs. Imports inside functions count, those for type checkers alone do not.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = "dreambooth3d"
 SETTINGS = f"{LIBRARY}.config"
+COUNTED_SETTINGS = f"{SETTINGS}.guidance"
 STAGES = f"{LIBRARY}.stages"
 
 
@@ -92,7 +93,9 @@ def _followed(modules: Iterable[str]) -> frozenset[str]:
     seen, pending = set[str](), list(modules)
     while pending:
         module = pending.pop()
-        if module in seen or module == STAGES or _within(module, SETTINGS):
+        if module in seen or module == STAGES:
+            continue
+        if _within(module, SETTINGS) and module != COUNTED_SETTINGS:
             continue
         seen.add(module)
         pending += _imports(module)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
+import mlflow.pyfunc  # MLflow loads it late, in place of a stand-in
 import pytest
 import yaml
 from typer.testing import CliRunner
