@@ -1,7 +1,8 @@
 """Which of the library's source a function's result depends on: what it imports, followed from module to module.
 
 Left out are settings (`dreambooth3d.config`), which hold values and checks of values, and compute nothing: whoever asks
-has the values. Those of the guidance count, since they also say what each loss needs. Imports inside functions count, those for type checkers alone do not.
+has the values. Those of the guidance count, since they also say what each loss needs. Imports inside functions count,
+those for type checkers alone do not.
 """
 
 from __future__ import annotations
