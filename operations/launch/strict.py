@@ -276,7 +276,9 @@ def _decorator(
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn a `DreamBooth3DError` into a `CommandError`, and keep its traceback out of ZenML's log."""
+    # Within another one of these, the outer one's filters stay.
     loggers = [logging.getLogger(name) for name in _FILTERED_LOGGERS]
+    loggers = [logger for logger in loggers if _is_worth_reading not in logger.filters]
     for logger in loggers:
         logger.addFilter(_is_worth_reading)
     try:
