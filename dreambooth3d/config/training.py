@@ -34,6 +34,8 @@ class RecipeConfig(Section):
         if self.refine_with == "multiview" and not self.multiview:
             raise ValueError("refine_with=multiview needs recipe.multiview=true")
         return self
+
+
 CONTEXT_STEPS = ("edit_nerf", "evaluate_context", "export_context")
 """What runs once for each of `TrainingConfig.contexts`, as `edit_nerf_0` and so on."""
 
