@@ -151,7 +151,7 @@ def team(work: Work, arguments: Sequence[Any], processes: int, device: torch.dev
     watch = _Watch(others)
     with _as_rank(0, processes, address):
         try:
-            yield _join(0, processes, device)
+            yield _join(0, processes, device, watch)
             # All leave the group together.
             dist.destroy_process_group()
             for each in others:
@@ -222,15 +222,33 @@ def _follow(rank: int, size: int, address: dict[str, str], kind: str, work: Work
         dist.destroy_process_group()
 
 
-def _join(rank: int, size: int, device: torch.device) -> Team:
+def _join(rank: int, size: int, device: torch.device, watch: _Watch | None = None) -> Team:
     backend = "nccl" if device.type == "cuda" else "gloo"
     port = int(os.environ["MASTER_PORT"])
     store = dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage] - public, but torch re-exports it silently
-        os.environ["MASTER_ADDR"], port, size, is_master=rank == 0, timeout=START_TIMEOUT
+        os.environ["MASTER_ADDR"], port, size, is_master=rank == 0, timeout=START_TIMEOUT, wait_for_workers=False
     )
+    if watch is None:
+        store.set(_arrival(rank), "")
+    else:
+        _wait_for_arrivals(store, size, watch)
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     control = dist.new_group(backend="gloo", timeout=TIMEOUT) if backend == "nccl" else dist.group.WORLD
     return Team(rank, size, device, control)
+
+
+def _arrival(rank: int) -> str:
+    return f"process {rank} has started"
+
+
+def _wait_for_arrivals(store: dist.Store, size: int, watch: _Watch) -> None:
+    """PyTorch's own wait for the others would not see that one of them died while it started."""
+    arrivals = [_arrival(rank) for rank in range(1, size)]
+    deadline = time.monotonic() + START_TIMEOUT.total_seconds()
+    while not store.check(arrivals):
+        if watch.failure() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"not all of {size} processes have started")
+        time.sleep(LOOK_SECONDS / 5)
 
 
 @contextmanager

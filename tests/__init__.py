@@ -6,9 +6,13 @@ imported, which `conftest.py` does.
 
 from __future__ import annotations
 
+import sys
+
 from tests.shapes import check_shapes
 
-check_shapes("dreambooth3d")
+# A process that a test starts by `multiprocessing` has the library already when it loads the test's module.
+if "pytest" in sys.modules:
+    check_shapes("dreambooth3d")
 
 from dreambooth3d import environment  # noqa: E402
 

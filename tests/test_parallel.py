@@ -94,6 +94,22 @@ def test_a_failing_process_ends_the_team_with_an_error() -> None:
     assert not torch.distributed.is_initialized()
 
 
+class _CannotStart:
+    """An argument that no other process can load."""
+
+    def __reduce__(self) -> tuple:
+        return int, ("no number",)
+
+
+def test_a_process_that_dies_while_it_starts_is_noticed_at_once() -> None:
+    started = time.monotonic()
+    with pytest.raises(DreamBooth3DError, match="process 1 of 2 ended with code 1"):
+        with team(_waits, (_CannotStart(),), 2, CPU):
+            pytest.fail("it cannot start")
+    assert time.monotonic() - started < 60
+    assert not torch.distributed.is_initialized()
+
+
 def _with_gradients() -> list[nn.Parameter]:
     parameter = nn.Parameter(torch.zeros(3))
     parameter.grad = torch.ones(3)

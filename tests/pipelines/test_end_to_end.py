@@ -342,9 +342,9 @@ def test_a_run_by_two_processes(product: Product, second: Outcome) -> None:
 
 def test_a_file_on_top_of_a_preset_is_the_same_training(product: Product, second: Outcome) -> None:
     """Through the documented front door, from a folder of the user's own: all of it comes from the cache."""
-    mine = product.root / "mine"
-    mine.mkdir()
-    (mine / "own.yaml").write_text("base: ../configs/tiny.yaml\n")
-    row = train(product, "mine/own.yaml").row
+    files = product.root / "files"
+    files.mkdir()
+    (files / "own.yaml").write_text("base: ../configs/tiny.yaml\n")
+    row = train(product, "files/own.yaml").row
     assert row.data.tags["preset"] == "own"
     assert [step for step in STEPS if row.data.metrics[f"{step}/cached"] != 1] == []
