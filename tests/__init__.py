@@ -14,6 +14,6 @@ from tests.shapes import check_shapes
 if "pytest" in sys.modules:
     check_shapes("dreambooth3d")
 
-from dreambooth3d import environment  # noqa: E402
+from dreambooth3d import environment
 
 environment.wait_quietly()
