@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, Cameras
+from dreambooth3d.images import antialiased
 from dreambooth3d.record import StepRecord
 from dreambooth3d.weights import WeightsRef
 
@@ -59,6 +61,9 @@ class SubjectPhotos:
         class_noun: such as `dog`.
         description: true caption without the identifier, or empty.
         dataset_hash: DVC's hash of the photo set, or `untracked:<sha256>`.
+        masks: tuple of (height, width) in [0, 1], of the images' sizes: 1 on the subject, 0 elsewhere and in the
+            padding; empty where nobody has looked for them. Else `facts` have, for each photo, mask_source (alpha,
+            files, rembg, learned, smooth_background or none), mask_confidence in [0, 1], mask_trusted and mask_cut.
     """
 
     images: tuple[Tensor, ...]
@@ -71,6 +76,7 @@ class SubjectPhotos:
     # Of files; the same images in other files, or under another version of the dataset, are the same photos.
     dataset_hash: str = field(metadata=_BESIDE)
     record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("validate_photos"))
+    masks: tuple[Tensor, ...] = ()
 
     @property
     def instance_prompt(self) -> str:
@@ -81,6 +87,12 @@ class SubjectPhotos:
     def class_prompt(self) -> str:
         """The prompt of the subject's class, for prior preservation."""
         return f"a photo of a {self.class_noun}"
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Each photo's prompt: the caption beside it where there is one, else the subject's own."""
+        captions = tuple(self.facts["caption"]) if "caption" in self.facts else ("",) * len(self.images)
+        return tuple(caption or self.instance_prompt for caption in captions)
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -102,14 +114,49 @@ class SubjectPhotos:
 
     def resized(self, size: int) -> Float[Tensor, "n 3 {size} {size}"]:
         """(n, 3, size, size): the photos, antialiased."""
-        return torch.cat(
-            [
-                torch.nn.functional.interpolate(
-                    image[None], size=(size, size), mode="bilinear", antialias=True, align_corners=False
-                )
-                for image in self.images
-            ]
-        ).clamp(0, 1)
+        return torch.cat([antialiased(image[None], size) for image in self.images])
+
+    @property
+    def mask_sources(self) -> tuple[str, ...]:
+        """Where each photo's mask comes from, or nothing where nobody has looked for masks."""
+        return tuple(self.facts["mask_source"]) if self.masks else ()
+
+    @property
+    def trusted(self) -> Bool[Tensor, " n"]:
+        """(n,) whether each photo's mask is good enough for it to be a target."""
+        if not self.masks:
+            return torch.zeros(len(self.images), dtype=torch.bool)
+        return torch.tensor(self.facts["mask_trusted"].tolist(), dtype=torch.bool)
+
+    @property
+    def before_smooth_background(self) -> Bool[Tensor, " n"]:
+        """(n,) whether each photo's mask comes from its smooth background."""
+        sources = self.mask_sources or ("none",) * len(self.images)
+        return torch.tensor([source == "smooth_background" for source in sources])
+
+    @property
+    def cut(self) -> Float[Tensor, " n"]:
+        """(n,) share of the subject's outline that lies on each photo's frame: what lies beyond it is unknown."""
+        if not self.masks:
+            return torch.zeros(len(self.images))
+        return torch.tensor(self.facts["mask_cut"].tolist())
+
+    def masks_resized(self, size: int) -> Float[Tensor, "n {size} {size}"]:
+        """(n, size, size): the share of each pixel that is the subject."""
+        whole = self.masks or tuple(torch.zeros(image.shape[-2:]) for image in self.images)
+        return torch.cat([interpolate(mask[None, None], size=(size, size), mode="area")[0] for mask in whole])
+
+    def frame(self, size: int) -> Float[Tensor, "n {size} {size}"]:
+        """(n, size, size): 1 inside the real photo, 0 in the padding around it."""
+        frames = []
+        for image, width, height in zip(self.images, self.facts["width"], self.facts["height"], strict=True):
+            side = image.shape[-1]
+            frame = torch.zeros(side, side)
+            extent = [max(1, round(float(length) * side / max(width, height))) for length in (height, width)]
+            top, left = ((side - length) // 2 for length in extent)
+            frame[top : top + extent[0], left : left + extent[1]] = 1
+            frames.append(interpolate(frame[None, None], size=(size, size), mode="area")[0])
+        return torch.cat(frames)
 
 
 @dataclass(frozen=True)

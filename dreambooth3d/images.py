@@ -23,6 +23,13 @@ def from_pil(image: Image.Image) -> Float[Tensor, "3 height width"]:
     return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1).float() / 255
 
 
+def antialiased(images: Float[Tensor, "n 3 height width"], size: int) -> Float[Tensor, "n 3 {size} {size}"]:
+    """Images (n, 3, height, width) at (n, 3, size, size)."""
+    return torch.nn.functional.interpolate(
+        images, size=(size, size), mode="bilinear", antialias=True, align_corners=False
+    ).clamp(0, 1)
+
+
 def save_image(image: Float[Tensor, "3 height width"] | UInt8[Tensor, "height width 3"], path: Path | str) -> None:
     """Write one image; the format follows the suffix."""
     to_pil(image).save(path)

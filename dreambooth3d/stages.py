@@ -20,14 +20,16 @@ from dreambooth3d.artifacts import (
 from dreambooth3d.config.distillation import EditNerfConfig, FitTrueViewsConfig, InitNerfConfig, RefineNerfConfig
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorerRef
-from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.photos import MaskModels, PhotosConfig
 from dreambooth3d.config.pseudo_views import PseudoViewsConfig
 from dreambooth3d.config.results import EvaluateConfig, ExportConfig
 from dreambooth3d.runtime import Runtime
 
 
-def validate_photos(runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef) -> SubjectPhotos:
-    """Read and check the photo set whose hash is `data_md5`; the selector names each view, silhouettes tell cameras.
+def validate_photos(
+    runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef, masks: MaskModels
+) -> SubjectPhotos:
+    """Read, check and mask the photos whose hash is `data_md5`; the selector names views, silhouettes tell cameras.
 
     Errors stop, warnings travel along.
     """
@@ -38,7 +40,7 @@ def validate_photos(runtime: Runtime, config: PhotosConfig, data_md5: str, selec
     from dreambooth3d.photos.check import check_photos
     from dreambooth3d.photos.silhouettes import locate_photos
 
-    photos = check_photos(config, data_md5, runtime)
+    photos = check_photos(config, data_md5, masks, runtime)
     named = name_photo_views(photos, ClipScorer.load(pinned(selector)))
     located = locate_photos(named)
     runtime.log.params(views=", ".join(named.views))

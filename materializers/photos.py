@@ -18,13 +18,14 @@ _FIELDS = ("subject", "identifier", "class_noun", "description", "dataset_hash")
 
 
 class SubjectPhotosMaterializer(FolderMaterializer):
-    """Photos come from 8-bit files, so PNG keeps them exactly."""
+    """Photos come from 8-bit files, so PNG keeps them exactly, and so their masks."""
 
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (SubjectPhotos,)
 
     def write(self, data: SubjectPhotos, folder: Path) -> None:
-        """`photos/*.png`, `facts.parquet` and `photos.json`."""
+        """`photos/*.png`, `masks/*.png`, `facts.parquet` and `photos.json`."""
         write_images(data.images, folder / "photos")
+        write_images(tuple(mask.expand(3, -1, -1) for mask in data.masks), folder / "masks")
         data.facts.to_parquet(folder / "facts.parquet")
         fields = {name: getattr(data, name) for name in _FIELDS}
         write_json({**fields, "findings": list(data.findings)}, folder / "photos.json")
@@ -35,13 +36,15 @@ class SubjectPhotosMaterializer(FolderMaterializer):
         findings = tuple(fields.pop("findings"))
         facts = pd.read_parquet(folder / "facts.parquet")
         images = read_images(folder / "photos")
-        photos = SubjectPhotos(images=images, facts=facts, findings=findings, **fields)
+        masks = tuple(mask[0] for mask in read_images(folder / "masks"))
+        photos = SubjectPhotos(images=images, facts=facts, findings=findings, masks=masks, **fields)
         return photos if record is None else replace(photos, record=record)
 
     def figures(self, data: SubjectPhotos) -> dict[str, Any]:
         """Who, how many, and what the check found."""
         fields = {name: getattr(data, name) for name in _FIELDS}
-        return {**fields, "photos": len(data.images), "findings": len(data.findings)}
+        counts = {"photos": len(data.images), "findings": len(data.findings), "trusted_masks": int(data.trusted.sum())}
+        return {**fields, **counts}
 
     def picture(self, data: SubjectPhotos) -> Tensor:
         """All photos on one sheet."""

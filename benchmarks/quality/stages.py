@@ -24,7 +24,7 @@ from dreambooth3d.artifacts import (
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, turntable_cameras, wrap_degrees
 from dreambooth3d.config.finetuning import SelectConfig
 from dreambooth3d.config.models import ScorerRef
-from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.photos import MaskModels, PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.evaluation.selection import choose
 from dreambooth3d.in_process import FinishedStage, InProcess
@@ -141,10 +141,16 @@ class Subject:
 
 
 def validate_with_truth(
-    runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef, name: str, given: tuple[str, ...]
+    runtime: Runtime,
+    config: PhotosConfig,
+    data_md5: str,
+    selector: ScorerRef,
+    masks: MaskModels,
+    name: str,
+    given: tuple[str, ...],
 ) -> SubjectPhotos:
     """The stage `validate_photos` of a diagnosis."""
-    return with_truth(stages.validate_photos(runtime, config, data_md5, selector), name, given)
+    return with_truth(stages.validate_photos(runtime, config, data_md5, selector, masks), name, given)
 
 
 def with_truth(photos: SubjectPhotos, name: str, given: tuple[str, ...]) -> SubjectPhotos:

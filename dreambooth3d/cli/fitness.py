@@ -18,6 +18,7 @@ from dreambooth3d.cli.machine import GIB, Machine, check_compile, check_device, 
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.finetuning import TrainerConfig
 from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.diffusion.model.base_model import check_folder, local_folder, weight_files
@@ -67,6 +68,7 @@ def check_fitness(config: TrainingConfig, preset: str, shown_config: str) -> Ite
         "base model": lambda: check_base_model(config.base_model, shown_config),
         "scorers": lambda: check_scorers(config, shown_config),
         "photos": lambda: check_photos(config),
+        "masks": lambda: check_masks(config.photos),
         "encoder": lambda: check_encoder(machine, config.init_nerf.field, on_cuda),
         "sampler": lambda: check_sampler(machine, config.init_nerf.render, on_cuda),
         "compile": lambda: check_compile(machine),
@@ -343,6 +345,27 @@ def check_photos(config: TrainingConfig) -> Finding:
         commands = (f"dreambooth3d photos fetch {config.photos.subject}",) if public else ()
         return Finding("photos", False, str(error), commands)
     return Finding("photos", True, f"{len(photo_files(folder))} of a {info.class_noun} in {shown_path(folder)}")
+
+
+def check_masks(config: PhotosConfig) -> Finding:
+    """Which sources of masks a run will have."""
+    from dreambooth3d.photos.masks import learned, rembg
+
+    wanted, model = config.masks, config.rembg_model
+    brings = {"rembg": ("pip install 'dreambooth3d[masks]'", f"dreambooth3d models fetch {model}")}
+    try:
+        if wanted == "rembg":
+            rembg.require_model(model)
+        if wanted == "learned":
+            learned.require_network()
+    except DreamBooth3DError as error:
+        return Finding("masks", False, str(error), brings.get(wanted, ()))
+    if wanted != "auto":
+        return Finding("masks", True, f"{wanted}, as photos.masks asks for")
+    here = rembg.installed() and rembg.model_file(model) is not None
+    network = learned.network_folder() is not None
+    sources = {"files": True, "transparency": True, "rembg": here, "smooth backgrounds": True, "learned": network}
+    return Finding("masks", True, f"the first that serves of {', '.join(name for name in sources if sources[name])}")
 
 
 def check_encoder(machine: Machine, config: FieldConfig, on_cuda: bool) -> Finding:

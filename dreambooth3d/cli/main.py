@@ -124,19 +124,26 @@ def config_show(
 def photos_check(
     folder: Annotated[str, typer.Argument(help="A folder of photos.")],
     class_noun: Annotated[str | None, typer.Option(help="What the subject is, where there is no subject.yaml.")] = None,
+    masks: Annotated[str, typer.Option(help="As photos.masks of a configuration.")] = "auto",
+    rembg_model: Annotated[str | None, typer.Option(help="As photos.rembg_model.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the photos and their masks.")] = None,
 ) -> None:
-    """Check a photo set as the pipeline would."""
+    """Check a photo set as the pipeline would, and say whose masks can be trusted."""
     from dreambooth3d.config.photos import PhotosConfig
     from dreambooth3d.naming import printable
-    from dreambooth3d.photos.check import inspect_folder, report_lines, resolve_folder
+    from dreambooth3d.photos.check import check_folder, report_lines, resolve_folder, write_sheet
     from dreambooth3d.photos.dataset import dataset_hash
     from dreambooth3d.photos.subject import folder_setting
     from operations.launch.checking import checked_section
 
-    config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun)
+    given = {"masks": masks} | ({} if rembg_model is None else {"rembg_model": rembg_model})
+    config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun, **given)
     path, info = resolve_folder(config)
-    report = inspect_folder(path, config)
+    report = check_folder(path, config, info)
     typer.echo("\n".join([f"{printable(folder)}: {info.class_noun}, {dataset_hash(config)}", *report_lines(report)]))
+    if sheet is not None:
+        write_sheet(report, sheet)
+        typer.echo(f"{sheet}")
 
 
 @photos_app.command("fetch")
@@ -152,10 +159,10 @@ def photos_fetch(
 
 @models_app.command("fetch")
 def models_fetch(
-    config: Annotated[str, typer.Argument(help="A YAML file such as configs/sd15_dog.yaml.")],
+    config: Annotated[str, typer.Argument(help="A YAML file such as configs/sd15_dog.yaml, or a model of rembg.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
 ) -> None:
-    """Bring a configuration's base model and scorers into the hub's cache, and print the folders."""
+    """Bring a configuration's base model and scorers, or a model of rembg, and print where they are."""
     from dreambooth3d.cli.train import fetch_models
 
     typer.echo("\n".join(fetch_models(config, overrides or [])))

@@ -63,11 +63,19 @@ def checked_parameters(config: str, overrides: Sequence[str] = ()) -> PipelineCo
 
 
 def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
-    """Fetch what a configuration names of base model and scorers, unless it is here; one line each with its folder.
+    """Fetch what a configuration names of base model, scorers and masks unless it is here; one line each.
+
+    Args:
+        config: a file, or the name of a model of rembg, which is fetched alone.
+        overrides: of the file's parameters.
 
     Raises:
         DreamBooth3DError: the configuration is wrong, or a model is not to be had.
     """
+    from dreambooth3d.photos.masks.rembg import MODELS, fetch_model
+
+    if config in MODELS and not overrides:
+        return [f"rembg: {fetch_model(config)}"]
     from dreambooth3d.config.fleet import FleetConfig
     from dreambooth3d.config.training import TrainingConfig
     from dreambooth3d.diffusion.model.base_model import model_folder
@@ -81,6 +89,8 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
         lines.append(f"base model: {model_folder(resolve_base_model(parameters.base_model)).absolute()}")
     scorers = (("selector", parameters.scorers.selector), ("judge", parameters.scorers.judge))
     lines.extend(f"{name}: {scorer_folder(path, f'scorers.{name}').absolute()}" for name, path in scorers)
+    if parameters.photos.masks == "rembg" and parameters.photos.rembg_model in MODELS:
+        lines.append(f"rembg: {fetch_model(parameters.photos.rembg_model)}")
     return lines
 
 

@@ -66,8 +66,15 @@ class TrainerConfig(Section):
     photo_view_prompts: bool = True
     """Train on each photo also under the prompt of its view, as the selector sees it, so that prompts of views that
     the photos show bring the subject."""
-    background_augmentation: bool = False
-    """Replace near-uniform photo backgrounds at random, so that they are not learned as part of the subject."""
+    background_augmentation: bool | None = None
+    """Train on photos before other backgrounds as well, so that what lies behind the subject is not learned as part of
+    it: plain colours in place of smooth backgrounds, also gradients and textures in place of others. None does so where
+    a mask is trusted and the background is not smooth, true wherever a mask is trusted, false nowhere."""
+    background_share: Share = 0.9
+    """Share of the variants of such a photo that have another background."""
+    loss_outside_mask: Share = 0.1
+    """Weight of the loss outside the subject, against that inside, for photos whose mask is trusted and whose
+    background is not smooth. 1 weighs all alike."""
 
     @model_validator(mode="after")
     def _text_encoder_is_trained(self) -> Self:

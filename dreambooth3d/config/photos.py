@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, model_validator
@@ -55,6 +55,18 @@ class DatasetConfig(Section):
         return self
 
 
+class MaskModels(Section):
+    """The networks that make masks, pinned: steps take them as one value, so that other weights are another input."""
+
+    rembg: str = ""
+    """`sha256:<digest>` of rembg's ONNX file; empty where it takes no part."""
+    learned: str = ""
+    """`sha256:<digest>` of the bundled network's weights; empty where it takes no part."""
+
+
+MaskSourceName = Literal["auto", "alpha", "files", "rembg", "learned", "smooth_background"]
+
+
 class PhotosConfig(Section):
     """Which photos, and how strictly they are checked. `subject`, or `dir` with `class_noun`; `dir` wins."""
 
@@ -71,6 +83,15 @@ class PhotosConfig(Section):
     """A rare token that will stand for the subject; overrides subject.yaml. Default sks."""
     description: str | None = None
     """The subject's caption without identifier, for R-precision."""
+    masks: MaskSourceName = "auto"
+    """Where masks of the subject come from. files: NAME_mask.png beside a photo, or masks/NAME.png. alpha: the photo's
+    transparency. rembg: a network of the package rembg. learned: the bundled network. smooth_background: whatever
+    differs from a plain background. auto takes the first that serves, photo by photo: files, alpha, rembg where it and
+    its model are here, smooth_background where that is certain, learned."""
+    rembg_model: Filled = "isnet-general-use"
+    """A model of rembg that `dreambooth3d models fetch` has brought, or an ONNX file."""
+    captions: bool = True
+    """Fine-tune on a photo under the caption in NAME.txt beside it, where that names identifier and class noun."""
     min_count: Positive = 3
     """Fewer photos are an error."""
     max_count: Positive = 20

@@ -6,7 +6,7 @@ Errors stop with `PhotoSetError`; warnings travel with the artifact as findings.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import TypedDict
@@ -14,19 +14,24 @@ from typing import TypedDict
 import numpy as np
 import pandas as pd
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config.photos import PhotosConfig
-from dreambooth3d.errors import PhotoSetError
-from dreambooth3d.images import from_pil, sheet
+from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.errors import ConfigError, PhotoSetError, gist
+from dreambooth3d.images import from_pil, save_image, sheet
 from dreambooth3d.naming import printable
+from dreambooth3d.photos.captions import read_caption
+from dreambooth3d.photos.masks.choose import choose_masks, mask_models, require_given
+from dreambooth3d.photos.masks.source import HALF, Mask, SourcePhoto
 from dreambooth3d.photos.quality import (
     HASH_BITS,
     Photo,
     exposure,
     hash_distance,
+    pad_mask,
     pad_to_square,
     perceptual_hash,
     sharpness,
@@ -35,12 +40,14 @@ from dreambooth3d.photos.quality import (
 )
 from dreambooth3d.photos.reading import RawPhoto, read_photo
 from dreambooth3d.photos.subject import (
+    MASK_FOLDER,
     PHOTO_SUFFIXES,
     SubjectInfo,
     other_images,
     photo_files,
     resolve_folder,
     shown_path,
+    stray_masks,
     subject_name,
 )
 from dreambooth3d.runtime import Runtime
@@ -54,6 +61,11 @@ FACT_COLUMNS = (
     "file", "width", "height", "bytes", "sha256", "phash", "sharpness", "exposure",
     "subject_share", "subject_left", "subject_top", "subject_right", "subject_bottom", "findings",
 )  # fmt: skip
+
+
+MASK_COLUMNS = ("mask_source", "mask_confidence", "mask_trusted", "mask_cut")
+OUTLINE = {True: (50, 205, 50), False: (255, 165, 0)}
+"""Colour of a mask's outline on the contact sheet, by whether it is trusted."""
 
 
 class PhotoFacts(TypedDict):
@@ -83,20 +95,26 @@ class PhotoReport:
         facts: one row per photo, in the order of `images`: file, width and height (px, upright), bytes, sha256, phash
             (16 hex digits), sharpness (variance of the Laplacian at 128 px), exposure (mean luminance in [0, 1]),
             subject_share and subject_left/top/right/bottom (estimated, shares of the unpadded frame), findings (text).
+            Once masks have been chosen, also mask_source, mask_confidence, mask_trusted and mask_cut.
         findings: warnings, one sentence each.
+        sources: the photos as sources of masks see them.
+        masks: uint8 (side, side) each, 0 in the padding; empty until they have been chosen.
     """
 
     images: tuple[Photo, ...]
     facts: pd.DataFrame
     findings: tuple[str, ...]
+    sources: tuple[SourcePhoto, ...] = ()
+    masks: tuple[Mask, ...] = ()
 
 
-def check_photos(config: PhotosConfig, dataset_hash: str, runtime: Runtime) -> SubjectPhotos:
-    """Read, check and describe the configured photo set.
+def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, runtime: Runtime) -> SubjectPhotos:
+    """Read, check, mask and describe the configured photo set.
 
     Args:
         config: which photos, and the limits of the check.
         dataset_hash: the set's identity, from `photos.dataset.dataset_hash`.
+        models: the networks that may make masks, from `photos.masks.choose.mask_models`.
         runtime: receives params, metrics and the contact sheet `photos`.
 
     Returns:
@@ -104,14 +122,16 @@ def check_photos(config: PhotosConfig, dataset_hash: str, runtime: Runtime) -> S
 
     Raises:
         PhotoSetError: the set cannot be used.
-        ConfigError, DatasetError: see `resolve_folder`.
+        ConfigError: a network for masks is not here, or another than the one pinned; or as for `resolve_folder`.
+        DatasetError: see `resolve_folder`.
     """
     folder, info = resolve_folder(config)
-    report = inspect_folder(folder, config)
+    report = with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
     subject = subject_name(folder)
     _log(report, config, subject, info, dataset_hash, runtime)
     return SubjectPhotos(
         images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
+        masks=tuple(torch.from_numpy(mask).float() / 255 for mask in report.masks),
         facts=report.facts,
         findings=report.findings,
         subject=subject,
@@ -123,15 +143,27 @@ def check_photos(config: PhotosConfig, dataset_hash: str, runtime: Runtime) -> S
     )
 
 
+def check_folder(folder: Path, config: PhotosConfig, info: SubjectInfo) -> PhotoReport:
+    """All that can be said about the photos of a subject in a folder.
+
+    Raises:
+        PhotoSetError: see `inspect_folder`.
+        ConfigError: a network for masks is asked for that is not here.
+    """
+    models = mask_models(config)
+    return with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
+
+
 def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoReport:
     """Check the photos in a folder, whoever is in them (`config` gives the limits only).
 
     Raises:
         PhotoSetError: missing folder, no photos, too few, too many, too few distinct, one unreadable, empty or
-            too small.
+            too small, a mask that does not fit its photo, or masks that are asked for and are not there.
     """
     config = config or PhotosConfig()
-    photos = [read_photo(path) for path in _counted_files(folder, config)]
+    files = _counted_files(folder, config)
+    photos = [read_photo(path) for path in files]
     _refuse_unusable(photos, folder, config)
     rows = [_measure(photo) for photo in photos]
     findings = [_photo_findings(row, config) for row in rows]
@@ -139,8 +171,49 @@ def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoRep
         findings[index].append(sentence)
     facts = pd.DataFrame([row | {"findings": " ".join(texts)} for row, texts in zip(rows, findings, strict=True)])
     sentences = [f"{row['file']}: {text}" for row, texts in zip(rows, findings, strict=True) for text in texts]
-    images = tuple(pad_to_square(shrink(photo.pixels, MAX_SIDE_PX)) for photo in photos)
-    return PhotoReport(images, facts[list(FACT_COLUMNS)], (*sentences, *_set_findings(folder, rows)))
+    sources = tuple(_source_photo(*each) for each in zip(files, photos, strict=True))
+    require_given(sources, config)
+    images = tuple(pad_to_square(source.pixels) for source in sources)
+    return PhotoReport(images, facts[list(FACT_COLUMNS)], (*sentences, *_set_findings(folder, rows)), sources)
+
+
+def _source_photo(path: Path, photo: RawPhoto) -> SourcePhoto:
+    """A photo as sources of masks see it."""
+    alpha, given = (None if mask is None else shrink(mask, MAX_SIDE_PX) for mask in (photo.alpha, photo.mask))
+    return SourcePhoto(path, shrink(photo.pixels, MAX_SIDE_PX), alpha, given)
+
+
+def with_masks(report: PhotoReport, config: PhotosConfig, models: MaskModels) -> PhotoReport:
+    """The report with a mask of each photo, where each comes from, and what is to be said about it.
+
+    Raises:
+        ConfigError: a network for masks is not here, or another than the one pinned.
+    """
+    chosen = choose_masks(report.sources, config, models)
+    values = [(each.source, each.mask.confidence, each.mask.trusted, each.cut) for each in chosen]
+    columns = dict(zip(MASK_COLUMNS, map(list, zip(*values, strict=True)), strict=True))
+    facts = report.facts.assign(**columns)
+    facts["findings"] = [
+        " ".join([text, *(f"{said}" for said in each.findings)]).strip()
+        for text, each in zip(facts["findings"], chosen, strict=True)
+    ]
+    said = [f"{file}: {text}" for file, each in zip(facts["file"], chosen, strict=True) for text in each.findings]
+    brought = facts["mask_source"].isin(("files", "alpha"))
+    if brought.any() and not brought.all():
+        lacking = ", ".join(facts["file"][~brought])
+        said.append(f"Masks are there for {brought.sum()} of {_photos(len(facts))}; the others' are found: {lacking}.")
+    masks = tuple(pad_mask(each.mask.mask) for each in chosen)
+    return replace(report, facts=facts, findings=(*report.findings, *said), masks=masks)
+
+
+def with_captions(report: PhotoReport, config: PhotosConfig, info: SubjectInfo) -> PhotoReport:
+    """The report with each photo's caption, empty where there is none or none that is used, which findings say."""
+    captions, said = [], []
+    for file, source in zip(report.facts["file"], report.sources, strict=True):
+        caption, ignored = read_caption(source.path, config, info)
+        captions.append(caption)
+        said += [f"{file}: {ignored}"] if ignored else []
+    return replace(report, facts=report.facts.assign(caption=captions), findings=(*report.findings, *said))
 
 
 def _counted_files(folder: Path, config: PhotosConfig) -> list[Path]:
@@ -248,6 +321,8 @@ def _set_findings(folder: Path, rows: Sequence[PhotoFacts]) -> list[str]:
     if padded := [row["file"] for row in rows if row["width"] != row["height"]]:
         share = f"{len(padded)} of {_photos(len(rows))}"
         findings.append(f"{share} not square: padded with the colour of their border, nothing was cropped.")
+    if stray := [printable(path.name) for path in stray_masks(folder)]:
+        findings.append(f"Left out of {MASK_FOLDER}/, since no photo has their name: {', '.join(stray)}.")
     if skipped := [printable(path.name) for path in other_images(folder)]:
         findings.append(
             f"Left out, since only JPEG, PNG and WebP are read: {', '.join(skipped)}. Convert them to JPEG."
@@ -271,41 +346,61 @@ def _log(
         mean_exposure=facts["exposure"].mean(),
         mean_subject_share=facts["subject_share"].mean(),
         smallest_subject_share=facts["subject_share"].min(),
+        photos_usable_as_targets=int(facts["mask_trusted"].sum()),
+        mean_mask_confidence=facts["mask_confidence"].mean(),
+        lowest_mask_confidence=facts["mask_confidence"].min(),
     )
+    runtime.log.params(masks=config.masks, mask_sources=", ".join(facts["mask_source"]))
     runtime.log.image("photos", contact_sheet(report))
 
 
 def contact_sheet(report: PhotoReport, columns: int = 6) -> Tensor:
-    """(3, height, width): all photos with the estimated subject framed in green, in orange where there are findings."""
-    cells = [_sheet_cell(image, row) for image, row in zip(report.images, report.facts.itertuples(), strict=True)]
+    """(3, height, width): all photos with the masks' outlines, green where they are trusted, orange elsewhere."""
+    cells = [_sheet_cell(*each) for each in zip(report.images, report.masks, report.facts["mask_trusted"], strict=True)]
     return sheet(torch.stack(cells), columns=min(columns, len(cells)))
 
 
-def _sheet_cell(image: Photo, row) -> Tensor:
-    """(3, side, side): one padded photo with its frame, which `facts` gives in shares of the unpadded photo."""
-    cell = Image.fromarray(image).resize((SHEET_SIDE_PX, SHEET_SIDE_PX), Image.Resampling.LANCZOS)
-    extent = np.array([row.width, row.height]) / max(row.width, row.height)
-    corners = np.array([[row.subject_left, row.subject_top], [row.subject_right, row.subject_bottom]])
-    box = ((1 - extent) / 2 + corners * extent) * SHEET_SIDE_PX
-    if row.subject_share > 0:
-        left, top, right, bottom = box.ravel().tolist()
-        colour = "orange" if row.findings else "limegreen"
-        ImageDraw.Draw(cell).rectangle((left, top, max(left, right - 1), max(top, bottom - 1)), outline=colour, width=2)
-    return from_pil(cell)
+def write_sheet(report: PhotoReport, path: Path) -> None:
+    """Write the contact sheet as a picture.
+
+    Raises:
+        ConfigError: the picture cannot be written there.
+    """
+    try:
+        save_image(contact_sheet(report), path)
+    except (OSError, ValueError) as error:  # PIL's for a suffix that names no format
+        raise ConfigError(f"{path}: the sheet cannot be written ({gist(error)}). Name a .png file.") from None
+
+
+def _sheet_cell(image: Photo, mask: Mask, trusted: bool) -> Tensor:
+    """(3, side, side): one padded photo with its mask's outline."""
+    size = (SHEET_SIDE_PX, SHEET_SIDE_PX)
+    cell = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
+    subject = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX)) >= HALF
+    cell[binary_dilation(subject) & ~binary_erosion(subject)] = OUTLINE[bool(trusted)]
+    return from_pil(Image.fromarray(cell))
 
 
 def to_table(facts: pd.DataFrame) -> str:
     """The facts as aligned text, one line per photo under a header."""
+    masked = "mask_source" in facts
     lines = ["photo                size (px)     KiB  sharpness  exposure  subject  phash"]
     lines += [
         f"{row.file:<20.20} {f'{row.width}x{row.height}':<11} {row.bytes / 1024:>5.0f}  {row.sharpness:>9.2e}  "
         f"{row.exposure:>8.2f}  {row.subject_share:>7.0%}  {row.phash}"
         for row in facts.itertuples()
     ]
+    if masked:
+        lines[0] += "            mask"
+        for number, row in enumerate(facts.itertuples(), start=1):
+            trust = "" if row.mask_trusted else ", not trusted"
+            lines[number] += f"  {row.mask_source} {row.mask_confidence:.2f}{trust}"
     return "\n".join(lines)
 
 
 def report_lines(report: PhotoReport | SubjectPhotos) -> list[str]:
-    """The report for a terminal: the table, then each finding, or that there is none."""
+    """The report for a terminal: the table, how many photos can be targets, each finding, or that there is none."""
     findings = [f"warning: {text}" for text in report.findings] or ["No warnings."]
-    return [*to_table(report.facts).splitlines(), "", *findings]
+    facts = report.facts
+    usable = [f"usable as targets: {facts['mask_trusted'].sum()} of {len(facts)}"] if "mask_source" in facts else []
+    return [*to_table(facts).splitlines(), "", *usable, *findings]

@@ -14,6 +14,8 @@ from dreambooth3d.errors import DatasetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.subject import (
     SUBJECT_FILE,
+    caption_file,
+    mask_file,
     photo_files,
     photo_folder,
     photo_repository,
@@ -39,8 +41,8 @@ def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
 
     For a subject that `data.dvc` records, DVC's MD5 of that sub-directory (32 hex digits and `.dir`), after a check
     that the files on disk are the recorded ones. For `photos.dir`, and for a folder under data/ that was never added
-    to DVC, `untracked:` and a SHA-256 over the sorted names and bytes of photos, `subject.yaml` and
-    `ground_truth.yaml`.
+    to DVC, `untracked:` and a SHA-256 over the sorted names and bytes of photos, their masks and
+    captions, `subject.yaml` and `ground_truth.yaml`.
 
     Args:
         config: `dir` is relative to the current directory, `subject` to `root`'s repository.
@@ -76,12 +78,17 @@ def _refuse_drift(recorded: Entries, present: Entries, folder: Path) -> None:
 
 
 def content_digest(folder: Path) -> str:
-    """SHA-256 over the sorted names and bytes of the photos, `subject.yaml` and `ground_truth.yaml` of a folder."""
+    """SHA-256 over the sorted names and bytes of a folder's photos with what is beside them.
+
+    That is, their masks and captions, `subject.yaml` and `ground_truth.yaml`.
+    """
+    photos = photo_files(folder)
     extra = [folder / name for name in (SUBJECT_FILE, GROUND_TRUTH_FILE) if (folder / name).is_file()]
+    extra += {path for photo in photos for path in (mask_file(photo), caption_file(photo)) if path is not None}
     digest = hashlib.sha256()
-    for path in sorted([*photo_files(folder), *extra], key=lambda path: path.name):
+    for path in sorted([*photos, *extra], key=lambda path: path.relative_to(folder).as_posix()):
         # Hashes of fixed length, so that no shift of bytes between names and files can go unseen.
-        digest.update(hashlib.sha256(os.fsencode(path.name)).digest())
+        digest.update(hashlib.sha256(os.fsencode(path.relative_to(folder))).digest())
         digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 

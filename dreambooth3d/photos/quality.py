@@ -147,6 +147,20 @@ def pad_to_square(photo: Photo) -> Photo:
     side = max(height, width)
     canvas = np.empty((side, side, 3), dtype=np.uint8)
     canvas[:] = np.median(border_pixels(photo), axis=0).round().astype(np.uint8)
-    top, left = (side - height) // 2, (side - width) // 2
-    canvas[top : top + height, left : left + width] = photo
+    canvas[frame_in_square(height, width)] = photo
     return canvas
+
+
+def pad_mask(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A mask in the middle of a square of zeros, as `pad_to_square` lays its photo."""
+    height, width = mask.shape
+    canvas = np.zeros((max(height, width),) * 2, dtype=np.uint8)
+    canvas[frame_in_square(height, width)] = mask
+    return canvas
+
+
+def frame_in_square(height: int, width: int) -> tuple[slice, slice]:
+    """Rows and columns of the square around a photo that the photo itself takes."""
+    side = max(height, width)
+    top, left = (side - height) // 2, (side - width) // 2
+    return slice(top, top + height), slice(left, left + width)

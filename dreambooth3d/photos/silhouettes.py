@@ -21,7 +21,6 @@ from torch.nn.functional import avg_pool2d, grid_sample, max_pool2d
 
 from dreambooth3d.artifacts import POSE_FACTS, SubjectPhotos
 from dreambooth3d.cameras import TURNTABLE_DISTANCE, TURNTABLE_FOV_Y_DEG, Cameras, wrap_degrees
-from dreambooth3d.masks import FINE_SIZE, soft_masks
 
 PHOTO_SIZE = 64
 MIN_PHOTOS = 3
@@ -80,7 +79,7 @@ def locate_photos(photos: SubjectPhotos) -> SubjectPhotos:
     silhouettes do not belong together.
     """
     images = photos.resized(PHOTO_SIZE)
-    masks, _, trusted = soft_masks(photos.resized(FINE_SIZE), PHOTO_SIZE)
+    masks, trusted = photos.masks_resized(PHOTO_SIZE), photos.trusted
     found = torch.full((3, len(images)), math.nan)
     if trusted.sum() >= MIN_PHOTOS and photos.off_front_deg:
         off_front = torch.tensor(photos.off_front_deg)[trusted]

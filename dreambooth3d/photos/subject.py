@@ -18,6 +18,8 @@ from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SUBJECT_FILE = "subject.yaml"
+MASK_ENDING = "_mask"
+MASK_FOLDER = "masks"
 DEFAULT_IDENTIFIER = "sks"
 _URI = "file:///"
 
@@ -174,17 +176,49 @@ def _subject_info(values: dict[str, object], path: Path) -> SubjectInfo:
 
 
 def photo_files(folder: Path) -> list[Path]:
-    """The photos in a folder, sorted by name; sub-folders and hidden files are left alone."""
-    return sorted(
-        (path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in PHOTO_SUFFIXES),
-        key=lambda path: path.name,
-    )
+    """The photos in a folder, sorted by name, without the masks of others; sub-folders and hidden files are left alone.
+
+    `NAME_mask.png` is a mask where there is a photo NAME.
+    """
+    images = sorted((path for path in folder.iterdir() if _is_image(path)), key=lambda path: path.name)
+    names = {path.stem for path in images}
+    return [path for path in images if not (_is_mask(path) and path.stem.removesuffix(MASK_ENDING) in names)]
+
+
+def mask_file(photo: Path) -> Path | None:
+    """The mask beside a photo NAME: `NAME_mask.png`, `masks/NAME.png` or `masks/NAME_mask.png`; None where none is."""
+    masked, inside = f"{photo.stem}{MASK_ENDING}.png", photo.parent / MASK_FOLDER
+    places = (photo.parent / masked, inside / f"{photo.stem}.png", inside / masked)
+    return next((path for path in places if path.is_file()), None)
+
+
+def caption_file(photo: Path) -> Path | None:
+    """The caption beside a photo NAME, `NAME.txt`; None where none is."""
+    path = photo.with_suffix(".txt")
+    return path if path.is_file() else None
+
+
+def stray_masks(folder: Path) -> list[Path]:
+    """Images in `masks/` that are no photo's mask, sorted by name."""
+    inside = folder / MASK_FOLDER
+    if not inside.is_dir():
+        return []
+    used = {mask_file(photo) for photo in photo_files(folder)}
+    return sorted(path for path in inside.iterdir() if _is_image(path) and path not in used)
 
 
 def other_images(folder: Path) -> list[Path]:
     """Image files in formats that are not read, sorted by name."""
     suffixes = (".heic", ".heif", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".dng", ".jfif")
     return sorted(path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in suffixes)
+
+
+def _is_mask(path: Path) -> bool:
+    return path.suffix.lower() == ".png" and path.stem.endswith(MASK_ENDING)
+
+
+def _is_image(path: Path) -> bool:
+    return _is_visible_file(path) and path.suffix.lower() in PHOTO_SUFFIXES
 
 
 def _is_visible_file(path: Path) -> bool:

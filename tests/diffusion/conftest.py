@@ -15,6 +15,7 @@ from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
+from tests.photos.photo_sets import masked
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,7 @@ def photos() -> SubjectPhotos:
     images = torch.full((3, 3, 64, 64), 0.8) + torch.arange(3).view(3, 1, 1, 1) * 0.05
     for index in range(3):
         images[index, :, 16 : 40 + 4 * index, 20:44] = torch.tensor([0.2, 0.4, 0.1]).view(3, 1, 1)
-    return SubjectPhotos(tuple(images), pd.DataFrame(), (), "rex", "sks", "dog", "", "untracked:0")
+    return masked(SubjectPhotos(tuple(images), pd.DataFrame(), (), "rex", "sks", "dog", "", "untracked:0"))
 
 
 @pytest.fixture

@@ -68,3 +68,12 @@ def test_errors_are_per_image() -> None:
     output, target = torch.randn(2, 3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     expected = [torch.nn.functional.mse_loss(*pair) for pair in zip(output, target, strict=True)]
     assert torch.allclose(squared_errors(output, target), torch.stack(expected))
+
+
+def test_weighted_pixels_make_a_weighted_mean() -> None:
+    output, target = torch.randn(2, 4, 6, 6), torch.randn(2, 4, 6, 6)
+    weights = torch.zeros(2, 1, 6, 6)
+    weights[0, :, :3], weights[1] = 2.0, 0.5
+    errors = squared_errors(output, target, weights)
+    by_hand = [(output - target)[0, :, :3].square().mean(), (output - target)[1].square().mean()]
+    torch.testing.assert_close(errors, torch.stack(by_hand))

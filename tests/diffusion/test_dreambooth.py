@@ -18,12 +18,14 @@ from dreambooth3d.diffusion.finetuning.backgrounds import with_random_background
 from dreambooth3d.diffusion.finetuning.batches import step_generator
 from dreambooth3d.diffusion.finetuning.class_images import cache_folder
 from dreambooth3d.diffusion.finetuning.dreambooth import finetune, finetune_multiview
+from dreambooth3d.diffusion.finetuning.image_groups import photo_group
 from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.diffusion.model.export import export_pipeline
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling
 from dreambooth3d.errors import BaseModelError
+from dreambooth3d.prompts import view_prompt
 from dreambooth3d.runtime import ResumePoint, Runtime
 from dreambooth3d.weights import save_weights, sha256_file
 from tests.tiny_models import write_tiny_base_model
@@ -217,7 +219,80 @@ def test_each_step_has_its_own_randomness() -> None:
 
 def test_random_backgrounds(photos: SubjectPhotos) -> None:
     images = torch.stack(photos.images)
-    result = with_random_backgrounds(images, 2, torch.Generator().manual_seed(0))
+    everywhere = torch.ones(3, dtype=torch.bool)
+    result = with_random_backgrounds(photos, 64, 2, 1.0, everywhere, torch.Generator().manual_seed(0))
     assert result.shape == (9, 3, 64, 64) and torch.equal(result[:3], images)
     assert torch.equal(result[3:6, :, 18:36, 24:40], images[:, :, 18:36, 24:40])
     assert (result[3:6, :, 0, 0] - images[:, :, 0, 0]).abs().max() > 0.05
+
+
+def before_clutter(photos: SubjectPhotos) -> SubjectPhotos:
+    """The photos before noise, with their true masks, which a network has found."""
+    noise = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    masks = torch.stack(photos.masks)
+    images = tuple(
+        torch.where(mask > 0.5, image, other) for image, mask, other in zip(photos.images, masks, noise, strict=True)
+    )
+    return replace(photos, images=images, facts=photos.facts.assign(mask_source="rembg"))
+
+
+def test_subjects_before_anything_are_cut_out_and_put_before_other_things(photos: SubjectPhotos) -> None:
+    cluttered, chosen = before_clutter(photos), torch.tensor([True, True, False])
+    result = with_random_backgrounds(cluttered, 64, 8, 2 / 3, chosen, torch.Generator().manual_seed(0))
+    images, masks = torch.stack(cluttered.images), torch.stack(photos.masks)
+    assert torch.equal(result[:3], images)
+    variants = result[3:].view(8, 3, 3, 64, 64)
+    inside = (masks > 0.99)[:, None].expand(3, 3, 64, 64)
+    for variant in variants:
+        torch.testing.assert_close(variant[inside], images[inside], atol=1e-5, rtol=0)
+    outside = ((variants - images) * (masks < 0.01)[:, None]).abs().amax(dim=(2, 3, 4))
+    assert (outside[:6, :2] > 0.1).all() and (outside[6:] == 0).all() and (outside[:, 2] == 0).all()
+    flat = variants[:6, 0, :, :5].std(dim=(-1, -2)).mean(dim=1)
+    assert (flat < 1e-6).any() and (flat > 0.05).any(), "plain colours as well as textures"
+
+
+def test_the_loss_counts_less_where_a_trusted_mask_shows_no_subject(
+    photos: SubjectPhotos, components: Components
+) -> None:
+    config = FinetuneConfig(photo_view_prompts=False, background_augmentation=False, loss_outside_mask=0.25)
+
+    def weights(photos: SubjectPhotos, config: FinetuneConfig = config) -> torch.Tensor | None:
+        return photo_group(components, photos, config, 0, name="instance", count=2, weight=1.0).pixel_weights
+
+    cluttered = before_clutter(photos)
+    size = photo_group(components, photos, config, 0, name="i", count=2, weight=1.0).latents.shape[-1]
+    truth = torch.nn.functional.interpolate(torch.stack(photos.masks)[:, None], size=(size, size), mode="area")
+    torch.testing.assert_close(weights(cluttered), 0.25 + 0.75 * truth)
+    untrusted = replace(cluttered, facts=cluttered.facts.assign(mask_trusted=[True, False, True]))
+    assert (weights(untrusted)[1] == 1).all() and (weights(untrusted)[0] < 1).any()
+    assert weights(photos) is None, "what lies before a smooth background is trained on as ever"
+    assert weights(cluttered, config.model_copy(update={"loss_outside_mask": 1.0})) is None
+    augmented = config.model_copy(update={"background_augmentation": None})
+    assert weights(cluttered, augmented).shape == (27, 1, size, size)
+
+
+def test_photos_before_smooth_backgrounds_are_trained_on_as_ever(photos: SubjectPhotos, components: Components) -> None:
+    group = photo_group(components, photos, FinetuneConfig(), 0, name="instance", count=2, weight=1.0)
+    assert torch.equal(group.latents, components.encode_all(photos.resized(components.image_size)))
+    assert set(group.prompts) == {"a photo of a sks dog"}
+
+
+def test_captions_are_the_prompts_of_their_photos(photos: SubjectPhotos, components: Components) -> None:
+    captioned = replace(photos, facts=photos.facts.assign(caption=["a red sks dog", "", ""], view="side"))
+    group = photo_group(components, captioned, FinetuneConfig(), 0, name="instance", count=2, weight=1.0)
+    plain = "a photo of a sks dog"
+    assert list(group.prompts[:3]) == ["a red sks dog", plain, plain]
+    assert list(group.prompts[3:]) == [view_prompt("a red sks dog", "side"), *[view_prompt(plain, "side")] * 2]
+
+
+def test_a_masked_training_is_another_training(
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime
+) -> None:
+    """But for the weights of the pixels, both draw the same batches."""
+    cluttered, losses = before_clutter(photos), {}
+    for weight in (1.0, 0.1):
+        changes = {"steps": 2, "checkpoint_every": 2, "prior_weight": 0, "background_augmentation": False}
+        result = run(cluttered, base, make_runtime(folder=f"of_{weight}"), **changes, loss_outside_mask=weight)
+        series = result.record.series
+        losses[weight] = series[series["name"] == "instance_loss"]["value"].tolist()
+    assert losses[1.0] != losses[0.1]

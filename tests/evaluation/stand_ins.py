@@ -13,6 +13,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.toybox.tokenizer import build_tokenizer
+from tests.photos.photo_sets import masked
 from tests.tiny_models import MAX_TOKENS, WORDS
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
@@ -58,8 +59,8 @@ class ColorScorer:
 
 
 def photos_of(*images: Tensor, class_noun: str = "dog", description: str = "") -> SubjectPhotos:
-    """A photo set of the given images."""
-    return SubjectPhotos(images, pd.DataFrame(), (), "rex", "sks", class_noun, description, "untracked:0")
+    """A photo set of the given images, with the masks that smooth backgrounds tell."""
+    return masked(SubjectPhotos(images, pd.DataFrame(), (), "rex", "sks", class_noun, description, "untracked:0"))
 
 
 class PaletteScorer:

@@ -89,9 +89,12 @@ def record(name: str) -> StepRecord:
 
 def photos() -> SubjectPhotos:
     images = tuple(torch.randint(0, 256, (3, side, side)).float() / 255 for side in (8, 16))
+    masks = tuple(torch.randint(0, 256, (side, side)).float() / 255 for side in (8, 16))
     facts = pd.DataFrame({"file": ["a.jpg", "b.jpg"], "width": [8, 16], "blur": [0.5, 0.25]})
+    facts = facts.assign(mask_source="rembg", mask_confidence=[0.75, 0.5], mask_trusted=[True, False], mask_cut=0.0)
     findings = ("b.jpg: is blurred.",)
-    return SubjectPhotos(images, facts, findings, "rex", "sks", "dog", "a red dog", "ab.dir", record("validate_photos"))
+    who = ("rex", "sks", "dog", "a red dog", "ab.dir", record("validate_photos"))
+    return SubjectPhotos(images, facts, findings, *who, masks=masks)
 
 
 def weights(name: str) -> WeightsRef:

@@ -6,7 +6,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -288,8 +287,9 @@ def ball_with_a_patch(cameras: Cameras) -> Tensor:
 def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceField, tmp_path: Path) -> None:
     """With mirroring the patch appears on the other side too; the ball that is fitted is blue there."""
     cameras = orbit_cameras(torch.tensor([5.0, 85.0]), elevation_deg=30.0)
-    told = pd.DataFrame(dict(zip(POSE_FACTS, ([5.0, 85.0], [30.0, 30.0], [2.5, 2.5]), strict=True)))
-    photos = replace(photos_of(*ball_with_a_patch(cameras)), facts=told)
+    photos = photos_of(*ball_with_a_patch(cameras))
+    told = dict(zip(POSE_FACTS, ([5.0, 85.0], [30.0, 30.0], [2.5, 2.5]), strict=True))
+    photos = replace(photos, facts=photos.facts.assign(**told))
 
     def other_side(mirror_weight: float, init: RadianceField = fitted) -> tuple[RadianceField, Tensor]:
         targets = PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, search_every=1.0, mirror_weight=mirror_weight)

@@ -124,3 +124,16 @@ def test_shading_schedule() -> None:
     assert modes.count("diffuse") / 800 == pytest.approx(0.25, abs=0.05)
     assert modes.count("textureless") / 800 == pytest.approx(0.25, abs=0.05)
     assert random_lights(cameras, generator).norm(dim=-1).min() > 1.0
+
+
+def test_what_is_not_known_does_not_count_in_the_reconstruction() -> None:
+    generator = torch.Generator().manual_seed(0)
+    color, target, background = (torch.rand(40, 3, generator=generator) for _ in range(3))
+    opacity, known = torch.rand(40, generator=generator), (torch.arange(40) < 25).float()
+    some = losses.reconstruction(color, opacity, target, background, known)
+    first = losses.reconstruction(color[:25], opacity[:25], target[:25], background[:25])
+    torch.testing.assert_close(some, first)
+    torch.testing.assert_close(
+        losses.reconstruction(color, opacity, target, background, torch.ones(40)),
+        losses.reconstruction(color, opacity, target, background),
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.artifacts import PseudoViews
+from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import Cameras, orbit_cameras
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from tests.evaluation.stand_ins import photos_of
@@ -54,6 +55,50 @@ def test_photos_that_cannot_be_masked_are_left_out() -> None:
     whole = TargetViews.of_photos(photos_of(*good), SIZE, CPU)
     torch.testing.assert_close(views.images, whole.images[[0, 2]])
     assert TargetViews.of_photos(photos_of(noise, noise), SIZE, CPU) is None
+
+
+def test_photos_before_anything_are_put_before_a_plain_colour_by_their_masks() -> None:
+    """The ball before noise, with its true mask; what is left of the noise is less than the outline's pixels."""
+    cameras = orbit_cameras(AZIMUTHS)
+    ball, share = ball_on_grey(cameras, 256), ball_share(cameras, 256)[:, None]
+    noise = torch.rand(3, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    photos = with_given_masks(photos_of(*(ball * share + noise * (1 - share))), share[:, 0])
+    views = TargetViews.of_photos(photos, SIZE, CPU)
+    plain = views.background[:, :, :1, :1]
+    assert (views.background == plain).all() and (plain == plain[:1]).all() and views.known is None
+    assert views.masks.sum() / ball_share(cameras, SIZE).sum() == pytest.approx(1, abs=0.01)
+    outside, inside = views.masks == 0, views.masks == 1
+    torch.testing.assert_close(
+        views.images.movedim(1, -1)[outside], plain[0, :, 0, 0].expand(int(outside.sum()), 3), atol=2e-3, rtol=0
+    )
+    small = torch.nn.functional.interpolate(ball, size=(SIZE, SIZE), mode="area")
+    subject = small.movedim(1, -1)[inside]
+    torch.testing.assert_close(views.images.movedim(1, -1)[inside], subject, atol=0.02, rtol=0)
+    assert (subject.mean(dim=0) - plain[0, :, 0, 0]).norm() > 0.6, "the plain colour is none of the subject's"
+
+
+def test_beyond_the_frame_that_cuts_a_subject_nothing_is_known() -> None:
+    """Of two wide photos the first cuts the ball at its lower edge."""
+    cameras = orbit_cameras(AZIMUTHS[:2])
+    share = ball_share(cameras, 256)
+    share[:, :64], share[0, 192 - 60 :], share[1, 192:] = 0, 0, 0
+    photos = with_given_masks(photos_of(*ball_on_grey(cameras, 256)), share, cut=[0.3, 0.0], height=128)
+    views = TargetViews.of_photos(photos, SIZE, CPU)
+    assert views.known[0, :16].sum() == 0 and views.known[0, 48:].sum() == 0 and (views.known[0, 16:48] == 1).all()
+    assert (views.known[1] == 1).all(), "no part of the second is beyond the frame"
+    views = replace(views, cameras=cameras)
+    assert torch.equal(views.mirrored().known, views.known.flip(-1))
+    _, _, target = views.draw(2, SIZE**2, torch.Generator().manual_seed(0))
+    assert target.known.mean().item() == pytest.approx(0.75)
+    assert torch.equal(views.where(torch.tensor([False, True])).known, views.known[1:])
+
+
+def with_given_masks(
+    photos: SubjectPhotos, masks: Tensor, cut: Sequence[float] | float = 0.0, height: int = 256
+) -> SubjectPhotos:
+    """The photos, 256 wide and so high, with masks that the user has brought."""
+    facts = photos.facts.assign(mask_source="files", mask_trusted=True, mask_cut=cut, width=256, height=height)
+    return replace(photos, facts=facts, masks=tuple(masks))
 
 
 def test_the_opacity_of_renders_that_nothing_changed_is_their_mask() -> None:

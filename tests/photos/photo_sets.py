@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
+
+from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.masks import FINE_SIZE, subject_masks
 
 BLUE, ORANGE = (70, 110, 190), (230, 140, 30)
 
@@ -35,3 +40,18 @@ def write_set(folder: Path, count: int = 4, class_noun: str | None = "dog") -> P
     if class_noun is not None:
         (folder / "subject.yaml").write_text(f"class_noun: {class_noun}\n")
     return folder
+
+
+def masked(photos: SubjectPhotos, source: str = "smooth_background") -> SubjectPhotos:
+    """The photos with the masks that their backgrounds tell, as if a source had made them."""
+    found, trusted = subject_masks(photos.resized(FINE_SIZE))
+    sides = [image.shape[-1] for image in photos.images]
+    masks = [
+        torch.nn.functional.interpolate(mask[None, None].float(), size=(side, side), mode="area")[0, 0]
+        for mask, side in zip(found, sides, strict=True)
+    ]
+    facts = photos.facts if len(photos.facts) else photos.facts.assign(file=[f"{n}.png" for n in range(len(masks))])
+    facts = facts.assign(
+        mask_source=source, mask_confidence=1.0, mask_trusted=trusted.tolist(), mask_cut=0.0, width=sides, height=sides
+    )
+    return replace(photos, masks=tuple(masks), facts=facts)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from pydantic import ValidationError
 
-from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.config.photos import MaskModels, PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
 from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines, resolve_folder
 from dreambooth3d.record import StepLog
@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _checked(folder: Path, runtime: Runtime, **limits):
-    return check_photos(PhotosConfig(dir=str(folder), **limits), "untracked:0", runtime)
+    return check_photos(PhotosConfig(dir=str(folder), **limits), "untracked:0", MaskModels(), runtime)
 
 
 def test_good_set_passes_without_findings(tmp_path: Path, runtime: Runtime) -> None:
@@ -97,13 +97,15 @@ def test_subject_at_the_border_survives(tmp_path: Path) -> None:
 def test_transparency_becomes_white_and_grey_and_palette_are_read(tmp_path: Path) -> None:
     folder = tmp_path / "rex"
     folder.mkdir()
-    Image.new("RGBA", (80, 80), (0, 0, 0, 0)).save(folder / "a.png")
+    clear = Image.new("RGBA", (80, 80), (0, 0, 0, 0))
+    clear.paste((20, 40, 160, 255), (0, 0, 40, 80))
+    clear.save(folder / "a.png")
     Image.fromarray(np.full((80, 80), 257 * 100, np.uint16)).save(folder / "b.png")
     photo(0).convert("P").save(folder / "c.png")
     photo(0).convert("CMYK").save(folder / "d.jpg")
     photo(0).save(folder / "e.webp")
     images = inspect_folder(folder).images
-    assert (images[0] == 255).all()
+    assert (images[0][:, 40:] == 255).all() and (images[0][:, :40] == (20, 40, 160)).all()
     assert (images[1] == 100).all()
     assert all(image.shape[-1] == 3 for image in images)
 

@@ -14,6 +14,7 @@ from dreambooth3d.photos.silhouettes import PHOTO_SIZE, cameras_from_silhouettes
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.render import Render, render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
+from tests.photos.photo_sets import masked
 
 TRUE = Cameras(
     torch.tensor([-46.0, 4.0, 33.0, -97.0, 168.0]),
@@ -34,7 +35,7 @@ def subject_photos(images: Tensor, off_front: Tensor | None = ESTIMATED_OFF_FRON
     facts = pd.DataFrame({"file": [f"{index}.png" for index in range(len(images))]})
     if off_front is not None:
         facts = facts.assign(view="side", off_front_deg=off_front.tolist())
-    return SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0")
+    return masked(SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0"))
 
 
 @pytest.mark.parametrize("name", ["bunny", "taxi"])

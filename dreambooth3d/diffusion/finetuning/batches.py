@@ -29,12 +29,14 @@ class Batch:
         prompt_rows: the row of each image's prompt in `BatchSource.token_ids`.
         timesteps: of each image.
         noise: float32, offset included.
+        pixel_weights: of each latent pixel in its image's loss, None where all are 1.
     """
 
     latents: Float[Tensor, "n channels height width"]
     prompt_rows: Int[Tensor, " n"]
     timesteps: Int[Tensor, " n"]
     noise: Float[Tensor, "n channels height width"]
+    pixel_weights: Float[Tensor, "n 1 height width"] | None = None
 
 
 class BatchSource:
@@ -51,6 +53,7 @@ class BatchSource:
 
     def __init__(self, components: Components, plan: TrainingPlan, rank: int = 0) -> None:
         self._groups, self._seed, self._rank = plan.groups, plan.seed, rank
+        self._weighted = any(group.pixel_weights is not None for group in plan.groups)
         self._noise_offset, self._device = plan.config.noise_offset, components.device
         self._timesteps: int = components.scheduler.config.num_train_timesteps
         distinct = list(dict.fromkeys(prompt for group in plan.groups for prompt in group.prompts))
@@ -61,15 +64,20 @@ class BatchSource:
     def draw(self, number: int) -> Batch:
         """Batch number `number`: images of each group, then timesteps, then noise."""
         generator = step_generator(self._seed, number, self._rank)
-        latents, rows = [], []
+        latents, rows, weights = [], [], []
         for group, prompt_rows in zip(self._groups, self._prompt_rows, strict=True):
             chosen = torch.randint(len(group.latents), (group.count,), generator=generator)
-            latents.append(group.latents[chosen.to(group.latents.device, non_blocking=True)])
+            places = chosen.to(group.latents.device, non_blocking=True)
+            latents.append(group.latents[places])
             rows.append(prompt_rows[chosen])
+            if self._weighted:
+                own = group.pixel_weights
+                weights.append(torch.ones_like(latents[-1][:, :1]) if own is None else own[places])
         batch = torch.cat(latents)
         timesteps = torch.randint(0, self._timesteps, (len(batch),), generator=generator)
         noise = torch.randn(batch.shape, generator=generator)
         if self._noise_offset:
             shift = torch.randn(*batch.shape[:2], 1, 1, generator=generator)
             noise = noise + self._noise_offset * shift
-        return Batch(batch, *(send(each, self._device) for each in (torch.cat(rows), timesteps, noise)))
+        placed = [send(each, self._device) for each in (torch.cat(rows), timesteps, noise)]
+        return Batch(batch, *placed, pixel_weights=torch.cat(weights) if self._weighted else None)

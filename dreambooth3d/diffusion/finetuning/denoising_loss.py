@@ -37,10 +37,15 @@ def training_target(
 
 
 def squared_errors(
-    output: Float[Tensor, "n channels height width"], target: Float[Tensor, "n channels height width"]
+    output: Float[Tensor, "n channels height width"],
+    target: Float[Tensor, "n channels height width"],
+    pixel_weights: Float[Tensor, "n 1 height width"] | None = None,
 ) -> Float[Tensor, " n"]:
-    """Mean squared error of each image, float32."""
-    return (output.float() - target).square().mean(dim=(1, 2, 3))
+    """Mean squared error of each image, float32, over its pixels by their weights."""
+    errors = (output.float() - target).square()
+    if pixel_weights is None:
+        return errors.mean(dim=(1, 2, 3))
+    return (errors * pixel_weights).mean(dim=(1, 2, 3)) / pixel_weights.mean(dim=(1, 2, 3))
 
 
 def min_snr_weights(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from dreambooth3d.artifacts import BaseModelRef, PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import VIEW_WORDS
@@ -62,7 +64,7 @@ def photo_group(
     count: int,
     weight: float,
 ) -> ImageGroup:
-    """The real photos under the subject's prompt, and also under their views' prompts where these are known and wanted.
+    """The photos under the subject's prompt or their captions, and, where known and wanted, under their views' too.
 
     They are not mirrored: a subject need not be symmetric.
 
@@ -73,16 +75,43 @@ def photo_group(
         seed: of random backgrounds.
         name, count, weight: of the group.
     """
-    images, prompts = photos.resized(components.image_size), [photos.instance_prompt] * len(photos.images)
-    copies = 1
-    if config.background_augmentation:
-        images = with_random_backgrounds(images, BACKGROUND_COPIES, torch.Generator().manual_seed(seed))
+    size, captions = components.image_size, photos.prompts
+    images, prompts, copies = photos.resized(size), list(captions), 1
+    chosen = _before_other_backgrounds(photos, config)
+    if config.background_augmentation or chosen.any():
+        generator = torch.Generator().manual_seed(seed)
+        images = with_random_backgrounds(photos, size, BACKGROUND_COPIES, config.background_share, chosen, generator)
         copies += BACKGROUND_COPIES
     latents, prompts = components.encode_all(images), prompts * copies
+    weights = _loss_weights(photos, latents.shape[-1], config)
+    weights = None if weights is None else weights.repeat(copies, 1, 1, 1).to(latents)
     if config.photo_view_prompts and photos.views:
         latents = latents.repeat(2, 1, 1, 1)
-        prompts = prompts + [view_prompt(photos.instance_prompt, word) for word in photos.views] * copies
-    return ImageGroup(name, latents, prompts, count, weight)
+        weights = None if weights is None else weights.repeat(2, 1, 1, 1)
+        views = [view_prompt(caption, word) for caption, word in zip(captions, photos.views, strict=True)]
+        prompts = prompts + views * copies
+    return ImageGroup(name, latents, prompts, count, weight, weights)
+
+
+def _before_other_backgrounds(photos: SubjectPhotos, config: TrainerConfig) -> Bool[Tensor, " n"]:
+    """(n,) the photos that are trained on before other backgrounds as well."""
+    wanted = config.background_augmentation
+    if wanted is None:
+        return photos.trusted & ~photos.before_smooth_background
+    return photos.trusted & torch.tensor(wanted)
+
+
+def _loss_weights(photos: SubjectPhotos, size: int, config: TrainerConfig) -> Float[Tensor, "n 1 {size} {size}"] | None:
+    """(n, 1, size, size) weights of the loss: less where trusted masks show no subject; None where all are 1.
+
+    Smooth backgrounds keep theirs: nothing that could be taken for the subject is there.
+    """
+    masked = photos.trusted & ~photos.before_smooth_background
+    if config.loss_outside_mask == 1 or not masked.any():
+        return None
+    masks = photos.masks_resized(size)
+    weights = config.loss_outside_mask + (1 - config.loss_outside_mask) * masks
+    return torch.where(masked[:, None, None], weights, 1.0)[:, None]
 
 
 def class_group(

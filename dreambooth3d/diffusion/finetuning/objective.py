@@ -57,23 +57,30 @@ class DenoisingObjective:
         """(prompts, tokens, dim) embeddings of the distinct prompts; a batch repeats them, so each is encoded once."""
         return self._text_encoder(self._token_ids)[0]
 
-    def inputs(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """What `losses` takes of a batch: noisy latents, timesteps, prompt rows, target and weights (n,)."""
+    def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What `losses` takes of a batch: noisy latents, timesteps, prompt rows, target, weights, pixels' weights."""
         alphas = self._alphas_cumprod[batch.timesteps]
         noisy = denoising_loss.add_noise(batch.latents, batch.noise, alphas)
         target = denoising_loss.training_target(batch.latents, batch.noise, alphas, self._prediction_type)
         weights = self._image_weights
         if self._timestep_weights is not None:
             weights = weights * self._timestep_weights[batch.timesteps]
-        return noisy, batch.timesteps, batch.prompt_rows, target, weights
+        pixels = () if batch.pixel_weights is None else (batch.pixel_weights,)
+        return noisy, batch.timesteps, batch.prompt_rows, target, weights, *pixels
 
     def losses(
-        self, noisy: Tensor, timesteps: Tensor, prompt_rows: Tensor, target: Tensor, weights: Tensor
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        prompt_rows: Tensor,
+        target: Tensor,
+        weights: Tensor,
+        pixel_weights: Tensor | None = None,
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " n"]]:
         """The batch's loss, and the squared error of each image."""
         embeddings = self._embed() if self._fixed_embeddings is None else self._fixed_embeddings
         output = self._unet(noisy, timesteps, encoder_hidden_states=embeddings[prompt_rows]).sample
-        errors = denoising_loss.squared_errors(output, target)
+        errors = denoising_loss.squared_errors(output, target, pixel_weights)
         return (errors * weights).sum(), errors
 
     def by_group(self, errors: Float[Tensor, " n"]) -> dict[str, Float[Tensor, ""]]:

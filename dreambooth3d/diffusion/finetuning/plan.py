@@ -23,6 +23,7 @@ class ImageGroup:
         prompts: one for each image.
         count: images per step.
         weight: of the group's mean squared error in the loss.
+        pixel_weights: of each latent pixel in its image's mean squared error, on the device; None for 1.
     """
 
     name: str
@@ -30,10 +31,12 @@ class ImageGroup:
     prompts: Sequence[str]
     count: int
     weight: float
+    pixel_weights: Float[Tensor, "n 1 height width"] | None = None
 
     def to(self, device: torch.device | str) -> ImageGroup:
         """The same group with its latents on a device."""
-        return replace(self, latents=self.latents.to(device))
+        weights = None if self.pixel_weights is None else self.pixel_weights.to(device)
+        return replace(self, latents=self.latents.to(device), pixel_weights=weights)
 
 
 @dataclass(frozen=True)

@@ -162,11 +162,12 @@ def sine_of_outline(masks: Tensor, fov_y_deg: float) -> Tensor:
 
 @dataclass(frozen=True)
 class _Photos:
-    """Photos at the size of the compared renders: images and backgrounds (n, 3, s, s), masks (n, s, s)."""
+    """Photos at the size of the compared renders: images and backgrounds (n, 3, s, s), masks and known (n, s, s)."""
 
     images: Tensor
     background: Tensor
     masks: Tensor
+    known: Tensor
 
     @staticmethod
     def of(photos: TargetViews, device: torch.device) -> _Photos:
@@ -174,7 +175,9 @@ class _Photos:
             size = (RENDER_SIZE, RENDER_SIZE)
             return interpolate(images.to(device), size=size, mode="bilinear", antialias=True, align_corners=False)
 
-        return _Photos(small(photos.images), small(photos.background), small(photos.masks[:, None])[:, 0])
+        known = torch.ones_like(photos.masks) if photos.known is None else photos.known
+        masks, known = (small(values[:, None])[:, 0] for values in (photos.masks, known))
+        return _Photos(small(photos.images), small(photos.background), masks, known)
 
     def compare(self, renders: tuple[Tensor, Tensor], owner: Tensor | None) -> tuple[Tensor, Tensor]:
         """Errors and overlaps (n, k) of photos and renders, premultiplied colour (m, 3, s, s) and opacity (m, s, s).
@@ -189,12 +192,15 @@ class _Photos:
             color = color.view(len(self.images), -1, *color.shape[1:])
             opacity = opacity.view(len(self.images), -1, *opacity.shape[1:])
         errors, overlaps = [], []
-        for index, (image, background, mask) in enumerate(zip(self.images, self.background, self.masks, strict=True)):
+        photos = zip(self.images, self.background, self.masks, self.known, strict=True)
+        for index, (image, background, mask, known) in enumerate(photos):
             part = 0 if owner is None else index
             shown = color[part] + (1 - opacity[part])[:, None] * background
             difference = (shown - image).abs().mean(1) + SILHOUETTE_WEIGHT * (opacity[part] - mask).abs()
-            errors.append(difference.sum(dim=(1, 2)) / mask.sum().clamp(min=1))
-            both, either = torch.minimum(opacity[part], mask), torch.maximum(opacity[part], mask)
+            errors.append((difference * known).sum(dim=(1, 2)) / mask.sum().clamp(min=1))
+            both, either = (
+                known * pick(opacity[part], mask) for pick in (torch.minimum, torch.maximum)
+            )
             overlaps.append(both.sum(dim=(1, 2)) / either.sum(dim=(1, 2)).clamp(min=1e-6))
         return torch.stack(errors), torch.stack(overlaps)
 

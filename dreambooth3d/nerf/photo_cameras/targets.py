@@ -6,13 +6,20 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import Cameras
-from dreambooth3d.masks import FINE_SIZE, smooth_background, soft_masks, subject_masks
+from dreambooth3d.masks import FINE_SIZE, smooth_background, subject_masks
 from dreambooth3d.transfer import send
 
 MANY = 16
+PLAIN_LEVELS = (0.1, 0.9)
+"""Of each channel of the colours before which subjects are put."""
+MAX_UNCUT = 0.02
+"""Share of the outline on the frame up to which nothing of the subject is taken to be beyond it."""
+WHOLE = 0.999
+"""Share of a pixel that must be inside the frame."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +31,7 @@ class TargetPixels:
         background: (pixels, 3) what would be seen there without the subject.
         mask: (pixels,) 1 on the subject, else 0.
         trusted: (pixels,) 1 where the mask can be trusted, else 0.
+        known: (pixels,) weight in [0, 1], 0 where nothing is known, or None for 1.
         gain: (pixels,) factor on the subject's colour there, or None for 1.
     """
 
@@ -32,6 +40,7 @@ class TargetPixels:
     mask: Tensor
     trusted: Tensor
     gain: Tensor | None = None
+    known: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -41,12 +50,15 @@ class TargetViews:
     Attributes:
         images: (n, 3, height, width) in [0, 1].
         cameras: the n cameras, of photos as silhouettes tell them (NaN where they do not); None while they are unknown.
-        background: (n, 3, height, width) the smooth background of each.
+        background: (n, 3, height, width) what lies behind the subject: the smooth background of each, or the colour
+            before which it was put.
         masks: (n, height, width) of the subject, in [0, 1].
         trusted: (n,) whether each mask can be trusted, 1 or 0.
         words: the n view words as a scorer sees them, or nothing.
         off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it, or None.
         gain: (n,) exposure of each view as a factor on the subject's colour, or None for 1.
+        known: (n, height, width) in [0, 1], 0 where nothing is known, as beyond the frame that cuts a subject; None for
+            1.
     """
 
     images: Tensor
@@ -57,6 +69,7 @@ class TargetViews:
     words: tuple[str, ...] = ()
     off_front_deg: Tensor | None = None
     gain: Tensor | None = None
+    known: Tensor | None = None
 
     @property
     def known_cameras(self) -> Cameras:
@@ -86,13 +99,22 @@ class TargetViews:
     @staticmethod
     def of_photos(photos: SubjectPhotos, size: int, device: torch.device) -> TargetViews | None:
         """The photos whose subject can be told from the background, `size` pixels wide, on a device; None if none."""
+        if not photos.trusted.any():
+            return None
         off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
-        masks, background, trusted = soft_masks(photos.resized(FINE_SIZE).to(device), size)
-        images = photos.resized(size).to(device)
+        images, background = _with_known_backgrounds(photos, size)
+        known = _known(photos, size)
         views = TargetViews(
-            images, photos.cameras, background, masks, trusted.float(), words=photos.views, off_front_deg=off_front
+            images.to(device),
+            photos.cameras,
+            background.to(device),
+            photos.masks_resized(size).to(device),
+            photos.trusted.float().to(device),
+            words=photos.views,
+            off_front_deg=off_front,
+            known=None if known is None else known.to(device),
         )
-        return views.where(views.trusted > 0) if views.trusted.any() else None
+        return views.where(views.trusted > 0)
 
     def where(self, chosen: Tensor) -> TargetViews:
         """The chosen (n,) bool of the views."""
@@ -100,14 +122,15 @@ class TargetViews:
         words = tuple(word for word, kept in zip(self.words, chosen.tolist(), strict=False) if kept)
         off_front = None if self.off_front_deg is None else self.off_front_deg[chosen.cpu()]
         cameras = self.cameras and self.cameras[chosen.to(self.cameras.azimuth_deg.device)]
-        gain = None if self.gain is None else self.gain[chosen]
-        return replace(self, cameras=cameras, words=words, off_front_deg=off_front, gain=gain, **parts)
+        gain, known = (None if values is None else values[chosen] for values in (self.gain, self.known))
+        return replace(self, cameras=cameras, words=words, off_front_deg=off_front, gain=gain, known=known, **parts)
 
     def mirrored(self) -> TargetViews:
         """The views as a mirror in the plane of azimuth 0 shows them, which a symmetric subject has as well."""
         parts = {name: getattr(self, name).flip(-1) for name in ("images", "background", "masks")}
         cameras = replace(self.known_cameras, azimuth_deg=-self.known_cameras.azimuth_deg)
-        return replace(self, cameras=cameras, **parts)
+        known = None if self.known is None else self.known.flip(-1)
+        return replace(self, cameras=cameras, known=known, **parts)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -133,11 +156,53 @@ class TargetViews:
         def color_at(images: Tensor) -> Tensor:
             return images[chosen].flatten(2)[:, :, places].transpose(1, 2).reshape(-1, 3)
 
-        mask = self.masks[chosen].flatten(1)[:, places].reshape(-1)
+        def value_at(values: Tensor) -> Tensor:
+            return values[chosen].flatten(1)[:, places].reshape(-1)
+
+        known = None if self.known is None else value_at(self.known)
         trusted = self.trusted[chosen].repeat_interleave(len(places))
         gain = None if self.gain is None else self.gain[chosen].repeat_interleave(len(places))
-        target = TargetPixels(color_at(self.images), color_at(self.background), mask, trusted, gain)
+        target = TargetPixels(
+            color_at(self.images), color_at(self.background), value_at(self.masks), trusted, gain, known
+        )
         return origins, directions, target
+
+
+def _with_known_backgrounds(photos: SubjectPhotos, size: int) -> tuple[Tensor, Tensor]:
+    """The photos (n, 3, size, size) with what lies behind their subjects: known where it is smooth, else put there.
+
+    A background that is not smooth would have to be learned. A plain colour far from the subject's takes its place.
+    """
+    smooth = photos.before_smooth_background[:, None, None, None]
+    images = photos.resized(size)
+    behind = interpolate(smooth_background(photos.resized(FINE_SIZE)), size=(size, size), mode="area")
+    if smooth.all():
+        return images, behind
+    plain = far_color(images, photos.masks_resized(size) * photos.trusted[:, None, None])[:, None, None]
+    # At the photos' own size, so that little of what lay behind stays on the outline; averaged as the masks are.
+    composed = torch.cat(
+        [
+            interpolate((image * mask + plain * (1 - mask))[None], size=(size, size), mode="area")
+            for image, mask in zip(photos.images, photos.masks, strict=True)
+        ]
+    )
+    return torch.where(smooth, images, composed), torch.where(smooth, behind, plain.expand_as(behind))
+
+
+def far_color(images: Tensor, masks: Tensor) -> Tensor:
+    """(3,): of a few plain colours the one farthest from the mean of images (n, 3, h, w) under masks (n, h, w)."""
+    weight = masks[:, None]
+    mean = (images * weight).sum(dim=(0, 2, 3)) / weight.sum().clamp(min=1e-6)
+    colors = torch.cartesian_prod(*[mean.new_tensor(PLAIN_LEVELS)] * 3)
+    return colors[(colors - mean).norm(dim=1).argmax()]
+
+
+def _known(photos: SubjectPhotos, size: int) -> Tensor | None:
+    """(n, size, size): 0 beyond the frame of a photo that cuts its subject; None where no frame cuts any."""
+    cut = (photos.cut > MAX_UNCUT) & ~photos.before_smooth_background
+    if not cut.any():
+        return None
+    return torch.where(cut[:, None, None], (photos.frame(size) >= WHOLE).float(), 1.0)
 
 
 def _draw_places(count: int, wanted: int, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,6 @@ from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import VIEW_WORDS, Cameras, wrap_degrees
 from dreambooth3d.config.guards import GuardAction, GuardsConfig
 from dreambooth3d.errors import GuardError
-from dreambooth3d.masks import subject_masks
 from dreambooth3d.nerf.field.occupancy import CHUNK
 from dreambooth3d.nerf.field.radiance_field import BALL_RADIUS, Field
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits
@@ -30,6 +29,8 @@ Likeness = Callable[[Tensor], Tensor]
 FRONT = VIEW_WORDS.index("front")
 MASK_THRESHOLD = 0.5
 PHOTO_SIZE = 64
+WHOLE = 0.99
+"""Share of a photo's pixel that must be the subject, whose colour alone counts."""
 AZIMUTH_SLACK_DEG = 5e-4
 """Keeps views at exactly the bound on its far side in spite of rounding."""
 USELESS = ("nan", "opacity")
@@ -368,5 +369,5 @@ def chroma(images: Tensor, masks: Tensor) -> float | None:
 def photos_chroma(photos: SubjectPhotos) -> float | None:
     """Mean CIELAB chroma of the subject, over the photos in which it can be told from the background; else None."""
     images = photos.resized(PHOTO_SIZE)
-    masks, trusted = subject_masks(images)
-    return chroma(images, masks & trusted[:, None, None])
+    masks = photos.masks_resized(PHOTO_SIZE) >= WHOLE
+    return chroma(images, masks & photos.trusted[:, None, None])

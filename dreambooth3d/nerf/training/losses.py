@@ -107,6 +107,7 @@ def reconstruction(
     opacity: Float[Tensor, " rays"],
     target: Float[Tensor, "rays 3"],
     background: Float[Tensor, "rays 3"],
+    known: Float[Tensor, " rays"] | None = None,
 ) -> Float[Tensor, ""]:
     """Huber loss of rays composited on the target's own background, mean over rays and channels.
 
@@ -119,9 +120,13 @@ def reconstruction(
         opacity: (rays,).
         target: (rays, 3) pixels of the pseudo views.
         background: (rays, 3) background behind each of them.
+        known: (rays,) weights in [0, 1] of the mean, None for 1.
     """
     composite = color + (1 - opacity)[:, None] * background
-    return torch.nn.functional.huber_loss(composite, target, delta=HUBER_DELTA)
+    if known is None:
+        return torch.nn.functional.huber_loss(composite, target, delta=HUBER_DELTA)
+    errors = torch.nn.functional.huber_loss(composite, target, delta=HUBER_DELTA, reduction="none").mean(1)
+    return (errors * known).sum() / known.sum().clamp(min=1)
 
 
 def silhouette(

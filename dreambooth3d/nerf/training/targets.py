@@ -43,8 +43,9 @@ class DrawnTarget:
         samples = sample_aside(*rays, sampler, field.occupancy, jitter, ready)
         shown = render_rays(field, *rays, sampler=sampler, generator=jitter, samples=samples)
         color = shown.color if target.gain is None else target.gain[:, None] * shown.color
-        color = losses.reconstruction(color, shown.opacity, target.color, target.background)
-        shape = losses.silhouette(shown.opacity, target.mask, target.trusted)
+        color = losses.reconstruction(color, shown.opacity, target.color, target.background, target.known)
+        trusted = target.trusted if target.known is None else target.trusted * target.known
+        shape = losses.silhouette(shown.opacity, target.mask, trusted)
         return {
             f"{self.prefix}reconstruction": (self.color_weight, color),
             f"{self.prefix}silhouette": (self.silhouette_weight, shape),

@@ -1,0 +1,98 @@
+"""Masks by the bundled network, which sees all photos of a set: the subject is what they share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from dreambooth3d.environment import repository
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.images import antialiased, from_pil
+from dreambooth3d.photos.masks.color_models import sharpen
+from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, says_something
+from dreambooth3d.photos.networks.subject_masks import WEIGHTS, SubjectMaskNetwork
+from dreambooth3d.photos.quality import frame_in_square, pad_to_square
+from dreambooth3d.weights import sha256_file
+
+FOLDER = "models/masks"
+SIZE = 256
+"""Pixels per side of the padded photos that the network is given."""
+TRUST_FROM = 0.6
+"""Confidence from which a mask is a target."""
+
+
+def network_folder() -> Path | None:
+    """The folder of the bundled network, seen from the working directory or the repository; None without weights."""
+    folders = (Path(FOLDER), repository() / FOLDER)
+    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
+
+
+def require_network() -> Path:
+    """The folder of the bundled network.
+
+    Raises:
+        ConfigError: it is not there.
+    """
+    folder = network_folder()
+    if folder is None:
+        raise ConfigError(
+            f"photos.masks: learned is asked for, but {FOLDER}/{WEIGHTS} is not there. Restore it with `git checkout "
+            f"{FOLDER}`, or set photos.masks to another source."
+        )
+    return folder
+
+
+@dataclass(frozen=True)
+class Learned:
+    """The bundled network.
+
+    Attributes:
+        folder: of its weights.
+        sha256: of the weights, as a run has pinned them.
+    """
+
+    folder: Path
+    sha256: str
+    name: str = "learned"
+
+    def masks(self, photos: Sequence[SourcePhoto]) -> list[PhotoMask | None]:
+        """A mask of each photo, None where the network sees no subject.
+
+        Raises:
+            ConfigError: the weights are others than those pinned.
+        """
+        if sha256_file(self.folder / WEIGHTS) != self.sha256:
+            raise ConfigError(
+                f"{self.folder / WEIGHTS}: has changed since the run was started, or differs on this machine. Start "
+                "the run again, or bring the same file here."
+            )
+        squares = [from_pil(Image.fromarray(pad_to_square(photo.pixels))) for photo in photos]
+        images = torch.cat([antialiased(square[None], SIZE) for square in squares])
+        frame = torch.stack([_frame(photo) for photo in photos])
+        first, confidence = SubjectMaskNetwork.load(self.folder).masks(images, frame)
+        found = sharpen(images, first) * frame
+        return [_mask(*each) for each in zip(photos, found, confidence.tolist(), strict=True)]
+
+
+def _frame(photo: SourcePhoto) -> torch.Tensor:
+    """(size, size) 1 inside the photo, 0 in the padding."""
+    height, width = photo.pixels.shape[:2]
+    frame = torch.zeros(max(height, width), max(height, width))
+    frame[frame_in_square(height, width)] = 1.0
+    return torch.nn.functional.interpolate(frame[None, None], size=(SIZE, SIZE), mode="area")[0, 0]
+
+
+def _mask(photo: SourcePhoto, found: torch.Tensor, confidence: float) -> PhotoMask | None:
+    """The mask of a padded photo, cut to the photo."""
+    height, width = photo.pixels.shape[:2]
+    shape = (max(height, width),) * 2
+    large = torch.nn.functional.interpolate(
+        found[None, None], size=shape, mode="bilinear", antialias=True, align_corners=False
+    )[0, 0]
+    mask = (large.clamp(0, 1) * 255).round().to(torch.uint8).numpy()[frame_in_square(height, width)]
+    return PhotoMask(np.ascontiguousarray(mask), confidence, confidence >= TRUST_FROM) if says_something(mask) else None

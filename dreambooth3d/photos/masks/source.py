@@ -1,0 +1,93 @@
+"""What a source of masks is, and what is measured of a mask whatever its source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.uint8]
+"""(height, width): 0 outside the subject, 255 on it."""
+HALF = 128
+FULL_SHARE = 0.995
+"""Share of the frame from which a mask says nothing."""
+EMPTY_SHARE = 5.0e-4
+"""Share of the frame below which a mask shows no subject."""
+
+
+@dataclass(frozen=True)
+class SourcePhoto:
+    """A photo as a source of masks sees it.
+
+    Attributes:
+        path: its file.
+        pixels: uint8 (height, width, 3), upright, shrunk as it travels, not padded.
+        alpha: its transparency, None where it is opaque throughout.
+        given: the mask in a file beside it, or None.
+    """
+
+    path: Path
+    pixels: NDArray[np.uint8]
+    alpha: Mask | None = None
+    given: Mask | None = None
+
+
+@dataclass(frozen=True)
+class PhotoMask:
+    """A mask of one photo.
+
+    Attributes:
+        mask: of the photo's size.
+        confidence: how sure its source is, in [0, 1].
+        trusted: whether it is good enough for the photo to be a target.
+    """
+
+    mask: Mask
+    confidence: float
+    trusted: bool
+
+
+class MaskSource(Protocol):
+    """Finds the subject in photos."""
+
+    @property
+    def name(self) -> str:
+        """As `photos.masks` calls it."""
+        ...
+
+    def masks(self, photos: Sequence[SourcePhoto]) -> list[PhotoMask | None]:
+        """One mask for each photo of a set, None where the source does not serve."""
+        ...
+
+
+def share(mask: Mask) -> float:
+    """Share of the frame that the subject covers."""
+    return float((mask >= HALF).mean())
+
+
+def says_something(mask: Mask) -> bool:
+    """Whether the mask is neither empty nor full."""
+    return EMPTY_SHARE <= share(mask) <= FULL_SHARE
+
+
+def cut_share(mask: Mask) -> float:
+    """Share of the subject's outline that lies on the photo's frame: what is beyond it there is unknown."""
+    inside = np.pad(mask >= HALF, 1)
+    left, right = inside[1:-1, :-2], inside[1:-1, 2:]
+    above, below = inside[:-2, 1:-1], inside[2:, 1:-1]
+    subject = inside[1:-1, 1:-1]
+    outline = subject & ~(left & right & above & below)
+    at_frame = np.zeros_like(subject)
+    at_frame[[0, -1], :] = True
+    at_frame[:, [0, -1]] = True
+    return float((outline & at_frame).sum() / max(1, outline.sum()))
+
+
+def overlap(first: Mask, second: Mask) -> float:
+    """Intersection over union of two masks; 1 where both are empty."""
+    one, other = first >= HALF, second >= HALF
+    return float((one & other).sum() / max(1, (one | other).sum())) if (one | other).any() else 1.0
