@@ -43,7 +43,9 @@ class BaseModelRef:
 
 
 POSE_FACTS = ("azimuth_deg", "elevation_deg", "distance")
-"""Columns of a photo's facts: its camera as silhouettes tell it, NaN where they do not."""
+"""Columns of a photo's facts: its camera as the photos tell it, NaN where they do not."""
+FRAME_FACTS = ("fov_y_deg", "roll_deg", "centre_x", "centre_y")
+"""Further columns, of photos taken anyhow: field of view, roll, and where in the frame the subject's centre is."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class SubjectPhotos:
     Attributes:
         images: tuple of (3, height, width) in [0, 1], upright, square-padded but never cropped.
         facts: one row per photo: file, width, height, bytes, sha256, blur, exposure, subject share, findings, and,
-            once a scorer has named them, view and off_front_deg, and, once silhouettes have been compared, what
-            `POSE_FACTS` names.
+            once a scorer has named them, view and off_front_deg, and, once the photos have been compared, what
+            `POSE_FACTS` and `FRAME_FACTS` name.
         findings: warnings of the photo check, one sentence each.
         subject: name of the subject.
         identifier: rare token such as `sks`.
@@ -106,11 +108,17 @@ class SubjectPhotos:
 
     @property
     def cameras(self) -> Cameras | None:
-        """Each photo's camera as silhouettes tell it, NaN where they do not; None where nobody has compared them."""
+        """Each photo's camera as the photos tell it, NaN where they do not; None where nobody has compared them.
+
+        Photos with `FRAME_FACTS` are not as these cameras would take them: they are to be turned first
+        (`photos.cameras.placement.rectify`).
+        """
         if not set(POSE_FACTS) <= set(self.facts):
             return None
         azimuth, elevation, distance = (torch.tensor(self.facts[name].tolist()) for name in POSE_FACTS)
-        return Cameras(azimuth, elevation, distance, torch.full_like(distance, TURNTABLE_FOV_Y_DEG))
+        usual = torch.full_like(distance, TURNTABLE_FOV_Y_DEG)
+        fov = torch.tensor(self.facts["fov_y_deg"].tolist()) if "fov_y_deg" in self.facts else usual
+        return Cameras(azimuth, elevation, distance, fov)
 
     def resized(self, size: int) -> Float[Tensor, "n 3 {size} {size}"]:
         """(n, 3, size, size): the photos, antialiased."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d
+from torch.nn.functional import max_pool2d
 
 TOLERANCE = 0.1
 """Largest difference from the background in any channel that still is background."""
@@ -124,20 +124,3 @@ def subject_masks(
     edge = border_pixels(images.shape[-2], images.shape[-1], images.device)
     cut = (~background[:, edge]).float().mean(1)
     return ~background, (share > low) & (share < high) & (cut <= MAX_CUT_SHARE)
-
-
-def soft_masks(
-    images: Float[Tensor, "n 3 height width"], size: int
-) -> tuple[Float[Tensor, "n {size} {size}"], Float[Tensor, "n 3 {size} {size}"], Bool[Tensor, " n"]]:
-    """The subjects of large images (n, 3, height, width), and what lies behind them, at a smaller size.
-
-    A pixel that the subject covers by a tenth already differs from the background. At the small size that would make
-    every subject larger by half a pixel, so it is told at the large one, and averaged.
-
-    Returns:
-        masks (n, size, size) in [0, 1], backgrounds (n, 3, size, size), and (n,) bool whether each can be trusted.
-    """
-    masks, trusted = subject_masks(images)
-    shape = (size, size)
-    background = interpolate(smooth_background(images), size=shape, mode="area")
-    return interpolate(masks[:, None].float(), size=shape, mode="area")[:, 0], background, trusted

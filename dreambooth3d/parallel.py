@@ -241,7 +241,7 @@ def _arrival(rank: int) -> str:
     return f"process {rank} has started"
 
 
-def _wait_for_arrivals(store: dist.Store, size: int, watch: _Watch) -> None:
+def _wait_for_arrivals(store: Any, size: int, watch: _Watch) -> None:
     """PyTorch's own wait for the others would not see that one of them died while it started."""
     arrivals = [_arrival(rank) for rank in range(1, size)]
     deadline = time.monotonic() + START_TIMEOUT.total_seconds()

@@ -29,7 +29,7 @@ from dreambooth3d.runtime import Runtime
 def validate_photos(
     runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef, masks: MaskModels
 ) -> SubjectPhotos:
-    """Read, check and mask the photos whose hash is `data_md5`; the selector names views, silhouettes tell cameras.
+    """Read, check and mask the photos whose hash is `data_md5`; the selector names views, they tell cameras.
 
     Errors stop, warnings travel along.
     """
@@ -37,13 +37,14 @@ def validate_photos(
 
     from dreambooth3d.evaluation.clip import ClipScorer, pinned
     from dreambooth3d.evaluation.views import name_photo_views
+    from dreambooth3d.photos.cameras.locate import locate_photos
     from dreambooth3d.photos.check import check_photos
-    from dreambooth3d.photos.silhouettes import locate_photos
 
     photos = check_photos(config, data_md5, masks, runtime)
     named = name_photo_views(photos, ClipScorer.load(pinned(selector)))
     located = locate_photos(named)
     runtime.log.params(views=", ".join(named.views))
+    runtime.log.metrics(photos_located=int(located.facts["azimuth_deg"].notna().sum()))
     return replace(located, record=runtime.log.record())
 
 

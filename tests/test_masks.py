@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import turntable_cameras
-from dreambooth3d.masks import FINE_SIZE, background_mask, smooth_background, soft_masks, subject_masks
+from dreambooth3d.masks import FINE_SIZE, background_mask, smooth_background, subject_masks
+from dreambooth3d.photos.masks.smooth_background import SmoothBackground
+from dreambooth3d.photos.masks.source import SourcePhoto
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, casual_photos, photo_cameras
 
@@ -92,23 +96,16 @@ def overlap_and_area(masks: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
 def test_masks_told_at_full_size_do_not_make_subjects_larger() -> None:
     photos = casual_photos("android", FINE_SIZE)
     truth = render_views(DEVELOPMENT_SUBJECTS["android"], photo_cameras("android"), None, SIZE, supersample=4)
-    masks, background, trusted = soft_masks(photos, SIZE)
-    assert masks.shape == (5, SIZE, SIZE) and background.shape == (5, 3, SIZE, SIZE) and trusted.all()
+    pixels = (photos * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    found = SmoothBackground().masks([SourcePhoto(Path("photo.png"), each) for each in pixels])
+    assert all(mask is not None and mask.trusted for mask in found)
+    told = torch.stack([torch.from_numpy(mask.mask).float() / 255 for mask in found if mask is not None])
+    masks = torch.nn.functional.interpolate(told[:, None], size=(SIZE, SIZE), mode="area")[:, 0]
     overlap, area = overlap_and_area(masks, truth.mask.float())
     assert overlap.min() > 0.98 and (area - 1).abs().max() < 0.02
     small = torch.nn.functional.interpolate(photos, size=(SIZE, SIZE), mode="area")
     overlap, area = overlap_and_area(subject_masks(small)[0].float(), truth.mask.float())
     assert overlap.max() < 0.95 and area.min() > 1.05, "told at the small size, every subject grows by half a pixel"
-
-
-def test_a_soft_mask_is_the_share_of_the_pixel() -> None:
-    """A box whose sides lie at quarters of a small pixel; areas are those of the box, by hand."""
-    image = torch.full((1, 3, SIZE, SIZE), 0.7)
-    image[..., 21:43, 18:45] = torch.tensor([0.9, 0.05, 0.1])[:, None, None]
-    masks, background, trusted = soft_masks(image, SIZE // 4)
-    assert trusted.all() and masks.sum().item() * 16 == 22 * 27
-    assert masks[0, 5, 5].item() == 0.75 and masks[0, 5, 4].item() == 0.375 and masks[0, 7, 7].item() == 1
-    torch.testing.assert_close(background, torch.full((1, 3, 16, 16), 0.7), atol=0.01, rtol=0)
 
 
 def faint_subject() -> tuple[Tensor, Tensor]:

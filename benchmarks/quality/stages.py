@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dreambooth3d import recipe, stages
 from dreambooth3d.artifacts import (
+    FRAME_FACTS,
     POSE_FACTS,
     CheckpointChoice,
     CheckpointSet,
@@ -163,7 +164,8 @@ def with_truth(photos: SubjectPhotos, name: str, given: tuple[str, ...]) -> Subj
         # Photos are fitted with one field of view; the distance at which it shows the subject as large takes its place.
         half = torch.tan(torch.deg2rad(true.fov_y_deg) / 2) / math.tan(math.radians(TURNTABLE_FOV_Y_DEG) / 2)
         values = (wrap_degrees(true.azimuth_deg), true.elevation_deg, true.distance * half)
-        facts = photos.facts.assign(**{key: value.tolist() for key, value in zip(POSE_FACTS, values, strict=True)})
+        facts = photos.facts.drop(columns=list(FRAME_FACTS), errors="ignore")
+        facts = facts.assign(**{key: value.tolist() for key, value in zip(POSE_FACTS, values, strict=True)})
         photos = replace(photos, facts=facts)
     return photos
 

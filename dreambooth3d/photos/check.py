@@ -23,6 +23,7 @@ from dreambooth3d.config.photos import MaskModels, PhotosConfig
 from dreambooth3d.errors import ConfigError, PhotoSetError, gist
 from dreambooth3d.images import from_pil, save_image, sheet
 from dreambooth3d.naming import printable
+from dreambooth3d.photos.cameras.focal import focal_lengths
 from dreambooth3d.photos.captions import read_caption
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models, require_given
 from dreambooth3d.photos.masks.source import HALF, Mask, SourcePhoto
@@ -132,7 +133,7 @@ def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, ru
     return SubjectPhotos(
         images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
         masks=tuple(torch.from_numpy(mask).float() / 255 for mask in report.masks),
-        facts=report.facts,
+        facts=report.facts.assign(focal_length_35mm=focal_lengths(folder)),
         findings=report.findings,
         subject=subject,
         identifier=info.identifier,

@@ -23,7 +23,7 @@ from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.nerf.photo_cameras import heading, poses
 from dreambooth3d.nerf.training import checks
-from dreambooth3d.photos import silhouettes
+from dreambooth3d.photos.cameras import search
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import photo_azimuths_deg, photo_cameras, photo_exposures, subject_recipe
@@ -39,7 +39,12 @@ SMALLER = {
     poses: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12, "AZIMUTH_STEP_DEG": 40.0},
     heading: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12},
     checks: {"PREVIEW_SIZE": 16},
-    silhouettes: {"PHOTO_SIZE": 24, "STARTS": 8},
+    search: {
+        "STARTS": 8,
+        "OUTLINE_ROUNDS": ((2, 2, 16, 8, 3.0),),
+        "FIELD_ROUNDS": ((2, 2, 2.0),),
+        "HELD_OUT_STEPS": 2,
+    },
 }
 """Renders that are looked at on the way, small as well."""
 COUNTED = {

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreambooth3d.cameras import Cameras, orbit_cameras, wrap_degrees
+from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
 from dreambooth3d.images import sheet
@@ -61,7 +61,7 @@ class PhotoTargets:
             and usual distance.
         view_logits: how a scorer sees views, by which the field's heading is corrected before each search; or None.
         symmetry: as an earlier stage has measured it; its field has learned from mirrored photos since, and fits them.
-        fresh: whether the field begins as a blob. Photos whose cameras silhouettes tell are then used at once. Else,
+        fresh: whether the field begins as a blob. Photos that were located are then used at once. Else,
             until the first search, the most frontal photo stands for a view from the front, lest the field grows
             several.
     """
@@ -85,6 +85,11 @@ class PhotoTargets:
         self.symmetry = symmetry
         self._turns = torch.zeros(len(photos), dtype=torch.long)
         self.distance = config.usual_distance
+        if photos.cameras is not None and not photos.cameras.fov_y_deg.isnan().all():
+            own = photos.cameras.fov_y_deg.nanmean().item()
+            # A subject that is as large in a narrower frame is farther away.
+            half, usual = (math.tan(math.radians(angle) / 2) for angle in (own, TURNTABLE_FOV_Y_DEG))
+            self.fov_y_deg, self.distance = own, config.usual_distance * usual / half
         ahead = orbit_cameras(torch.zeros(len(photos)), ANCHOR_ELEVATION_DEG, self.distance, self.fov_y_deg)
         self.located = torch.zeros(len(photos), dtype=torch.bool)
         self.cameras = ahead
@@ -102,7 +107,7 @@ class PhotoTargets:
         self._use(self._first() if fresh else torch.zeros(len(photos), dtype=torch.bool))
 
     def _usual_scale(self, told: Cameras) -> Cameras:
-        """Cameras that silhouettes tell at the likeliest common distance, as searches will put them."""
+        """Cameras that the photos tell at the likeliest common distance, as searches will put them."""
         if not self.located.any():
             return told
         masks = self.photos.masks[self.located.to(self.photos.masks.device)]
@@ -112,7 +117,7 @@ class PhotoTargets:
         return replace(told, distance=distance)
 
     def _first(self) -> Tensor:
-        """(n,) bool, what a blob starts from: the photos located by silhouettes, else the most frontal one.
+        """(n,) bool, what a blob starts from: the photos that were located, else the most frontal one.
 
         None of them without an anchor's weight, if no photo shows the front, or if how frontal they are is unknown.
         """
@@ -266,7 +271,7 @@ class PhotoTargets:
     def _take(self, matches: PhotoCameras, searches: int) -> None:
         """Use the photos whose cameras are surest, then all but one in turn, in the end all that were found.
 
-        Those located by silhouettes always take part. A photo in a wrong place teaches the field to look so, and would
+        Those that were located always take part. A photo in a wrong place teaches the field to look so, and would
         be found there again; one that was not used is compared with what the others have taught.
         """
         self.matches, self.searches, self.cameras = matches, searches, matches.cameras

@@ -23,7 +23,7 @@ SPREAD_DEG = 15.0
 MAX_OFF_DEG = 45.0
 PENALTY = 0.1
 ELSEWHERE = 1.25
-"""Factor on the error far from where silhouettes say that a photo was taken."""
+"""Factor on the error far from where the photos themselves say that one was taken."""
 OVERHEAD_FROM_DEG = 45.0
 """A photo seen from overhead is looked for above this elevation, every other one below the last of the grid."""
 LOCAL_STEPS_DEG = (6.0, 3.0, 1.5)
@@ -87,7 +87,7 @@ def find_cameras(
 
     Args:
         field: a first shape of the subject.
-        photos: n photos with masks, what a scorer makes of their views, and their cameras as silhouettes tell them.
+        photos: n photos with masks, what a scorer makes of their views, and their cameras as the photos tell them.
         radius: usual one of a subject around the origin, in world units.
         distance: usual one of a camera, in world units.
         fov_y_deg: vertical field of view in degrees of all cameras.
@@ -217,8 +217,8 @@ def _grid(distance: float, fov_y_deg: float) -> Cameras:
 def _penalty(grid: Cameras, photos: TargetViews) -> Tensor:
     """(photos, cameras) factor on the error: 1 near the estimated camera, infinite far from there.
 
-    The estimate is that of silhouettes, or a scorer's of the angle off the front. Where sides look alike, it decides;
-    where they do not, the picture does. 1 throughout without estimate.
+    The estimate is that of the photos themselves, or a scorer's of the angle off the front. Where sides look alike, it
+    decides; where they do not, the picture does. 1 throughout without estimate.
     """
     azimuth, elevation = wrap_degrees(grid.azimuth_deg), grid.elevation_deg
     factor = torch.ones(len(photos), len(grid))

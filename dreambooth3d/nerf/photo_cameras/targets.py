@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,6 +12,13 @@ from torch.nn.functional import interpolate
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.masks import FINE_SIZE, smooth_background, subject_masks
+from dreambooth3d.photos.cameras.placement import (
+    PlacedCameras,
+    fitting_fov_y_deg,
+    placed_cameras,
+    rectify,
+    towards_subjects,
+)
 from dreambooth3d.transfer import send
 
 MANY = 16
@@ -49,7 +57,7 @@ class TargetViews:
 
     Attributes:
         images: (n, 3, height, width) in [0, 1].
-        cameras: the n cameras, of photos as silhouettes tell them (NaN where they do not); None while they are unknown.
+        cameras: the n cameras, of photos as they tell them (NaN where they do not); None while they are unknown.
         background: (n, 3, height, width) what lies behind the subject: the smooth background of each, or the colour
             before which it was put.
         masks: (n, height, width) of the subject, in [0, 1].
@@ -102,19 +110,52 @@ class TargetViews:
         if not photos.trusted.any():
             return None
         off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
-        images, background = _with_known_backgrounds(photos, size)
-        known = _known(photos, size)
+        placed = placed_cameras(photos)
+        fine_size = size if placed is None else FINE_SIZE
+        images, background = _with_known_backgrounds(photos, fine_size)
+        known = _known(photos, fine_size)
         views = TargetViews(
             images.to(device),
             photos.cameras,
             background.to(device),
-            photos.masks_resized(size).to(device),
+            photos.masks_resized(fine_size).to(device),
             photos.trusted.float().to(device),
             words=photos.views,
             off_front_deg=off_front,
             known=None if known is None else known.to(device),
         )
-        return views.where(views.trusted > 0)
+        chosen = views.where(views.trusted > 0)
+        if placed is None:
+            return chosen
+        return chosen.rectified(placed[photos.trusted], size, _cut(photos)[photos.trusted])
+
+    def rectified(self, placed: PlacedCameras, size: int, cut: Tensor) -> TargetViews:
+        """The views as upright cameras that look at the subject's centre would show them, `size` pixels wide.
+
+        Of cameras whose place is unknown (NaN), only the direction of the subject is used. Beyond the frames of those
+        views that are `cut` (n,) bool nothing is known; beyond the others there is nothing of the subject.
+        """
+        masks = self.masks.cpu()
+        unknown = placed.cameras.azimuth_deg.isnan()
+        frames = placed.where_known(towards_subjects(masks, placed.cameras.fov_y_deg))
+        fov_y_deg = fitting_fov_y_deg(masks, frames)
+        told = torch.ones_like(self.masks) if self.known is None else self.known
+        layers = torch.cat([self.images, self.background, self.masks[:, None], told[:, None]], dim=1)
+        turned, share = rectify(layers, frames, fov_y_deg, size)
+        images, background, seen, told = turned.split([3, 3, 1, 1], dim=1)
+        inside = share[:, None]
+        within = ((told * inside)[:, 0] >= WHOLE).float()
+        known = torch.where(cut.to(within.device)[:, None, None], within, 1.0) if cut.any() else None
+        full = torch.full_like(placed.cameras.fov_y_deg, fov_y_deg)
+        cameras = replace(placed.cameras, fov_y_deg=full.masked_fill(unknown, math.nan))
+        return replace(
+            self,
+            images=torch.lerp(background, images, inside),
+            background=background,
+            masks=seen[:, 0] * share,
+            cameras=cameras,
+            known=known,
+        )
 
     def where(self, chosen: Tensor) -> TargetViews:
         """The chosen (n,) bool of the views."""
@@ -197,9 +238,14 @@ def far_color(images: Tensor, masks: Tensor) -> Tensor:
     return colors[(colors - mean).norm(dim=1).argmax()]
 
 
+def _cut(photos: SubjectPhotos) -> Tensor:
+    """(n,) bool: the frame cuts the subject."""
+    return (photos.cut > MAX_UNCUT) & ~photos.before_smooth_background
+
+
 def _known(photos: SubjectPhotos, size: int) -> Tensor | None:
     """(n, size, size): 0 beyond the frame of a photo that cuts its subject; None where no frame cuts any."""
-    cut = (photos.cut > MAX_UNCUT) & ~photos.before_smooth_background
+    cut = _cut(photos)
     if not cut.any():
         return None
     return torch.where(cut[:, None, None], (photos.frame(size) >= WHOLE).float(), 1.0)

@@ -7,6 +7,7 @@ graph cut, a guided filter (He, Sun and Tang, "Guided Image Filtering", PAMI 201
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -53,15 +54,15 @@ class ColorModel:
         drawn = colors[torch.multinomial(weights + 1e-9, SAMPLES, replacement=True, generator=generator)]
         means = drawn[:GAUSSIANS].clone()
         for _ in range(MEANS_STEPS):
-            member = torch.nn.functional.one_hot(torch.cdist(drawn, means).argmin(1), GAUSSIANS).float()
-            count = member.sum(0)
+            member, count = _members(drawn, means)
             means = torch.where(count[:, None] > 0, member.T @ drawn / count[:, None].clamp(min=1), means)
+        member, count = _members(drawn, means)
         off = drawn[:, None] - means
         covariance = torch.einsum("nk,nki,nkj->kij", member, off, off) / count[:, None, None].clamp(min=1)
         eye = torch.eye(3)
         covariance = torch.where(count[:, None, None] > 5, covariance + SPREAD * eye, EMPTY_SPREAD * eye)
         whiten = torch.linalg.inv(torch.linalg.cholesky(covariance)).transpose(1, 2)
-        return ColorModel((count / SAMPLES + 1e-9).log(), means, whiten)
+        return ColorModel(torch.log(count / SAMPLES + 1e-9), means, whiten)
 
     def log_likelihood(self, image: Float[Tensor, "3 h w"]) -> Float[Tensor, "h w"]:
         """Of each pixel's colour, up to a constant that is the same for all models."""
@@ -69,6 +70,12 @@ class ColorModel:
         apart = torch.baddbmm(-self.means[:, None] @ self.whiten, colors.expand(len(self.means), -1, -1), self.whiten)
         parts = (self.weights + scale)[:, None] - 0.5 * apart.square().sum(-1)
         return parts.logsumexp(0).view(image.shape[1:])
+
+
+def _members(colors: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, k) 1 for each colour's nearest mean, and (k,) how many there are of each."""
+    member = torch.nn.functional.one_hot(torch.cdist(colors, means).argmin(1), len(means)).float()
+    return member, member.sum(0)
 
 
 def sharpen(
@@ -101,7 +108,7 @@ def _improved(
     colors = image.flatten(1).T
     subject = ColorModel.fit(colors, mask.square().flatten(), generator).log_likelihood(image)
     around = ColorModel.fit(colors, (1 - mask).square().flatten(), generator).log_likelihood(image)
-    subject = torch.maximum(subject, everywhere.log_likelihood(image) + torch.tensor(FROM_OTHERS).log())
+    subject = torch.maximum(subject, everywhere.log_likelihood(image) + math.log(FROM_OTHERS))
     odds = (subject - around).clamp(-MAX_ODDS, MAX_ODDS)
     return guided_filter(image, (logits + odds).sigmoid()).clamp(0, 1)
 

@@ -18,9 +18,9 @@ _SCALE = ".scale"
 class ChannelNorm(nn.LayerNorm):
     """Layer normalisation over the channels of (n, channels, height, width)."""
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """The same shape."""
-        return super().forward(images.movedim(1, -1)).movedim(-1, 1)
+        return super().forward(input.movedim(1, -1)).movedim(-1, 1)
 
 
 class ConvBlock(nn.Module):

@@ -143,7 +143,7 @@ def _window(images: Tensor, middle: Tensor, half: Tensor, side: int) -> Tensor:
     return F.grid_sample(images, grid, align_corners=False)
 
 
-def _among(layer: SetAttention, features: Tensor, sets: int) -> Tensor:
+def _among(layer: nn.Module, features: Tensor, sets: int) -> Tensor:
     """Attention among the photos of each set; features (sets * n, width, h, w), the same shape."""
     count, width, height, wide = features.shape
     tokens = features.flatten(2).transpose(1, 2).view(sets, count // sets, height * wide, width)

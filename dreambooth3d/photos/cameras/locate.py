@@ -1,0 +1,184 @@
+"""Which photos can be targets: those whose cameras can be told. A wrong camera is worse than a missing photo."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.cameras import Cameras, wrap_degrees
+from dreambooth3d.masks import FINE_SIZE
+from dreambooth3d.photos.cameras.placement import PlacedCameras
+from dreambooth3d.photos.cameras.search import (
+    AROUND_STEP_DEG,
+    CORE_PHOTOS,
+    MIN_PHOTOS,
+    FoundCameras,
+    assumed_fov_y_deg,
+    find_cameras,
+)
+from dreambooth3d.photos.cameras.starts import PairPrior
+
+REASON = "not_located"
+"""Column of a photo's facts: why its camera is unknown, empty where it is known."""
+NO_MASK = "its subject cannot be told from the background"
+TOO_FEW = f"fewer than {MIN_PHOTOS} photos show where the subject is"
+DISAGREE = "the photos' outlines do not belong to one thing"
+LEFT_OUT = "its outline does not fit those of the others, which agree without it"
+UNTOLD = "it looks alike from several sides"
+MIN_TOLD = 2
+"""A single photo that is told says nothing that the others could agree with."""
+MAX_MISS = 1.2e-3
+"""Mean miss, in halves of the centred frame, beyond which silhouettes do not belong together."""
+MIN_GAIN = 1.5
+"""By which factor the others must predict one another better without a photo that is left out."""
+AMBIGUOUS = 1.03
+"""Factor on the error of the best explanation up to which another one is as good."""
+AMBIGUOUS_AROUND = 1.15
+"""The same of a photo that is taken round the subject while the others stay where they are."""
+OTHER_SIDE_DEG = 45.0
+TURNS_DEG = 2.0
+
+
+@dataclass(frozen=True)
+class LocatedPhotos:
+    """What is known about n photos' cameras.
+
+    Attributes:
+        placed: the n cameras, NaN where they are unknown.
+        reasons: why each is unknown, or empty.
+    """
+
+    placed: PlacedCameras
+    reasons: tuple[str, ...]
+
+
+def locate_photos(photos: SubjectPhotos, prior: PairPrior | None = None) -> SubjectPhotos:
+    """The photos with each one's camera in `facts`, NaN where it cannot be told, and the reason in the findings."""
+    focal = photos.facts.get("focal_length_35mm", [None] * len(photos.images))
+    fov = torch.tensor([assumed_fov_y_deg(length) for length in focal])
+    off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
+    located = locate(photos.resized(FINE_SIZE), photos.masks_resized(FINE_SIZE), photos.trusted, fov, off_front, prior)
+    facts = photos.facts.assign(**located.placed.columns(), **{REASON: list(located.reasons)})
+    said = [
+        f"{file}: is no target, since {reason}."
+        for file, reason in zip(photos.facts["file"], located.reasons, strict=True)
+        if reason
+    ]
+    known = located.reasons.count("")
+    if known < MIN_PHOTOS:
+        said.append(
+            f"The cameras of {known} of {len(located.reasons)} photos could be found: the asset follows the words, and "
+            "the photos only as far as fine-tuning learns from them. Add photos that show the whole subject, 30 to 50 "
+            "degrees apart."
+        )
+    return replace(photos, facts=facts, findings=(*photos.findings, *said))
+
+
+def locate(
+    images: Float[Tensor, "n 3 height height"],
+    masks: Float[Tensor, "n height height"],
+    trusted: Bool[Tensor, " n"],
+    fov_y_deg: Float[Tensor, " n"],
+    off_front_deg: Float[Tensor, " n"] | None = None,
+    prior: PairPrior | None = None,
+) -> LocatedPhotos:
+    """Find the cameras of the photos whose masks can be trusted, and leave out those that cannot be told.
+
+    Args:
+        images: (n, 3, height, height) photos in [0, 1].
+        masks: (n, height, height) of the subject, in [0, 1].
+        trusted: (n,) which masks count.
+        fov_y_deg: (n,) of the photos.
+        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it: by it the whole set is
+            turned to the front, and by nothing else is it used.
+        prior: what else is known of their directions.
+    """
+    reasons = ["" if good else NO_MASK for good in trusted.tolist()]
+    chosen = trusted.nonzero()[:, 0].tolist()
+    if len(chosen) < MIN_PHOTOS:
+        return _nowhere(fov_y_deg, [reason or TOO_FEW for reason in reasons])
+    found = _found(images, masks, fov_y_deg, chosen, prior)
+    if found.miss.mean() > MAX_MISS:
+        alien, rest = _without_one(images, masks, fov_y_deg, chosen, prior, found)
+        if alien is None:
+            return _nowhere(fov_y_deg, [reason or DISAGREE for reason in reasons])
+        reasons[chosen.pop(chosen.index(alien))] = LEFT_OUT
+        found = rest
+    told = _told(found).tolist()
+    if sum(told) < MIN_TOLD:
+        return _nowhere(fov_y_deg, [reason or UNTOLD for reason in reasons])
+    for index, clear in zip(chosen, told, strict=True):
+        reasons[index] = "" if clear else UNTOLD
+    turned = _facing(found.placed.around_common_point(), None if off_front_deg is None else off_front_deg[chosen])
+    return LocatedPhotos(_spread(turned, chosen, reasons, fov_y_deg), tuple(reasons))
+
+
+def _found(images: Tensor, masks: Tensor, fov: Tensor, chosen: list[int], prior: PairPrior | None) -> FoundCameras:
+    own = None if prior is None else prior[chosen]
+    return find_cameras(images[chosen], masks[chosen], fov[chosen], own)
+
+
+def _without_one(
+    images: Tensor, masks: Tensor, fov: Tensor, chosen: list[int], prior: PairPrior | None, found: FoundCameras
+) -> tuple[int | None, FoundCameras]:
+    """The photo without which the others agree much better, or None, and the others' cameras."""
+    if not MIN_PHOTOS < len(chosen) <= CORE_PHOTOS:
+        return None, found
+    rests = [_found(images, masks, fov, [kept for kept in chosen if kept != left], prior) for left in chosen]
+    errors = [rest.error[0].item() if rest.miss.mean() <= MAX_MISS else math.inf for rest in rests]
+    least = min(errors)
+    if least * MIN_GAIN > found.error[0].item():
+        return None, found
+    return chosen[errors.index(least)], rests[errors.index(least)]
+
+
+def _told(found: FoundCameras) -> Tensor:
+    """(n,) bool: no explanation that is as good puts the photo on quite another side.
+
+    Cameras that are all turned alike are the same.
+    """
+    azimuth = found.placed.cameras.azimuth_deg
+    rivals = found.rivals[found.error <= AMBIGUOUS * found.error[0]]
+    apart = wrap_degrees(rivals - rivals[:1])
+    apart = wrap_degrees(apart - apart.median(dim=1, keepdim=True).values).abs()
+    turns = wrap_degrees(torch.arange(found.around.shape[1], device=azimuth.device) * AROUND_STEP_DEG).abs()
+    as_good = found.around <= AMBIGUOUS_AROUND * found.around.min(dim=1, keepdim=True).values
+    told = torch.ones_like(azimuth, dtype=torch.bool)
+    told[: rivals.shape[1]] = ~((apart > OTHER_SIDE_DEG).any(dim=0) | (as_good & (turns >= OTHER_SIDE_DEG)).any(dim=1))
+    return told
+
+
+def _facing(placed: PlacedCameras, off_front_deg: Tensor | None) -> PlacedCameras:
+    """The cameras turned about the subject so that their angles off the front are nearest to the estimated ones."""
+    if off_front_deg is None:
+        return placed
+    turns = torch.arange(-180, 180, TURNS_DEG)
+    azimuth = wrap_degrees(placed.cameras.azimuth_deg.cpu() + turns[:, None])
+    off = (azimuth.abs() - off_front_deg).abs().clamp(max=OTHER_SIDE_DEG).mean(1)
+    return replace(placed, cameras=replace(placed.cameras, azimuth_deg=azimuth[off.argmin()]))
+
+
+def _spread(placed: PlacedCameras, chosen: list[int], reasons: list[str], fov: Tensor) -> PlacedCameras:
+    """Cameras of some of the photos as those of all, NaN for the others and for those with a reason."""
+    whole = _nowhere(fov, reasons).placed
+    looked = placed.cameras.map(lambda values: values.detach().cpu())
+    kept = torch.tensor([not reasons[index] for index in chosen])
+    rows = torch.tensor(chosen)[kept]
+
+    def filled(all_values: Tensor, values: Tensor) -> Tensor:
+        return all_values.index_copy(0, rows, values.cpu()[kept])
+
+    return PlacedCameras(
+        whole.cameras.map(filled, looked), filled(whole.roll_deg, placed.roll_deg), filled(whole.centre, placed.centre)
+    )
+
+
+def _nowhere(fov_y_deg: Tensor, reasons: list[str]) -> LocatedPhotos:
+    unknown = torch.full((len(reasons),), math.nan)
+    cameras = Cameras(unknown, unknown, unknown, fov_y_deg.cpu().float())
+    return LocatedPhotos(PlacedCameras(cameras, unknown, torch.stack([unknown, unknown], dim=-1)), tuple(reasons))

@@ -1,0 +1,123 @@
+"""Where to start the search for the cameras of some photos: sets of azimuths under which all threes of photos agree.
+
+For each three photos, all pairs of relative azimuths are tried with cameras that are usual in everything else; what
+silhouettes and colours say of them adds up to an energy of any set of azimuths. No photo is taken for the front.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from dreambooth3d.photos.cameras.centred import CentredPhotos
+from dreambooth3d.photos.cameras.coherence import Coherence
+
+AZIMUTHS = 18
+STEP_DEG = 360.0 / AZIMUTHS
+MAX_THREES = 20
+RAYS, POINTS = 40, 20
+MISS_WEIGHT, COLOR_WEIGHT = 2.0, 0.3
+PAIR_WEIGHT = 2e-3
+"""Of a unit of logarithmic probability of a pair's relative azimuth, in units of the energy."""
+CANDIDATES = 6000
+NEIGHBOUR_CELLS = 1
+
+
+@dataclass(frozen=True)
+class PairPrior:
+    """What a pair of photos looks like to somebody who has seen many things from all sides.
+
+    Attributes:
+        log_probability: (n, n, bins): entry [i, j, k] of the azimuth of photo j relative to photo i lying in bin k,
+            whose middle is 360 k / bins degrees.
+        elevation_deg: (n,) expected of each camera.
+    """
+
+    log_probability: Float[Tensor, "n n bins"]
+    elevation_deg: Float[Tensor, " n"]
+
+    def __getitem__(self, index: list[int]) -> PairPrior:
+        return PairPrior(self.log_probability[index][:, index], self.elevation_deg[index])
+
+    def energy(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
+        """(sets,) mean negative logarithmic probability of the pairs, linear between the middles of the bins."""
+        count, bins = azimuth_deg.shape[1], self.log_probability.shape[-1]
+        own, other = torch.triu_indices(count, count, 1)
+        place = torch.remainder((azimuth_deg[:, other] - azimuth_deg[:, own]) * bins / 360, bins)
+        low = place.floor()
+        first = low.long() % bins
+        values = [self.log_probability[own, other, (first + step) % bins] for step in (0, 1)]
+        return -torch.lerp(values[0], values[1], place - low).mean(dim=1)
+
+
+@torch.no_grad()
+def azimuth_starts(
+    photos: CentredPhotos, count: int, generator: torch.Generator, prior: PairPrior | None = None
+) -> Float[Tensor, "starts n"]:
+    """Up to `count` sets of azimuths in degrees, the most promising first, no two of which are neighbours.
+
+    Args:
+        photos: n photos, 2 to 6.
+        count: how many.
+        generator: on the CPU.
+        prior: what else is known of the azimuths.
+    """
+    energy = _energies(photos, generator)
+    steps = torch.arange(AZIMUTHS, device=energy.device)
+    if prior is not None:
+        cells = torch.cartesian_prod(*[steps] * (len(photos) - 1)).view(-1, len(photos) - 1)
+        azimuth = torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1) * STEP_DEG
+        energy = energy + PAIR_WEIGHT * prior.energy(azimuth).view_as(energy)
+    best = energy.flatten().topk(min(CANDIDATES, energy.numel()), largest=False).indices
+    cells = torch.stack(torch.unravel_index(best, energy.shape), dim=-1)
+    chosen = _apart(cells, count)
+    return torch.cat([torch.zeros_like(chosen[:, :1]), chosen], dim=1) * STEP_DEG
+
+
+def _energies(photos: CentredPhotos, generator: torch.Generator) -> Tensor:
+    """Energy of all azimuths of the photos but the first, one dimension each."""
+    count = len(photos)
+    threes = list(itertools.combinations(range(count), 3)) or [(0, 1)]
+    if len(threes) > MAX_THREES:
+        threes = [threes[index] for index in torch.randperm(len(threes), generator=generator)[:MAX_THREES].tolist()]
+    energy = torch.zeros([AZIMUTHS] * (count - 1), device=photos.images.device)
+    for three in threes:
+        table = _table(photos[list(three)], generator)
+        energy += _spread(table, three, count) / len(threes)
+    return energy
+
+
+def _table(photos: CentredPhotos, generator: torch.Generator) -> Tensor:
+    """Energy of two or three photos, by the azimuths of all but the first relative to the first."""
+    problem = Coherence(photos)
+    steps = torch.arange(AZIMUTHS, device=problem.device) * STEP_DEG
+    relative = torch.cartesian_prod(*[steps] * (len(photos) - 1)).view(-1, len(photos) - 1)
+    cameras = problem.neutral(torch.cat([torch.zeros_like(relative[:, :1]), relative], dim=1))
+    miss, colors = problem.evidence(cameras, problem.pixels(RAYS, generator), POINTS)
+    return (MISS_WEIGHT * miss + COLOR_WEIGHT * colors).view([AZIMUTHS] * (len(photos) - 1))
+
+
+def _spread(table: Tensor, three: tuple[int, ...], count: int) -> Tensor:
+    """The table of some of the photos, over the azimuths of all of them."""
+    axis = torch.arange(AZIMUTHS, device=table.device)
+    cells = []
+    for photo in three:
+        shape = [1] * (count - 1)
+        if photo > 0:
+            shape[photo - 1] = AZIMUTHS
+        cells.append(axis.view(shape) if photo > 0 else torch.zeros(shape, dtype=torch.long, device=table.device))
+    return table[tuple((cell - cells[0]) % AZIMUTHS for cell in cells[1:])]
+
+
+def _apart(cells: Tensor, count: int) -> Tensor:
+    """The first of cells (k, n), at most `count`, without neighbours of earlier ones."""
+    left, chosen = cells, []
+    while len(left) and len(chosen) < count:
+        chosen.append(left[0])
+        apart = (left - left[0]) % AZIMUTHS
+        left = left[torch.minimum(apart, AZIMUTHS - apart).amax(dim=1) > NEIGHBOUR_CELLS]
+    return torch.stack(chosen)

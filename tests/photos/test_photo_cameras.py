@@ -1,0 +1,274 @@
+"""Cameras of photos taken anyhow, against the cameras from which they were truly rendered."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from benchmarks.photo_cameras import relative_errors
+from dreambooth3d.artifacts import FRAME_FACTS, SubjectPhotos
+from dreambooth3d.cameras import Cameras, wrap_degrees
+from dreambooth3d.nerf.photo_cameras.targets import TargetViews
+from dreambooth3d.photos.cameras import search
+from dreambooth3d.photos.cameras.centred import CentredPhotos
+from dreambooth3d.photos.cameras.coherence import Coherence
+from dreambooth3d.photos.cameras.focal import focal_lengths
+from dreambooth3d.photos.cameras.locate import LEFT_OUT, NO_MASK, TOO_FEW, locate, locate_photos
+from dreambooth3d.photos.cameras.placement import PlacedCameras, fitting_fov_y_deg, placed_cameras, rectify
+from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
+from dreambooth3d.photos.cameras.starts import STEP_DEG, PairPrior, azimuth_starts
+from dreambooth3d.toybox.packing import pack_scenes
+from dreambooth3d.toybox.recipes import Recipe
+from dreambooth3d.toybox.render import Light, _shade_rays
+from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
+
+SIZE = 96
+BACKGROUND = torch.tensor([0.5, 0.7, 0.6])
+TRUE = PlacedCameras(
+    Cameras(
+        torch.tensor([-46.0, 4.0, 53.0, -97.0, 168.0]),
+        torch.tensor([12.0, 25.0, 8.0, 30.0, 18.0]),
+        torch.tensor([3.0, 3.3, 3.1, 3.2, 2.9]),
+        torch.full((5,), 50.0),
+    ),
+    torch.tensor([5.0, -8.0, 3.0, 0.0, -4.0]),
+    torch.tensor([[0.15, -0.1], [-0.2, 0.05], [0.1, 0.2], [0.0, -0.2], [-0.1, 0.1]]),
+)
+
+FEW = {
+    "STARTS": 48,
+    "OUTLINE_ROUNDS": ((16, 15, 48, 16, 3.0), (8, 30, 48, 20, 3.0)),
+    "FIELD_ROUNDS": ((3, 30, 2.0),),
+    "HELD_OUT_STEPS": 30,
+}
+
+
+def shoot(recipe: Recipe, placed: PlacedCameras, size: int = SIZE) -> tuple[Tensor, Tensor]:
+    """Photos (n, 3, size, size) and masks (n, size, size) by cameras that roll and look past the subject.
+
+    The rotation is built from the angle and the axis, not as in the library.
+    """
+    cameras = placed.cameras
+    fine = 3 * size
+    along = (torch.arange(fine) + 0.5) * 2 / fine - 1
+    images, masks = [], []
+    scene, light = pack_scenes([recipe]), Light.default()
+    for index, pose in enumerate(cameras.camera_to_world):
+        half = math.tan(math.radians(cameras.fov_y_deg[index].item()) / 2)
+        y, x = torch.meshgrid(-along, along, indexing="ij")
+        local = normalize(torch.stack([x * half, y * half, torch.full_like(x, -1.0)], dim=-1), dim=-1).view(-1, 3)
+        local = local @ upright_from_photo(placed, index).T
+        directions = (local @ pose[:3, :3].T)[None]
+        origins = pose[:3, 3].expand_as(directions)
+        with torch.no_grad():
+            color, _, hit = _shade_rays(scene, origins, directions, light, True)
+        shown = torch.where(hit[..., None], color, BACKGROUND)[0].T.view(3, size, 3, size, 3)
+        images.append(shown.mean(dim=(2, 4)))
+        masks.append(hit.float().view(size, 3, size, 3).mean(dim=(1, 3)))
+    return torch.stack(images), torch.stack(masks)
+
+
+def upright_from_photo(placed: PlacedCameras, index: int) -> Tensor:
+    """(3, 3): first right and left until the centre is ahead, then up and down, then about the axis."""
+    half = math.tan(math.radians(placed.cameras.fov_y_deg[index].item()) / 2)
+    x, y = (placed.centre[index] * half).tolist()
+    yaw, pitch, roll = math.atan(x), -math.atan(y / math.hypot(1, x)), math.radians(placed.roll_deg[index].item())
+    about = [
+        torch.tensor([[math.cos(yaw), 0, math.sin(yaw)], [0, 1, 0], [-math.sin(yaw), 0, math.cos(yaw)]]),
+        torch.tensor([[1, 0, 0], [0, math.cos(pitch), -math.sin(pitch)], [0, math.sin(pitch), math.cos(pitch)]]),
+        torch.tensor([[math.cos(roll), -math.sin(roll), 0], [math.sin(roll), math.cos(roll), 0], [0, 0, 1]]),
+    ]
+    return about[2] @ about[1] @ about[0]
+
+
+def ahead(placed: PlacedCameras, fov_y_deg: float) -> PlacedCameras:
+    """Upright cameras at the same places that look at the subject."""
+    cameras = replace(placed.cameras, fov_y_deg=torch.full_like(placed.roll_deg, fov_y_deg))
+    return PlacedCameras(cameras, torch.zeros_like(placed.roll_deg), torch.zeros_like(placed.centre))
+
+
+def photo_set(images: Tensor, placed: PlacedCameras) -> SubjectPhotos:
+    facts = pd.DataFrame({"file": [f"{index}.png" for index in range(len(images))]}).assign(**placed.columns())
+    return SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0")
+
+
+@pytest.fixture(scope="module")
+def bunny() -> tuple[Tensor, Tensor]:
+    return shoot(DEVELOPMENT_SUBJECTS["bunny"], TRUE)
+
+
+def test_a_rectified_photo_is_what_an_upright_camera_would_have_taken(bunny: tuple[Tensor, Tensor]) -> None:
+    images, masks = bunny
+    turned, known = rectify(torch.cat([images, masks[:, None]], 1), TRUE, 40.0, 48)
+    image, mask = shoot(DEVELOPMENT_SUBJECTS["bunny"], ahead(TRUE, 40.0), 48)
+    inside = known > 0.99
+    assert ((turned[:, 3] - mask).abs() * inside).mean() < 0.007
+    assert ((turned[:, :3] - image).abs().mean(1) * inside).mean() < 0.006
+    wrong = rectify(images, replace(TRUE, roll_deg=-TRUE.roll_deg), 40.0, 48)[0]
+    assert ((wrong - image).abs().mean(1) * inside).mean() > 0.012
+
+
+def test_beyond_the_frame_nothing_is_known() -> None:
+    placed = replace(TRUE, centre=torch.tensor([[0.9, 0.0]]).repeat(5, 1), roll_deg=torch.zeros(5))
+    _, known = rectify(torch.zeros(5, 1, 32, 32), placed, 50.0, 32)
+    assert known[:, 16, 4].eq(1).all() and known[:, 16, 28].eq(0).all()
+
+
+def test_true_cameras_make_silhouettes_coherent_and_a_wrong_one_does_not(bunny: tuple[Tensor, Tensor]) -> None:
+    """The unknowns of the search are those of the renderer: turned frames, roll and all."""
+    photos = CentredPhotos.of(*bunny, TRUE.cameras.fov_y_deg)
+    problem = Coherence(photos)
+    true = problem.neutral(TRUE.cameras.azimuth_deg[None])
+    whole = TRUE.to_upright @ photos.rotation.mT
+    backward = -whole.mT[:, :, 2]
+    yaw = torch.rad2deg(torch.atan2(backward[:, 0], -backward[:, 2]))
+    pitch = -torch.rad2deg(torch.asin(backward[:, 1]))
+    true[1], true[2], true[3], true[4] = TRUE.cameras.elevation_deg, TRUE.roll_deg, yaw, pitch
+    true[5] = TRUE.cameras.distance.log() - problem.log_distance
+    scale = true[5].mean()
+    assert true[5].sub(scale).abs().max() < 0.15, "distances are guessed well"
+    true[5] -= scale
+    pixels = problem.pixels(200, torch.Generator().manual_seed(0))
+    wrong = true.clone()
+    wrong[0, 0, 2] += 60
+    least = problem.miss(true, pixels, 48).mean()
+    assert least < 2e-3 and problem.miss(wrong, pixels, 48).mean() > 2 * least
+
+
+def test_search_finds_cameras_that_roll_and_look_past_the_subject(bunny: tuple[Tensor, Tensor]) -> None:
+    located = locate(*bunny, torch.ones(5, dtype=torch.bool), TRUE.cameras.fov_y_deg)
+    assert located.reasons == ("",) * 5
+    found = located.placed
+    off = relative_errors(found.cameras.azimuth_deg, TRUE.cameras.azimuth_deg)
+    assert off.median() < 8 and off.max() < 20, off
+    assert (found.cameras.elevation_deg - TRUE.cameras.elevation_deg).abs().max() < 12
+    assert (found.roll_deg - TRUE.roll_deg).abs().max() < 7
+    assert (found.centre - TRUE.centre).abs().max() < 0.1
+
+
+def test_located_photos_carry_their_cameras_and_the_reason_where_there_are_none(
+    bunny: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in FEW.items():
+        monkeypatch.setattr(search, name, value)
+    images = bunny[0].clone()
+    images[2] = torch.rand(images[2].shape, generator=torch.Generator().manual_seed(0))
+    facts = pd.DataFrame({"file": [f"{index}.png" for index in range(5)], "focal_length_35mm": [38.6] * 5})
+    off_front = wrap_degrees(TRUE.cameras.azimuth_deg).abs() + torch.tensor([18.0, 5.0, -12.0, -10.0, -6.0])
+    facts = facts.assign(view="side", off_front_deg=off_front.tolist())
+    photos = SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0")
+    located = locate_photos(photos)
+    assert locate_photos(photos).facts.equals(located.facts), "twice the same"
+    placed = placed_cameras(located)
+    assert placed.cameras.azimuth_deg.isnan().tolist() == [False, False, True, False, False]
+    assert located.findings == (f"2.png: is no target, since {NO_MASK}.",)
+    kept = torch.tensor([0, 1, 3, 4])
+    assert wrap_degrees(placed.cameras.azimuth_deg - TRUE.cameras.azimuth_deg)[kept].abs().max() < 35
+    assert placed.cameras.fov_y_deg[0].item() == pytest.approx(50.0, abs=0.1), "as the focal length says"
+    targets = TargetViews.of_photos(located, 32, torch.device("cpu"))
+    assert torch.equal(targets.cameras.azimuth_deg, placed.cameras.azimuth_deg[kept])
+
+
+def test_photos_beyond_the_first_few_are_located_one_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FEW.items():
+        monkeypatch.setattr(search, name, value)
+    azimuth = torch.tensor([-150.0, -100.0, -46.0, 4.0, 53.0, 100.0, 140.0, -120.0])
+    full = torch.ones(len(azimuth))
+    elevation = 18 + torch.arange(len(azimuth)).float()
+    placed = PlacedCameras(Cameras(azimuth, elevation, 3.1 * full, 50 * full), 0 * full, torch.zeros(len(azimuth), 2))
+    images, masks = shoot(DEVELOPMENT_SUBJECTS["bunny"], placed)
+    located = locate(images, masks, full > 0, placed.cameras.fov_y_deg)
+    assert len(azimuth) > search.CORE_PHOTOS and located.reasons == ("",) * len(azimuth)
+    assert relative_errors(located.placed.cameras.azimuth_deg, azimuth).max() < 10
+
+
+def test_too_few_masks_locate_nothing_and_say_so(bunny: tuple[Tensor, Tensor]) -> None:
+    located = locate(*bunny, torch.tensor([True, False, False, True, False]), TRUE.cameras.fov_y_deg)
+    assert located.reasons == (TOO_FEW, NO_MASK, NO_MASK, TOO_FEW, NO_MASK)
+    assert located.placed.cameras.azimuth_deg.isnan().all()
+
+
+def test_photos_that_look_at_one_point_are_placed_around_it() -> None:
+    """Whatever the search took for the subject's centre, places and directions in the world stay as they are."""
+    straight = ahead(TRUE, 50.0)
+    pose = straight.cameras.camera_to_world
+    off = straight._around(pose[:, :3, :3], pose[:, :3, 3] - torch.tensor([0.1, -0.05, 0.2]))
+    assert off.centre.abs().max() > 0.1
+    back = off.around_common_point()
+    torch.testing.assert_close(back.cameras.azimuth_deg, TRUE.cameras.azimuth_deg, atol=1e-2, rtol=0)
+    torch.testing.assert_close(back.cameras.distance, TRUE.cameras.distance, atol=1e-3, rtol=0)
+    assert back.centre.abs().max() < 1e-3 and back.roll_deg.abs().max() < 1e-2
+    assert TRUE.around_common_point() is TRUE, "these look past it in all directions"
+
+
+def test_a_photo_of_another_thing_is_left_out(bunny: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in FEW.items():
+        monkeypatch.setattr(search, name, value)
+    images, masks = (values.clone() for values in bunny)
+    other = shoot(DEVELOPMENT_SUBJECTS["taxi"], TRUE[torch.tensor([2])])
+    images[2], masks[2] = other[0][0], other[1][0]
+    located = locate(images, masks, torch.ones(5, dtype=torch.bool), TRUE.cameras.fov_y_deg)
+    assert located.reasons[2] == LEFT_OUT and located.placed.cameras.azimuth_deg[2].isnan()
+    kept = torch.tensor([0, 1, 3, 4])
+    off = relative_errors(located.placed.cameras.azimuth_deg[kept], TRUE.cameras.azimuth_deg[kept])
+    assert (off < 20).sum() >= 3, "few starts do not find all of them"
+
+
+def test_what_is_known_of_pairs_brings_its_azimuths_forward() -> None:
+    """Balls look alike from all sides: without a prior, nothing tells the true azimuths from any others."""
+    y, x = torch.meshgrid(torch.linspace(1, -1, 64), torch.linspace(-1, 1, 64), indexing="ij")
+    ball = ((x.square() + y.square()) < 0.3).float().expand(4, 64, 64)
+    photos = CentredPhotos.of(ball[:, None].repeat(1, 3, 1, 1) * 0.5, ball, torch.full((4,), 45.0))
+    azimuth = torch.tensor([0.0, 60.0, 140.0, 260.0])
+    probable = torch.full((4, 4, 36), -6.0)
+    for own in range(4):
+        for other in range(4):
+            probable[own, other, int((azimuth[other] - azimuth[own]) % 360 // 10)] = -0.1
+    prior = PairPrior(probable, torch.full((4,), 15.0))
+    starts = azimuth_starts(photos, 5, torch.Generator().manual_seed(0), prior)
+    assert wrap_degrees(starts[0] - azimuth).abs().max() <= STEP_DEG / 2
+    plain = azimuth_starts(photos, 5, torch.Generator().manual_seed(0))
+    assert wrap_degrees(plain[0] - azimuth).abs().max() > STEP_DEG
+
+
+def test_targets_are_rectified_photos_with_their_cameras(bunny: tuple[Tensor, Tensor]) -> None:
+    images, masks = bunny
+    photos = photo_set(images, TRUE)
+    assert torch.allclose(placed_cameras(photos).centre, TRUE.centre, atol=1e-4)
+    targets = TargetViews.of_photos(photos, 48, torch.device("cpu"))
+    fov = fitting_fov_y_deg(masks, TRUE)
+    assert targets.cameras.fov_y_deg.eq(targets.cameras.fov_y_deg[0]).all()
+    assert abs(targets.cameras.fov_y_deg[0].item() - fov) < 1.5
+    _, mask = shoot(DEVELOPMENT_SUBJECTS["bunny"], ahead(TRUE, targets.cameras.fov_y_deg[0].item()), 48)
+    assert (targets.masks - mask).abs().mean() < 0.022
+    plain = replace(photos, facts=photos.facts.drop(columns=list(FRAME_FACTS)))
+    assert (TargetViews.of_photos(plain, 48, torch.device("cpu")).masks - mask).abs().mean() > 0.06
+    assert torch.equal(targets.cameras.azimuth_deg, TRUE.cameras.azimuth_deg)
+
+
+def test_a_focal_length_gives_the_field_of_view() -> None:
+    assert assumed_fov_y_deg(50.0) == pytest.approx(39.6, abs=0.05), "of a photo's longer side, by any table of lenses"
+    assert 40 <= assumed_fov_y_deg(None) <= 60 and assumed_fov_y_deg(math.nan) == assumed_fov_y_deg(None)
+
+
+def test_focal_lengths_are_read_unless_the_photo_was_cut(tmp_path: Path) -> None:
+    def save(name: str, taken: tuple[int, int] | None) -> None:
+        exif = Image.Exif()
+        inside = exif.get_ifd(ExifTags.IFD.Exif)
+        if taken is not None:
+            inside[ExifTags.Base.FocalLengthIn35mmFilm] = 26
+            inside[ExifTags.Base.ExifImageWidth], inside[ExifTags.Base.ExifImageHeight] = taken
+        Image.new("RGB", (60, 80)).save(tmp_path / name, exif=exif)
+
+    save("a_whole.jpg", (4000, 3000))
+    save("b_cut.jpg", (4000, 2250))
+    save("c_plain.jpg", None)
+    assert focal_lengths(tmp_path) == pytest.approx([26.0, math.nan, math.nan], nan_ok=True)
