@@ -383,3 +383,20 @@ def toybox_pretrain(
     from dreambooth3d.toybox.pretraining.stages import pretrain
 
     pretrain(stages or STAGES, models, renders=renders, steps=steps, minutes=minutes, device=device)
+
+
+@toybox_app.command("meshes")
+def toybox_meshes(
+    folder: Annotated[Path, typer.Argument(help="A folder per Debian package, unpacked.")],
+    out: Annotated[Path, typer.Option(help="Where the pack goes.")] = Path("pack"),
+    fetch: Annotated[bool, typer.Option("--fetch", help="First download what is not there (5 GiB).")] = False,
+    share: Annotated[float, typer.Option(min=0.01, max=1, help="Of each package's meshes, for a smaller pack.")] = 1.0,
+    processes: Annotated[int, typer.Option(min=1, help="Renders that run at once.")] = 2,
+) -> None:
+    """Render models that others made, and cut photographs, into a pack of training data (docs/pretraining.md)."""
+    from dreambooth3d.toybox.pretraining.meshes.fetch import fetch as fetch_packages
+    from dreambooth3d.toybox.pretraining.meshes.pack import make_pack
+
+    if fetch:
+        fetch_packages(folder, lambda package: typer.echo(f"fetching {package}"))
+    typer.echo(make_pack(folder, out, share=share, processes=processes, tell=typer.echo))
