@@ -18,8 +18,9 @@ GROUND = (
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.
     ("dreambooth3d", "dreambooth3d.config", *(f"dreambooth3d.{name}" for name in GROUND)),
-    ("dreambooth3d.diffusion.model", "dreambooth3d.nerf.field", "dreambooth3d.photos", "dreambooth3d.toybox"),
-    ("dreambooth3d.diffusion.sampling", "dreambooth3d.diffusion.guidance", "dreambooth3d.nerf.rendering"),
+    ("dreambooth3d.diffusion.model", "dreambooth3d.nerf.field", "dreambooth3d.photos"),
+    ("dreambooth3d.diffusion.sampling", "dreambooth3d.diffusion.guidance", "dreambooth3d.nerf.rendering",
+     "dreambooth3d.toybox"),
     ("dreambooth3d.diffusion.finetuning", "dreambooth3d.nerf.photo_cameras"),
     ("dreambooth3d.nerf.training",),
     ("dreambooth3d.evaluation", "dreambooth3d.export"),

@@ -181,11 +181,11 @@ def test_the_bundled_network_sees_square_photos_and_its_masks_are_cut_to_theirs(
     seen = []
 
     class Red:
-        def masks(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-            seen.append(images.shape)
+        def masks(self, images: torch.Tensor, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            seen.append((images.shape, frame.mean().item()))
             return (images[:, 0] - images[:, 1] > 0.3).float(), torch.tensor([0.9, 0.4])
 
-    monkeypatch.setattr(learned, "_network", lambda folder: Red())
+    monkeypatch.setattr(learned.SubjectMaskNetwork, "load", staticmethod(lambda folder: Red()))
     rng, photos, truth = np.random.default_rng(0), [], np.zeros((100, 200), np.uint8)
     truth[20:70, 30:130] = 255
     for index in range(2):
@@ -194,6 +194,6 @@ def test_the_bundled_network_sees_square_photos_and_its_masks_are_cut_to_theirs(
         photos.append(SourcePhoto(Path(f"{index}.png"), pixels))
     config = PhotosConfig(masks="learned")
     first, second = choose_masks(photos, config, mask_models(config))
-    assert seen == [(2, 3, 256, 256)]
+    assert seen == [((2, 3, 256, 256), 0.5)]
     assert first.mask.mask.shape == (100, 200) and overlap(first.mask.mask, truth) > 0.95
     assert first.mask.trusted and not second.mask.trusted and second.mask.confidence == pytest.approx(0.4)
