@@ -371,18 +371,21 @@ def toybox_render(
 
 @toybox_app.command("pretrain")
 def toybox_pretrain(
-    stages: Annotated[list[str] | None, typer.Argument(help="vae, unet, selector, judge, card; default all.")] = None,
+    stages: Annotated[
+        list[str] | None, typer.Argument(help="vae, unet, selector, judge, card; default those. Or masks, views.")
+    ] = None,
     models: Annotated[Path, typer.Option(help="Where the models go.")] = Path("models"),
     renders: Annotated[int, typer.Option(help="Training renders per model family.")] = 120_000,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each stage.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Shorten each stage to about this long.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    pack: Annotated[Path, typer.Option(help="Training data for masks and views (docs/pretraining.md).")] = Path("pack"),
 ) -> None:
-    """Train the bundled base model and scorers, in resumable stages."""
+    """Train the bundled models, in resumable stages."""
     from dreambooth3d.toybox.pretraining import STAGES
     from dreambooth3d.toybox.pretraining.stages import pretrain
 
-    pretrain(stages or STAGES, models, renders=renders, steps=steps, minutes=minutes, device=device)
+    pretrain(stages or STAGES, models, renders=renders, steps=steps, minutes=minutes, device=device, pack=pack)
 
 
 @toybox_app.command("meshes")

@@ -32,8 +32,10 @@ LEFT_OUT = "its outline does not fit those of the others, which agree without it
 UNTOLD = "it looks alike from several sides"
 MIN_TOLD = 2
 """A single photo that is told says nothing that the others could agree with."""
-MAX_MISS = 1.2e-3
-"""Mean miss, in halves of the centred frame, beyond which silhouettes do not belong together."""
+DOUBTFUL_MISS = 1.2e-3
+"""Mean miss, in halves of the centred frame, beyond which one of the silhouettes may not belong to the others."""
+MAX_MISS = 2.8e-3
+"""Mean miss beyond which silhouettes do not belong together; masks that are a tenth wrong stay below it."""
 MIN_GAIN = 1.5
 """By which factor the others must predict one another better without a photo that is left out."""
 AMBIGUOUS = 1.03
@@ -103,12 +105,13 @@ def locate(
     if len(chosen) < MIN_PHOTOS:
         return _nowhere(fov_y_deg, [reason or TOO_FEW for reason in reasons])
     found = _found(images, masks, fov_y_deg, chosen, prior)
-    if found.miss.mean() > MAX_MISS:
+    if found.miss.mean() > DOUBTFUL_MISS:
         alien, rest = _without_one(images, masks, fov_y_deg, chosen, prior, found)
-        if alien is None:
-            return _nowhere(fov_y_deg, [reason or DISAGREE for reason in reasons])
-        reasons[chosen.pop(chosen.index(alien))] = LEFT_OUT
-        found = rest
+        if alien is not None:
+            reasons[chosen.pop(chosen.index(alien))] = LEFT_OUT
+            found = rest
+    if found.miss.mean() > MAX_MISS:
+        return _nowhere(fov_y_deg, [reason or DISAGREE for reason in reasons])
     told = _told(found).tolist()
     if sum(told) < MIN_TOLD:
         return _nowhere(fov_y_deg, [reason or UNTOLD for reason in reasons])
@@ -130,7 +133,7 @@ def _without_one(
     if not MIN_PHOTOS < len(chosen) <= CORE_PHOTOS:
         return None, found
     rests = [_found(images, masks, fov, [kept for kept in chosen if kept != left], prior) for left in chosen]
-    errors = [rest.error[0].item() if rest.miss.mean() <= MAX_MISS else math.inf for rest in rests]
+    errors = [rest.error[0].item() if rest.miss.mean() <= DOUBTFUL_MISS else math.inf for rest in rests]
     least = min(errors)
     if least * MIN_GAIN > found.error[0].item():
         return None, found

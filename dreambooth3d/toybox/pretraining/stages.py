@@ -15,8 +15,11 @@ import torch
 
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import save_image, sheet
+from dreambooth3d.photos.networks.layers import save_int8
+from dreambooth3d.photos.networks.subject_masks import SIZE, WEIGHTS
 from dreambooth3d.runtime import pick_device, work_root
-from dreambooth3d.toybox.pretraining import STAGES, card, folders, measure
+from dreambooth3d.toybox.pretraining import PACK_STAGES, STAGES, card, folders, measure
+from dreambooth3d.toybox.pretraining.composites import Composer
 from dreambooth3d.toybox.pretraining.dataset import (
     Renders,
     cached_renders,
@@ -27,9 +30,12 @@ from dreambooth3d.toybox.pretraining.dataset import (
 )
 from dreambooth3d.toybox.pretraining.loop import Schedule, StageRun
 from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES
+from dreambooth3d.toybox.pretraining.packs import pack_backgrounds, pack_view_sets
+from dreambooth3d.toybox.pretraining.photo_networks import mask_figures, train_masks, train_views, view_figures
 from dreambooth3d.toybox.pretraining.scorers import train_scorer
 from dreambooth3d.toybox.pretraining.unet import train_unet
 from dreambooth3d.toybox.pretraining.vae import reconstruction_psnr, train_vae
+from dreambooth3d.toybox.pretraining.view_sets import ViewSets, toybox_view_sets
 from dreambooth3d.toybox.sampling import UNSEEN_SEEDS
 
 # Each model family sees its own renders.
@@ -40,7 +46,12 @@ SCHEDULES = {
     "unet": Schedule(steps=40_000, learning_rate=1.2e-3, ema=5e-4),
     "selector": Schedule(steps=20_000, learning_rate=1.2e-3, weight_decay=0.05),
     "judge": Schedule(steps=20_000, learning_rate=1.2e-3, weight_decay=0.05),
+    "masks": Schedule(steps=12_000, learning_rate=1.5e-3, weight_decay=0.03, graphed=False),
+    "views": Schedule(steps=20_000, learning_rate=1.5e-3, weight_decay=0.15),
 }
+TOYBOX_THINGS = 120
+"""Subjects of the toybox among the things of a pack."""
+_TOYBOX_SEED = 70
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ class Pretraining:
         models: the folder to write into.
         renders: training renders per model family.
         device: where to train.
+        pack: folder of a pack of training data, for the stages that need one.
         steps: optimiser steps of each stage; None takes those of `SCHEDULES`.
         minutes: shorten each stage to about this long; None does not.
     """
@@ -58,6 +70,7 @@ class Pretraining:
     models: Path
     renders: int
     device: torch.device
+    pack: Path
     steps: int | None = None
     minutes: float | None = None
 
@@ -102,6 +115,27 @@ def pretrain_scorer(name: str, job: Pretraining) -> None:
     folders.save_scorer(train_scorer(name, renders, tokenizer, job.stage(name)), name, job.models)
 
 
+def _things(job: Pretraining) -> ViewSets:
+    """A pack's meshes for training, and some subjects of the toybox."""
+    others = pack_view_sets(job.pack, "train", job.device)
+    return ViewSets.cat([others, toybox_view_sets(TOYBOX_THINGS, _TOYBOX_SEED, job.device)])
+
+
+def pretrain_masks(job: Pretraining) -> None:
+    """Train and save the network that finds what the photos of a set share, and print how well on unseen meshes."""
+    network = train_masks(_things(job), pack_backgrounds(job.pack, "train", job.device), job.stage("masks"))
+    save_int8(network, job.models / "masks" / WEIGHTS)
+    unseen = pack_view_sets(job.pack, "test", job.device), pack_backgrounds(job.pack, "test", job.device)
+    print(json.dumps(mask_figures(network, Composer(*unseen, SIZE)), indent=1))
+
+
+def pretrain_views(job: Pretraining) -> None:
+    """Train and save the network that tells from where a subject is seen, and print how well on unseen meshes."""
+    network = train_views(_things(job), job.stage("views"))
+    save_int8(network, job.models / "views" / WEIGHTS)
+    print(json.dumps(view_figures(network, pack_view_sets(job.pack, "test", job.device)), indent=1))
+
+
 def measure_models(models: Path, device: torch.device, renders: int = 4000, samples: int = 768) -> dict[str, float]:
     """Measure all bundled models on unseen renders, write the card, and return the figures."""
     tokenizer = folders.toybox_tokenizer()
@@ -135,28 +169,32 @@ def pretrain(
     steps: int | None = None,
     minutes: float | None = None,
     device: str = "auto",
+    pack: Path = Path("pack"),
 ) -> None:
     """Run stages in order.
 
     Args:
-        stages: some of `STAGES`.
+        stages: some of `STAGES` and `PACK_STAGES`.
         models: the folder to write into.
         renders: training renders per model family.
         steps: optimiser steps of each stage; the defaults are in `SCHEDULES`.
         minutes: shorten each stage to about this long.
         device: auto, cpu or cuda.
+        pack: folder of a pack of training data, for `PACK_STAGES`.
 
     Raises:
-        ConfigError: a stage is unknown.
+        ConfigError: a stage is unknown, or there is no pack for it.
     """
-    unknown = sorted(set(stages) - set(STAGES))
+    known = (*STAGES, *PACK_STAGES)
+    unknown = sorted(set(stages) - set(known))
     if unknown:
-        raise ConfigError(f"toybox pretrain: unknown stage {unknown[0]!r}. Choose from {', '.join(STAGES)}.")
+        raise ConfigError(f"toybox pretrain: unknown stage {unknown[0]!r}. Choose from {', '.join(known)}.")
     models.mkdir(parents=True, exist_ok=True)
-    job = Pretraining(models, renders, pick_device(device), steps, minutes)
+    job = Pretraining(models, renders, pick_device(device), pack, steps, minutes)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     train: dict[str, Callable[[Pretraining], None]] = {"vae": pretrain_vae, "unet": pretrain_unet}
     train |= {name: partial(pretrain_scorer, name) for name in SCORER_NAMES}
+    train |= {"masks": pretrain_masks, "views": pretrain_views}
     for stage in stages:
         started = time.monotonic()
         if stage == "card":

@@ -1,0 +1,67 @@
+"""Reading a pack (`dreambooth3d.toybox.pretraining.meshes`) onto the training device."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.toybox.pretraining.meshes.pack import read_picture
+from dreambooth3d.toybox.pretraining.view_sets import VIEWS, ViewSets
+
+
+def pack_view_sets(folder: Path, split: str, device: torch.device) -> ViewSets:
+    """The views of a pack's meshes.
+
+    Args:
+        folder: of the pack.
+        split: `train` or `test`.
+        device: where they go.
+
+    Raises:
+        ConfigError: there is no pack, or it has no such meshes.
+    """
+    table = _table(folder, "views", split).sort_values(["mesh", "view"])
+    layers = torch.from_numpy(_pictures(folder, "views", table)).permute(0, 3, 1, 2)
+    alpha = layers[:, 3:].short()
+    premultiplied = torch.cat([(layers[:, :3].short() * alpha // 255).byte(), layers[:, 3:]], dim=1)
+
+    def column(name: str) -> Tensor:
+        return torch.from_numpy(table[name].to_numpy(np.float32)).view(-1, VIEWS)
+
+    known = torch.from_numpy(table["heading_known"].to_numpy(bool)).view(-1, VIEWS)[:, 0]
+    sets = premultiplied.contiguous().unflatten(0, (-1, VIEWS))
+    return ViewSets(sets, column("azimuth_deg"), column("elevation_deg"), known).to(device)
+
+
+def pack_backgrounds(folder: Path, split: str, device: torch.device) -> UInt8[Tensor, "k 3 height width"]:
+    """(k, 3, height, width) photographs and textures of a pack; arguments and errors as for `pack_view_sets`."""
+    pictures = _pictures(folder, "backgrounds", _table(folder, "backgrounds", split))
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous().to(device)
+
+
+def _table(folder: Path, name: str, split: str) -> pd.DataFrame:
+    path = folder / f"{name}.parquet"
+    if not path.is_file():
+        raise ConfigError(
+            f"{folder}: no pack of training data ({path.name} is missing). Make one with `dreambooth3d toybox meshes`, "
+            "and name its folder with --pack."
+        )
+    table = pd.read_parquet(path)
+    chosen = table[table["split"] == split]
+    if chosen.empty:
+        raise ConfigError(f"{path}: has nothing for split {split}. Make more with `dreambooth3d toybox meshes`.")
+    return chosen
+
+
+def _pictures(folder: Path, name: str, table: pd.DataFrame) -> UInt8[np.ndarray, "n height width channels"]:
+    data = (folder / f"{name}.bin").read_bytes()
+    places = zip(table["offset"], table["length"], strict=True)
+    with ThreadPoolExecutor() as pool:
+        return np.stack(list(pool.map(lambda place: read_picture(data, *place), places)))
