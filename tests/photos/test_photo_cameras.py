@@ -95,9 +95,17 @@ def ahead(placed: PlacedCameras, fov_y_deg: float) -> PlacedCameras:
     return PlacedCameras(cameras, torch.zeros_like(placed.roll_deg), torch.zeros_like(placed.centre))
 
 
-def photo_set(images: Tensor, placed: PlacedCameras) -> SubjectPhotos:
+def masked(images: Tensor, masks: Tensor, facts: pd.DataFrame, trusted: list[bool] | None = None) -> SubjectPhotos:
+    """A photo set whose masks the photographer has brought."""
+    size = images.shape[-1]
+    facts = facts.assign(width=size, height=size, mask_source="files", mask_confidence=1.0, mask_cut=0.0)
+    facts = facts.assign(mask_trusted=trusted or [True] * len(images))
+    return SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0", masks=tuple(masks))
+
+
+def photo_set(images: Tensor, masks: Tensor, placed: PlacedCameras) -> SubjectPhotos:
     facts = pd.DataFrame({"file": [f"{index}.png" for index in range(len(images))]}).assign(**placed.columns())
-    return SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0")
+    return masked(images, masks, facts)
 
 
 @pytest.fixture(scope="module")
@@ -159,12 +167,11 @@ def test_located_photos_carry_their_cameras_and_the_reason_where_there_are_none(
 ) -> None:
     for name, value in FEW.items():
         monkeypatch.setattr(search, name, value)
-    images = bunny[0].clone()
-    images[2] = torch.rand(images[2].shape, generator=torch.Generator().manual_seed(0))
+    images, masks = bunny
     facts = pd.DataFrame({"file": [f"{index}.png" for index in range(5)], "focal_length_35mm": [38.6] * 5})
     off_front = wrap_degrees(TRUE.cameras.azimuth_deg).abs() + torch.tensor([18.0, 5.0, -12.0, -10.0, -6.0])
     facts = facts.assign(view="side", off_front_deg=off_front.tolist())
-    photos = SubjectPhotos(tuple(images), facts, (), "it", "sks", "rabbit", "", "untracked:0")
+    photos = masked(images, masks, facts, [True, True, False, True, True])
     located = locate_photos(photos)
     assert locate_photos(photos).facts.equals(located.facts), "twice the same"
     placed = placed_cameras(located)
@@ -209,6 +216,39 @@ def test_photos_that_look_at_one_point_are_placed_around_it() -> None:
     assert TRUE.around_common_point() is TRUE, "these look past it in all directions"
 
 
+def tilted(placed: PlacedCameras, degrees: float) -> PlacedCameras:
+    """The cameras in a world that is turned about the axis x: the rotation is written out here."""
+    a = math.radians(degrees)
+    turn = torch.tensor(
+        [[1.0, 0.0, 0.0], [0.0, math.cos(a), -math.sin(a)], [0.0, math.sin(a), math.cos(a)]], dtype=torch.float32
+    )
+    pose = placed.cameras.camera_to_world
+    return placed._around(turn @ pose[:, :3, :3] @ placed.to_upright, pose[:, :3, 3] @ turn.T)
+
+
+def test_cameras_that_were_held_level_say_which_way_is_up() -> None:
+    level = replace(TRUE, roll_deg=torch.zeros(5))
+    leaning = tilted(level, 7.0)
+    assert leaning.roll_deg.abs().max() > 4
+    assert (leaning.cameras.elevation_deg - TRUE.cameras.elevation_deg).abs().max() > 4
+    found = leaning.levelled()
+    assert found.roll_deg.abs().max() < 0.1
+    torch.testing.assert_close(found.cameras.elevation_deg, TRUE.cameras.elevation_deg, atol=0.1, rtol=0)
+    torch.testing.assert_close(found.centre, TRUE.centre, atol=1e-3, rtol=0)
+    # Of cameras that roll this way and that, most of the tilt is told.
+    rolling = tilted(TRUE, 10.0).levelled()
+    assert (rolling.cameras.elevation_deg - TRUE.cameras.elevation_deg).abs().max() < 6
+
+
+def test_nearly_upright_cameras_become_upright_ones_that_see_the_subject_as_large() -> None:
+    near = PlacedCameras(TRUE.cameras, torch.full((5,), 1.5), 0.01 * torch.ones(5, 2))
+    simple = near.simplified()
+    assert simple.upright and not near.upright
+    size = [each.distance * torch.tan(torch.deg2rad(each.fov_y_deg) / 2) for each in (near.cameras, simple.cameras)]
+    torch.testing.assert_close(*size)
+    assert TRUE.simplified() is TRUE
+
+
 def test_a_photo_of_another_thing_is_left_out(bunny: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in FEW.items():
         monkeypatch.setattr(search, name, value)
@@ -241,7 +281,7 @@ def test_what_is_known_of_pairs_brings_its_azimuths_forward() -> None:
 
 def test_targets_are_rectified_photos_with_their_cameras(bunny: tuple[Tensor, Tensor]) -> None:
     images, masks = bunny
-    photos = photo_set(images, TRUE)
+    photos = photo_set(images, masks, TRUE)
     assert torch.allclose(placed_cameras(photos).centre, TRUE.centre, atol=1e-4)
     targets = TargetViews.of_photos(photos, 48, torch.device("cpu"))
     fov = fitting_fov_y_deg(masks, TRUE)

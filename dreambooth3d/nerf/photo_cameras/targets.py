@@ -111,6 +111,8 @@ class TargetViews:
             return None
         off_front = torch.tensor(photos.off_front_deg) if photos.off_front_deg else None
         placed = placed_cameras(photos)
+        if placed is not None and placed[photos.trusted].upright:
+            placed = None
         fine_size = size if placed is None else FINE_SIZE
         images, background = _with_known_backgrounds(photos, fine_size)
         known = _known(photos, fine_size)

@@ -117,7 +117,8 @@ def locate(
         return _nowhere(fov_y_deg, [reason or UNTOLD for reason in reasons])
     for index, clear in zip(chosen, told, strict=True):
         reasons[index] = "" if clear else UNTOLD
-    turned = _facing(found.placed.around_common_point(), None if off_front_deg is None else off_front_deg[chosen])
+    placed = found.placed.around_common_point().levelled().simplified()
+    turned = _facing(placed, None if off_front_deg is None else off_front_deg[chosen])
     return LocatedPhotos(_spread(turned, chosen, reasons, fov_y_deg), tuple(reasons))
 
 

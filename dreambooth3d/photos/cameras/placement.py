@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
@@ -27,6 +27,11 @@ MAX_OFF_COMMON = 0.03
 """Of half the frame, root mean square, by which photos that look at one point may seem to miss it."""
 USUAL_SHARE = 0.9
 """The same, where the usual field of view is too small or too large."""
+TILT_STEPS, TILT_STEP, TILT_DAMPING = 8, 1e-2, 1e-3
+"""Gauss-Newton steps, the difference in radians that gives slopes, and what keeps few photos from a large tilt."""
+UPRIGHT_ROLL_DEG, UPRIGHT_OFF = 2.0, 0.02
+"""Roll, and root mean square of the centres in halves of the frame, up to which photos count as upright and centred."""
+_USUAL = TURNTABLE_FOV_Y_DEG
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,12 @@ class PlacedCameras:
         ahead = torch.cat([self.centre * half, -torch.ones_like(half)], dim=-1)
         return _about_axis(self.roll_deg) @ rotation_towards(ahead)
 
+    @property
+    def upright(self) -> bool:
+        """Whether all photos are as upright cameras of the usual field of view took them that looked at the centre."""
+        usual = (self.cameras.fov_y_deg == TURNTABLE_FOV_Y_DEG).all()
+        return bool(usual and (self.roll_deg == 0).all() and (self.centre == 0).all())
+
     def around_common_point(self) -> PlacedCameras:
         """The same cameras with the point that all of them look at as the subject's centre, where there is one.
 
@@ -62,6 +73,38 @@ class PlacedCameras:
         point = torch.linalg.solve(across.sum(dim=0), (across @ position[:, :, None]).sum(dim=0))[:, 0]
         moved = self._around(rotation, position - point)
         return moved if moved.centre.square().mean().sqrt() <= MAX_OFF_COMMON else self
+
+    def levelled(self) -> PlacedCameras:
+        """The same cameras in the world in which they roll least.
+
+        Photos do not say which way is up, and cameras that may roll can all be tilted together with the subject. People
+        hold cameras level, by and large.
+        """
+        pose = self.cameras.camera_to_world
+        rotation, position = pose[:, :3, :3] @ self.to_upright, pose[:, :3, 3]
+
+        def tilted(tilt: Tensor) -> PlacedCameras:
+            about = torch.linalg.matrix_exp(_cross_matrix(torch.cat([tilt, tilt.new_zeros(1)])))
+            return self._around(about @ rotation, position @ about.T)
+
+        tilt = position.new_zeros(2)
+        for _ in range(TILT_STEPS):
+            roll = torch.deg2rad(tilted(tilt).roll_deg)
+            columns = [torch.deg2rad(tilted(tilt + step).roll_deg) - roll for step in TILT_STEP * torch.eye(2).to(tilt)]
+            slope = torch.stack(columns, dim=1) / TILT_STEP
+            normal = slope.T @ slope + TILT_DAMPING * torch.eye(2).to(tilt)
+            tilt = tilt - torch.linalg.solve(normal, slope.T @ roll)
+        return tilted(tilt)
+
+    def simplified(self) -> PlacedCameras:
+        """Upright cameras of the usual field of view that look at the centre, where these are nearly that."""
+        off = self.centre.square().mean().sqrt()
+        if self.roll_deg.abs().max() > UPRIGHT_ROLL_DEG or off > UPRIGHT_OFF:
+            return self
+        own, usual = (torch.tan(torch.deg2rad(torch.as_tensor(fov)) / 2) for fov in (self.cameras.fov_y_deg, _USUAL))
+        full = torch.full_like(self.roll_deg, _USUAL)
+        cameras = replace(self.cameras, distance=self.cameras.distance * own / usual, fov_y_deg=full)
+        return PlacedCameras(cameras, torch.zeros_like(self.roll_deg), torch.zeros_like(self.centre))
 
     def _around(self, rotation: Tensor, position: Tensor) -> PlacedCameras:
         """Cameras of rotations (n, 3, 3) to the world at positions (n, 3) relative to the subject's centre."""
@@ -151,6 +194,13 @@ def rotation_towards(ahead: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3 3"]:
 def roll_of(rotation: Float[Tensor, "n 3 3"]) -> Float[Tensor, " n"]:
     """(n,) degrees of rotations (n, 3, 3) about the axis z."""
     return torch.rad2deg(torch.atan2(rotation[:, 1, 0], rotation[:, 0, 0]))
+
+
+def _cross_matrix(axis: Tensor) -> Tensor:
+    """(3, 3) of the cross product with a vector (3,)."""
+    x, y, z = axis
+    zero = torch.zeros_like(x)
+    return torch.stack([zero, -z, y, z, zero, -x, -y, x, zero]).view(3, 3)
 
 
 def _about_axis(roll_deg: Tensor) -> Tensor:
