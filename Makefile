@@ -58,7 +58,8 @@ SITE_PACKAGES = import sysconfig; print(sysconfig.get_path("purelib"))
 
 $(ORCHESTRATORS)/.installed: $(INSTALLED) tests/emulators/requirements.txt
 	test -x $(ORCHESTRATORS)/bin/python || $(VENV)/bin/python -m venv $(ORCHESTRATORS)
-	$(VENV)/bin/python -c '$(SITE_PACKAGES)' > "$$($(ORCHESTRATORS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
+	{ $(VENV)/bin/python -c '$(SITE_PACKAGES)'; echo '$(CURDIR)'; } \
+		> "$$($(ORCHESTRATORS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
 	$(ORCHESTRATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/emulators/requirements.txt
 	@touch $@
 
