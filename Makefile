@@ -35,7 +35,8 @@ demo: setup
 	@$(ACTIVATE) && zenml pipeline run pipelines.training.dreambooth3d --config $(CONFIG)
 
 test: setup
-	@$(ACTIVATE) && $(TEST_ENVIRONMENT) python -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not gpu" $(ARGS)
+	@$(ACTIVATE) && $(TEST_ENVIRONMENT) python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		-m "not slow and not gpu" $(ARGS)
 
 # Each continues where it stopped. QUICK=1 for one subject, few steps and rays on a CPU; ARGS="--workers 4 --minutes 9".
 benchmark-quality benchmark-hindsight benchmark-ablations: setup
