@@ -31,7 +31,6 @@ TILT_STEPS, TILT_STEP, TILT_DAMPING = 8, 1e-2, 1e-3
 """Gauss-Newton steps, the difference in radians that gives slopes, and what keeps few photos from a large tilt."""
 UPRIGHT_ROLL_DEG, UPRIGHT_OFF = 2.0, 0.02
 """Roll, and root mean square of the centres in halves of the frame, up to which photos count as upright and centred."""
-_USUAL = TURNTABLE_FOV_Y_DEG
 
 
 @dataclass(frozen=True)
@@ -101,8 +100,8 @@ class PlacedCameras:
         off = self.centre.square().mean().sqrt()
         if self.roll_deg.abs().max() > UPRIGHT_ROLL_DEG or off > UPRIGHT_OFF:
             return self
-        own, usual = (torch.tan(torch.deg2rad(torch.as_tensor(fov)) / 2) for fov in (self.cameras.fov_y_deg, _USUAL))
-        full = torch.full_like(self.roll_deg, _USUAL)
+        full = torch.full_like(self.roll_deg, TURNTABLE_FOV_Y_DEG)
+        own, usual = (torch.tan(torch.deg2rad(fov) / 2) for fov in (self.cameras.fov_y_deg, full))
         cameras = replace(self.cameras, distance=self.cameras.distance * own / usual, fov_y_deg=full)
         return PlacedCameras(cameras, torch.zeros_like(self.roll_deg), torch.zeros_like(self.centre))
 

@@ -14,10 +14,9 @@ from dreambooth3d.environment import repository
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import antialiased, from_pil
 from dreambooth3d.photos.masks.color_models import sharpen
-from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, says_something
+from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, require_pinned, says_something
 from dreambooth3d.photos.networks.subject_masks import WEIGHTS, SubjectMaskNetwork
 from dreambooth3d.photos.quality import frame_in_square, pad_to_square
-from dreambooth3d.weights import sha256_file
 
 FOLDER = "models/masks"
 SIZE = 256
@@ -66,11 +65,7 @@ class Learned:
         Raises:
             ConfigError: the weights are others than those pinned.
         """
-        if sha256_file(self.folder / WEIGHTS) != self.sha256:
-            raise ConfigError(
-                f"{self.folder / WEIGHTS}: has changed since the run was started, or differs on this machine. Start "
-                "the run again, or bring the same file here."
-            )
+        require_pinned(self.folder / WEIGHTS, self.sha256)
         squares = [from_pil(Image.fromarray(pad_to_square(photo.pixels))) for photo in photos]
         images = torch.cat([antialiased(square[None], SIZE) for square in squares])
         frame = torch.stack([_frame(photo) for photo in photos])

@@ -19,9 +19,16 @@ from PIL import Image
 
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.photos.masks.shared_colors import keep_shared
-from dreambooth3d.photos.masks.source import HALF, Mask, PhotoMask, SourcePhoto, cut_share, says_something
+from dreambooth3d.photos.masks.source import (
+    HALF,
+    Mask,
+    PhotoMask,
+    SourcePhoto,
+    cut_share,
+    require_pinned,
+    says_something,
+)
 from dreambooth3d.runtime import work_root
-from dreambooth3d.weights import sha256_file
 
 RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 TIMEOUT_S = 60.0
@@ -189,11 +196,7 @@ class Rembg:
         Raises:
             ConfigError: the file is another than the one pinned, or no model that can be run.
         """
-        if sha256_file(self.file) != self.sha256:
-            raise ConfigError(
-                f"{self.file}: has changed since the run was started, or differs on this machine. Start the run again, "
-                "or bring the same file here."
-            )
+        require_pinned(self.file, self.sha256)
         session = _session(self.file)
         found = [self._predict(session, photo) for photo in photos]
         served = [index for index, mask in enumerate(found) if says_something(mask)]

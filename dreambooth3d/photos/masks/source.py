@@ -10,6 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.weights import sha256_file
+
 Mask = NDArray[np.uint8]
 """(height, width): 0 outside the subject, 255 on it."""
 HALF = 128
@@ -62,6 +65,19 @@ class MaskSource(Protocol):
     def masks(self, photos: Sequence[SourcePhoto]) -> list[PhotoMask | None]:
         """One mask for each photo of a set, None where the source does not serve."""
         ...
+
+
+def require_pinned(file: Path, sha256: str) -> None:
+    """Check that a network's file is the one that the run was started with.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    if sha256_file(file) != sha256:
+        raise ConfigError(
+            f"{file}: has changed since the run was started, or differs on this machine. Start the run again, or bring "
+            "the same file here."
+        )
 
 
 def share(mask: Mask) -> float:
