@@ -23,6 +23,8 @@ OTHER_THING_SHARE = 0.35
 OCCLUDER_SHARE = 0.08
 SHADOW_SHARE = 0.6
 PAINTED_SHARE = 0.15
+PALE_SHARE = 0.2
+JOINED_SHARE = 0.2
 PADDED_SHARE = 0.4
 
 
@@ -90,11 +92,35 @@ class Composer:
         view = self._rand(sets, VIEWS).argsort(dim=1)[:, :PHOTOS]
         layers = self.things.layers[thing, view].float() / 255
         layers = torch.where(self._chance(sets, 0.5)[..., None] > 0, layers.flip(-1), layers)
-        layers = self._recoloured(layers).flatten(0, 1)
+        layers = self._joined(self._recoloured(layers)).flatten(0, 1)
         return self._layers(layers, half=(0.25, 1.05), reach=0.25)
 
+    def _joined(self, layers: Tensor) -> Tensor:
+        """(sets, n, 4, s, s): some subjects are two things that touch, of which either may hide the other's edge."""
+        sets, size = len(layers), layers.shape[-1]
+        thing = torch.randint(len(self.things), (sets, 1), device=self.device)
+        view = self._rand(sets, VIEWS).argsort(dim=1)[:, :PHOTOS]
+        other = self._recoloured(self.things.layers[thing, view].float() / 255)
+        angle = self._between(sets, -math.pi, math.pi)
+        apart = self._between(sets, 0.3, 0.5)[:, None] * torch.stack([angle.cos(), angle.sin()], dim=1)
+        first = self._placed(layers, self._between(sets, 0.35, 0.6), apart, size)
+        second = self._placed(other, self._between(sets, 0.2, 0.6), -apart, size)
+        both = first + second * (1 - first[:, :, 3:])
+        return torch.where(self._chance(sets, JOINED_SHARE)[..., None] > 0, both, layers)
+
+    def _placed(self, layers: Tensor, half: Tensor, middle: Tensor, size: int) -> Tensor:
+        """(sets, n, 4, size, size): outlines' boxes of half the longer side `half` (sets,) around `middle` (sets, 2)."""
+        sets = len(layers)
+        own, own_half = outline_box(layers.flatten(0, 1)[:, 3])
+        scale = own_half / half.repeat_interleave(PHOTOS)
+        theta = torch.zeros(sets * PHOTOS, 2, 3, device=self.device)
+        theta[:, 0, 0] = theta[:, 1, 1] = scale
+        theta[:, :, 2] = own - scale[:, None] * middle.repeat_interleave(PHOTOS, 0)
+        grid = F.affine_grid(theta, [sets * PHOTOS, 4, size, size], align_corners=False)
+        return F.grid_sample(layers.flatten(0, 1), grid, align_corners=False).unflatten(0, (sets, PHOTOS))
+
     def _recoloured(self, layers: Tensor) -> Tensor:
-        """(sets, n, 4, s, s): half of the sets with other colours, some painted with a photograph."""
+        """(sets, n, 4, s, s): half of the sets with other colours, some painted with a photograph, some pale."""
         sets = len(layers)
         rgb, alpha = layers[:, :, :3], layers[:, :, 3:]
         mix = torch.eye(3, device=self.device) + 0.5 * torch.randn(sets, 3, 3, device=self.device)
@@ -105,6 +131,9 @@ class Composer:
         light = rgb.mean(2, keepdim=True)
         painted = (paper * light * 1.7).clamp(0, 1) * (alpha > 0)
         rgb = torch.where(self._chance(sets, PAINTED_SHARE)[..., None] > 0, torch.minimum(painted, alpha), rgb)
+        pale = (rgb.mean(2, keepdim=True) * self._between(sets, 1.0, 2.5).view(-1, 1, 1, 1, 1)).clamp(0, 1)
+        pale = torch.lerp(rgb, torch.minimum(pale, alpha), self._between(sets, 0.6, 1.0).view(-1, 1, 1, 1, 1))
+        rgb = torch.where(self._chance(sets, PALE_SHARE)[..., None] > 0, pale, rgb)
         return torch.cat([rgb, alpha], dim=2)
 
     def _layers(self, layers: Tensor, half: tuple[float, float], reach: float) -> Tensor:
