@@ -1,6 +1,7 @@
 # make demo      photos in, 3D asset out, on a laptop CPU in minutes
 # make test      the fast tests
-# make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed    see docs/benchmarks.md
+# make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed, benchmark-real REAL=folder    see
+#                docs/benchmarks.md
 # make test-gpu  what needs CUDA
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
 # make setup     what both start with; done once, and again when requirements.lock changes
@@ -19,7 +20,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	test-gpu test-orchestrators
+	benchmark-real test-gpu test-orchestrators
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -49,6 +50,11 @@ benchmark-ablations: TABLE := ablations
 # ARGS="--diffusers-script FILE --threestudio DIR" adds peers; ARGS="sds_plain sds_compile" measures only these.
 benchmark-speed: setup
 	@$(ACTIVATE) && python -m benchmarks.speed $(if $(QUICK),--quick) $(ARGS)
+
+# REAL: a folder of photo sets with their truth (docs/benchmarks.md). QUICK=1 for one subject on a CPU.
+benchmark-real: setup
+	@test -n "$(REAL)" || { echo "Say which folder of photo sets: make benchmark-real REAL=folder" >&2; exit 1; }
+	@$(ACTIVATE) && python -m benchmarks.real "$(REAL)" $(if $(QUICK),--quick) $(ARGS)
 
 test-gpu: setup
 	@$(ACTIVATE) && python -m pytest -m gpu $(ARGS)

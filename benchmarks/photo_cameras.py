@@ -64,11 +64,16 @@ def grown(masks: Tensor, pixels: int) -> Tensor:
     return sign * max_pool2d(sign * masks[:, None], 2 * abs(pixels) + 1, 1, abs(pixels))[:, 0]
 
 
-def relative_errors(found_deg: Tensor, true_deg: Tensor) -> Tensor:
-    """(n,) degrees by which azimuths (n,) are wrong after the common turn by which they are so the least."""
+def common_turn(found_deg: Tensor, true_deg: Tensor) -> float:
+    """Degrees in [-180, 180) by which azimuths (n,) are turned together: without that they are wrong the least."""
     off = wrap_degrees(found_deg - true_deg)
     turned = wrap_degrees(off - off[:, None])
-    return turned[turned.abs().sum(dim=1).argmin()].abs()
+    return off[turned.abs().sum(dim=1).argmin()].item()
+
+
+def relative_errors(found_deg: Tensor, true_deg: Tensor) -> Tensor:
+    """(n,) degrees by which azimuths (n,) are wrong after the common turn by which they are so the least."""
+    return wrap_degrees(found_deg - true_deg - common_turn(found_deg, true_deg)).abs()
 
 
 def measure(photos: PhotoSet, grow: int = 0) -> dict[str, float | list[float]]:

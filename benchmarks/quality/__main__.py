@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import datetime
-import os
 import sys
-import tempfile
-import time
 from pathlib import Path
 
-from benchmarks.machine import machine
 from benchmarks.quality import plan, report
-from benchmarks.quality.pool import Job, run_all
 from benchmarks.quality.results import Results
-from benchmarks.quality.sharing import shared_gpu
-from dreambooth3d.runtime import pick_device
-from operations.launch.identity import git_commit
+from benchmarks.quality.running import add_options, run_pending
 
 RESULTS = Path("outputs/benchmarks/quality")
-DEFAULT_WORKERS = {"cpu": 1, "cuda": 16}
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -27,16 +18,12 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.quality", description=__doc__)
     parser.add_argument("table", choices=plan.TABLES)
     parser.add_argument("--quick", action="store_true", help="one development subject, few steps and rays, for a CPU")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
-    parser.add_argument("--workers", type=int, help="processes; default 16 on a GPU, 1 on a CPU")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="begin no run that would end later")
+    add_options(parser)
     parser.add_argument("--subjects", nargs="*", default=(), help="only these of the table's subjects")
     parser.add_argument("--methods", nargs="*", help="only these of the table's methods")
     parser.add_argument("--results", type=Path, help=f"folder of finished runs; default {RESULTS}/TABLE")
-    parser.add_argument("--threads", type=int, help="CPU threads per process; default all cores together")
     parser.add_argument("--report", type=Path, help="folder of the report; default beside the results")
     parser.add_argument("--variants", type=Path, default=plan.ABLATIONS, help="what the table ablations compares")
-    parser.add_argument("--commit", help="what results record; default that of the checkout")
     parser.add_argument("--track", action="store_true", help="log finished runs to the active stack's MLflow")
     parser.add_argument("--only-report", action="store_true", help="run nothing")
     arguments = parser.parse_args()
@@ -77,27 +64,6 @@ def log_rows(table: str, runs: list[plan.Run], results: Results) -> None:
 
     added = track(table, results.load(runs), results, tracking_uri())
     print(f"{added} new rows in the MLflow experiment {EXPERIMENT}")
-
-
-def run_pending(arguments: argparse.Namespace, runs: list[plan.Run], results: Results) -> bool:
-    """Run what is left; whether a run failed."""
-    device = pick_device("cpu" if arguments.quick and arguments.device == "auto" else arguments.device).type
-    workers = arguments.workers or DEFAULT_WORKERS[device]
-    threads = arguments.threads or max(1, (os.cpu_count() or 1) // workers)
-    failed = False
-    with shared_gpu(device == "cuda" and workers > 1) as shared, tempfile.TemporaryDirectory() as work:
-        about = {
-            "commit": arguments.commit or git_commit(),
-            "machine": machine(device),
-            "side_by_side": f"{workers} processes{', sharing the GPU by MPS' if shared else ''}",
-            "date": datetime.date.today().isoformat(),
-        }
-        deadline = time.time() + 60 * arguments.minutes
-        job = Job(results, Path(work), device, deadline, about, arguments.quick, threads)
-        for line in run_all(runs, job, workers):
-            failed = failed or ": FAILED" in line
-            print(line, flush=True)
-    return failed
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -19,6 +19,7 @@ import torch.multiprocessing as multiprocessing
 
 from benchmarks.quality.plan import Run, load_config
 from benchmarks.quality.results import Results
+from benchmarks.quality.sources import Source, Toybox
 from benchmarks.quality.stages import Subject
 
 FIRST_GUESS_S = 30.0
@@ -37,6 +38,8 @@ class Job:
         about: plain values that each result records: commit, machine, date.
         quick: few steps and rays.
         threads: CPU threads per process.
+        source: gives the photos of a subject by its name; other processes must be able to load it.
+        shown: the metrics that a finished run's line tells.
     """
 
     results: Results
@@ -46,6 +49,8 @@ class Job:
     about: dict[str, Any]
     quick: bool = False
     threads: int = 2
+    source: Callable[[str], Source] = Toybox
+    shown: tuple[str, ...] = ("psnr_fg", "mask_iou", "r_precision")
 
 
 @dataclass
@@ -59,7 +64,8 @@ class Worker:
         """Run one subject's methods; yields a line for each."""
         # Two groups of one subject differ in their fine-tuning, so each has a folder for itself.
         folder = Path(tempfile.mkdtemp(dir=self.job.work))
-        subject = Subject(runs[0].subject, runs[0].seed, torch.device(self.job.device), folder)
+        name, seed = runs[0].subject, runs[0].seed
+        subject = Subject(name, seed, torch.device(self.job.device), folder, self.job.source(name))
         for run in runs:
             expected = MARGIN * self.longest_s.get(run.method.name, FIRST_GUESS_S)
             if time.time() + expected > self.job.deadline:
@@ -74,7 +80,7 @@ class Worker:
             seconds = time.time() - started
             self.longest_s[run.method.name] = max(seconds, self.longest_s.get(run.method.name, 0.0))
             self.job.results.save(run, outcome, self.job.about)
-            found = {name: outcome.metrics.get(name, float("nan")) for name in ("psnr_fg", "mask_iou", "r_precision")}
+            found = {name: outcome.metrics.get(name, float("nan")) for name in self.job.shown}
             shown = ", ".join(f"{name} {value:.2f}" for name, value in found.items())
             yield f"{run.key}: {shown} ({seconds:.0f} s)"
 

@@ -147,19 +147,19 @@ def _sections(
     if name == "main":
         yield "## Targets"
         rows = [[each.wanted, each.measured, "yes" if each.met else "**no**"] for each in targets(table, finished)]
-        yield _markdown(["target", "measured", "met"], rows)
+        yield markdown(["target", "measured", "met"], rows)
     for title, metrics in GROUPS.items():
         yield f"## {title}"
         shown = [each for each in [*names, *BASELINES, TRUTH] if _has_any(table, each, metrics)]
-        yield _markdown(["method", *(METRICS[metric][0] for metric in metrics)], _mean_rows(table, shown, metrics))
+        yield markdown(["method", *(METRICS[metric][0] for metric in metrics)], _mean_rows(table, shown, metrics))
     yield COST_NOTE
     if any(len(statistics.subject_means(table, each, "psnr_fg")) < len(subjects) for each in names):
         yield _incomplete(table, names, subjects)
     yield "## By place, and aligned: psnr_fg (dB)"
-    yield _markdown(["method", "all", *PLACES.values()], _place_rows(table, [*names, *BASELINES]))
+    yield markdown(["method", "all", *PLACES.values()], _place_rows(table, [*names, *BASELINES]))
     yield f"## {DEFAULT} minus each other method, subject by subject"
     others = [other for other in [*names, *BASELINES] if other != DEFAULT]
-    yield _markdown(["compared with", *(METRICS[metric][0] for metric in COMPARED)], _difference_rows(table, others))
+    yield markdown(["compared with", *(METRICS[metric][0] for metric in COMPARED)], _difference_rows(table, others))
     if table["subject"].nunique() < MIN_TELLING_SUBJECTS:
         yield FEW_NOTE
     if name not in PICTURED:
@@ -167,7 +167,7 @@ def _sections(
         done = [method for method in methods[1:] if method.name in names]
         yield "\n".join(f"- **{method.name}**: {method.note} {_changes(method)}" for method in done)
     yield "## psnr_fg (dB) by subject"
-    yield _markdown(["subject", *names, *BASELINES], _subject_rows(table, subjects, [*names, *BASELINES]))
+    yield markdown(["subject", *names, *BASELINES], _subject_rows(table, subjects, [*names, *BASELINES]))
     yield "## What happened in the runs"
     yield _incidents(finished)
     for picture in pictures:
@@ -266,7 +266,7 @@ def _shown(value: Estimate, digits: int, sign: bool = False) -> str:
     return f"{value.mean:{form}} [{value.lo:{form}}, {value.hi:{form}}]"
 
 
-def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,27 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.quality.sources import Source, Toybox
 from dreambooth3d import recipe, stages
 from dreambooth3d.artifacts import (
-    FRAME_FACTS,
-    POSE_FACTS,
     CheckpointChoice,
     CheckpointSet,
     DreamBoothCheckpoint,
     RadianceField,
     SubjectPhotos,
 )
-from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, turntable_cameras, wrap_degrees
+from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.finetuning import SelectConfig
 from dreambooth3d.config.models import ScorerRef
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.evaluation.selection import choose
 from dreambooth3d.in_process import FinishedStage, InProcess
 from dreambooth3d.nerf.rendering.volume import render_field
 from dreambooth3d.record import StepRecord
 from dreambooth3d.runtime import Runtime
-from dreambooth3d.toybox.subjects import photo_cameras, photo_exposures, write_subject
 
 SHOWN_FRAMES = (0, 9, 18, 27)
 """Turntable frames of the kept previews: front, left, back and right side."""
@@ -61,25 +57,30 @@ class Subject:
     """One subject with one seed: runs methods, and remembers stages.
 
     Attributes:
-        name: of a toybox subject.
+        name: of the subject.
         seed: of everything random.
         device: where to compute.
         work: folder for photos and checkpoints.
+        source: of its photos; the toybox' subject of that name if None.
     """
 
     name: str
     seed: int
     device: torch.device
     work: Path
+    source: Source | None = None
+    _source: Source = field(init=False)
     _stages: InProcess = field(init=False)
 
     def __post_init__(self) -> None:
+        self._source = self.source or Toybox(self.name)
         self._stages = InProcess(self.work / f"{self.name}-{self.seed}", self.device, progress=False)
 
     def run(self, config: TrainingConfig | CeilingConfig, given: tuple[str, ...] = ()) -> Outcome:
         """All stages of a method, from the photos to the evaluation, with what a diagnosis gives it from the truth."""
         self._stages.used.clear()
-        config = config.model_copy(update={"photos": self._photos_config(), "seed": self.seed})
+        photos = self._source.photos(self.work / "photos", given)
+        config = config.model_copy(update={"photos": photos, "seed": self.seed})
         run_stage = partial(self._run_stage, given)
         if isinstance(config, CeilingConfig):
             made = recipe.fit_truth(config, run_stage)
@@ -87,7 +88,7 @@ class Subject:
             made = recipe.run(config.model_copy(update={"contexts": ()}), run_stage)
         finished = {stage.name: stage for stage in self._stages.used}
         return Outcome(
-            metrics=dict(made.report.metrics),
+            metrics={**made.report.metrics, **self._source.score(made.asset, config.evaluate, self.device)},
             seconds={name: stage.seconds for name, stage in finished.items()},
             peak_mib={name: stage.peak_mib for name, stage in finished.items()},
             notes=_notes(finished, made.choice),
@@ -99,12 +100,17 @@ class Subject:
     ) -> Any:
         """A stage as usual, but for what is given, what is shared between methods, and what no table asks for."""
         if stage is stages.validate_photos and given:
-            return self._stages(name, validate_with_truth, *inputs, self.name, given)
+            return self._stages(name, self._validate_with_truth, *inputs, given)
         if stage is stages.select_checkpoints:
             return self._select(name, *inputs)
         if stage is stages.export_asset:
             return None
         return self._stages(name, stage, *inputs, **options)
+
+    def _validate_with_truth(self, runtime: Runtime, *inputs: Any) -> SubjectPhotos:
+        """The stage `validate_photos` of a diagnosis, whose last input is what is given."""
+        *usual, given = inputs
+        return self._source.told(stages.validate_photos(runtime, *usual), given)
 
     def _select(
         self,
@@ -122,12 +128,6 @@ class Subject:
         chosen = replace(measured, partial_step=partial, full_step=full, reason=reason)
         return checkpoints.checkpoints[partial], checkpoints.checkpoints[full], chosen
 
-    def _photos_config(self) -> PhotosConfig:
-        folder = self.work / "photos"
-        if not (folder / self.name / "ground_truth.yaml").exists():
-            write_subject(self.name, folder)
-        return PhotosConfig(dir=str(folder / self.name))
-
     def _views(self, asset: RadianceField, config: TrainingConfig | CeilingConfig) -> Tensor:
         settings = config.evaluate
         rendering = render_field(
@@ -139,35 +139,6 @@ class Subject:
             device=self.device,
         )
         return rendering.color.float().cpu().clamp(0, 1)
-
-
-def validate_with_truth(
-    runtime: Runtime,
-    config: PhotosConfig,
-    data_md5: str,
-    selector: ScorerRef,
-    masks: MaskModels,
-    name: str,
-    given: tuple[str, ...],
-) -> SubjectPhotos:
-    """The stage `validate_photos` of a diagnosis."""
-    return with_truth(stages.validate_photos(runtime, config, data_md5, selector, masks), name, given)
-
-
-def with_truth(photos: SubjectPhotos, name: str, given: tuple[str, ...]) -> SubjectPhotos:
-    """The photos with their true cameras, or equally exposed, for a diagnosis of what is lost by not knowing either."""
-    if "exposures" in given:
-        images = [image / gain for image, gain in zip(photos.images, photo_exposures(name), strict=True)]
-        photos = replace(photos, images=tuple(image.clamp(0, 1) for image in images))
-    if "cameras" in given:
-        true = photo_cameras(name)
-        # Photos are fitted with one field of view; the distance at which it shows the subject as large takes its place.
-        half = torch.tan(torch.deg2rad(true.fov_y_deg) / 2) / math.tan(math.radians(TURNTABLE_FOV_Y_DEG) / 2)
-        values = (wrap_degrees(true.azimuth_deg), true.elevation_deg, true.distance * half)
-        facts = photos.facts.drop(columns=list(FRAME_FACTS), errors="ignore")
-        facts = facts.assign(**{key: value.tolist() for key, value in zip(POSE_FACTS, values, strict=True)})
-        photos = replace(photos, facts=facts)
-    return photos
 
 
 def _notes(finished: Mapping[str, FinishedStage], choice: CheckpointChoice | None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from benchmarks.quality import results as results_module
 from benchmarks.quality.hindsight import cross_scores
 from benchmarks.quality.plan import Method, Run
 from benchmarks.quality.results import Results
+from benchmarks.quality.sources import Source, Toybox
 from benchmarks.quality.stages import Outcome
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, TEST_SUBJECTS
 
@@ -131,7 +132,8 @@ class Counting:
     ran: list[str] = []
     folders: list[Path] = []
 
-    def __init__(self, name: str, seed: int, device: torch.device, work: Path) -> None:
+    def __init__(self, name: str, seed: int, device: torch.device, work: Path, source: Source) -> None:
+        assert source == Toybox(name), "a subject's photos are its own"
         self.name = name
         Counting.folders.append(work)
 

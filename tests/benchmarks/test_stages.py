@@ -16,7 +16,8 @@ import torch
 
 from benchmarks.quality import plan, pool, stages
 from benchmarks.quality.plan import Method, Run, load_config
-from benchmarks.quality.stages import Subject, with_truth
+from benchmarks.quality.sources import with_truth
+from benchmarks.quality.stages import Subject
 from dreambooth3d import stages as library
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
