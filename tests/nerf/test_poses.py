@@ -233,7 +233,27 @@ def test_located_photos_are_used_from_the_first_step_and_never_left_out(robot: F
     for search in range(3):
         targets.follow(robot, 0.3 + 0.2 * search)
         assert len(targets.found) == 5
-    assert PhotoTargets(located(TRUE), config, CameraConfig()).found is None, "an older field is searched first"
+
+
+def test_located_photos_stay_where_they_were_taken(robot: Field) -> None:
+    """A field that looks otherwise, as a young one does, moves none of them; in another search it finds the others."""
+    told = replace(TRUE, azimuth_deg=TRUE.azimuth_deg + torch.tensor([0.0, 0.0, 90.0, 0.0, 0.0]))
+    known = torch.tensor([True, True, True, False, False])
+    config = PhotoTargetsConfig(start=0.0, subject_radius=0.87)
+    targets = PhotoTargets(located(told, known), config, CameraConfig(), fresh=True)
+    before = targets.cameras
+    targets.follow(robot, 0.0)
+    torch.testing.assert_close(targets.cameras[known].azimuth_deg, told.azimuth_deg[known])
+    torch.testing.assert_close(targets.cameras[known].distance, before[known].distance)
+    assert angles_off(targets.cameras)[:, ~known].max() < 12
+    assert targets.matches.overlap[2] < targets.matches.overlap[:2].min(), "and how badly they fit is reported"
+
+
+def test_an_older_field_is_seen_from_where_its_heading_was_corrected_to(robot: Field) -> None:
+    told = replace(TRUE, azimuth_deg=TRUE.azimuth_deg + 30)
+    targets = PhotoTargets(located(told), PhotoTargetsConfig(), CameraConfig(), heading_deg=30.0)
+    assert len(targets.found) == 5
+    torch.testing.assert_close(targets.found.cameras.azimuth_deg.detach(), TRUE.azimuth_deg)
 
 
 def test_only_photos_that_are_not_located_wait(robot: Field) -> None:

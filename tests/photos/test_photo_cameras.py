@@ -20,6 +20,7 @@ from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from dreambooth3d.photos.cameras import search
 from dreambooth3d.photos.cameras.centred import CentredPhotos
 from dreambooth3d.photos.cameras.coherence import Coherence
+from dreambooth3d.photos.cameras.extent import subject_middle
 from dreambooth3d.photos.cameras.focal import focal_lengths
 from dreambooth3d.photos.cameras.locate import LEFT_OUT, NO_MASK, TOO_FEW, locate, locate_photos
 from dreambooth3d.photos.cameras.placement import PlacedCameras, fitting_fov_y_deg, placed_cameras, rectify
@@ -312,3 +313,32 @@ def test_focal_lengths_are_read_unless_the_photo_was_cut(tmp_path: Path) -> None
     save("b_cut.jpg", (4000, 2250))
     save("c_plain.jpg", None)
     assert focal_lengths(tmp_path) == pytest.approx([26.0, math.nan, math.nan], nan_ok=True)
+
+
+def cuboid_masks(placed: PlacedCameras, low: Tensor, high: Tensor, size: int = 128) -> Tensor:
+    """(n, size, size) where a box from `low` (3,) to `high` (3,) hides the background, by the slabs its rays cross."""
+    pose = placed.cameras.camera_to_world
+    rotation, position = pose[:, :3, :3] @ placed.to_upright, pose[:, :3, 3]
+    along = (torch.arange(size) + 0.5) * 2 / size - 1
+    y, x = torch.meshgrid(-along, along, indexing="ij")
+    half = torch.tan(torch.deg2rad(placed.cameras.fov_y_deg) / 2)[:, None, None]
+    local = torch.stack([x * half, y * half, torch.full_like(x * half, -1.0)], dim=-1)
+    directions = torch.einsum("nhwi,nji->nhwj", local, rotation)
+    near, far = ((side - position[:, None, None]) / directions for side in (low, high))
+    enters, leaves = torch.minimum(near, far).amax(-1), torch.maximum(near, far).amin(-1)
+    return (enters < leaves).float()
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0, 0.0), (0.2, -0.1, 0.15)])
+def test_the_middle_of_a_subject_is_that_of_its_box_although_nobody_saw_it_from_below(shift: tuple) -> None:
+    low, high = torch.tensor([-0.5, -0.3, -0.4]), torch.tensor([0.3, 0.3, 0.2])
+    centre = torch.zeros_like(TRUE.centre)
+    placed = replace(TRUE, centre=centre).around((low + high) / 2)
+    shifted = placed.around(torch.tensor(shift))
+    masks = cuboid_masks(placed, low - (low + high) / 2, high - (low + high) / 2)
+    found = subject_middle(shifted, masks) + torch.tensor(shift)
+    assert found.abs().max() < 0.05
+
+
+def test_a_subject_of_which_nothing_is_left_stays_where_it_is() -> None:
+    assert torch.equal(subject_middle(TRUE, torch.zeros(5, 32, 32)), torch.zeros(3))

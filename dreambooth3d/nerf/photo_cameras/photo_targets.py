@@ -28,6 +28,8 @@ CAMERA_BETAS = (0.9, 0.99)
 MAX_LOG_GAIN = 0.25
 """Largest exposure correction, in natural logarithms."""
 NEAR_PHOTO_DEG = 30.0
+HEADING = "heading_corrected_deg"
+"""Metric of a stage: by how much it has corrected its field's heading, as its photos' cameras with it."""
 MIRROR_OVERLAP = 0.9
 """Overlap of mirrored photos in terms of that of the photos, from which their outlines count."""
 
@@ -61,9 +63,9 @@ class PhotoTargets:
             and usual distance.
         view_logits: how a scorer sees views, by which the field's heading is corrected before each search; or None.
         symmetry: as an earlier stage has measured it; its field has learned from mirrored photos since, and fits them.
-        fresh: whether the field begins as a blob. Photos that were located are then used at once. Else,
-            until the first search, the most frontal photo stands for a view from the front, lest the field grows
-            several.
+        fresh: whether the field begins as a blob. If no photo was located, the most frontal one then stands for a view
+            from the front until the first search, lest the field grows several.
+        heading_deg: by how much an earlier stage has corrected the field's heading since the photos were located.
     """
 
     def __init__(
@@ -74,7 +76,10 @@ class PhotoTargets:
         view_logits: ViewLogits | None = None,
         symmetry: Symmetry | None = None,
         fresh: bool = False,
+        heading_deg: float = 0.0,
     ) -> None:
+        if photos.cameras is not None:
+            photos = replace(photos, cameras=_turned(photos.cameras, -heading_deg))
         self.photos, self.config = photos, config
         self.fov_y_deg = sum(cameras.fov_y_deg) / 2
         self.matches: PhotoCameras | None = None
@@ -104,7 +109,7 @@ class PhotoTargets:
             {"params": [self._log_gains], "lr": config.exposure_learning_rate},
         ]
         self._optimizer = torch.optim.Adam(groups, betas=CAMERA_BETAS)
-        self._use(self._first() if fresh else torch.zeros(len(photos), dtype=torch.bool))
+        self._use(self._first(fresh))
 
     def _usual_scale(self, told: Cameras) -> Cameras:
         """Cameras that the photos tell at the likeliest common distance, as searches will put them."""
@@ -116,12 +121,12 @@ class PhotoTargets:
         distance[self.located] = placed.distance
         return replace(told, distance=distance)
 
-    def _first(self) -> Tensor:
-        """(n,) bool, what a blob starts from: the photos that were located, else the most frontal one.
+    def _first(self, fresh: bool) -> Tensor:
+        """(n,) bool, what is used at once: the photos that were located, else for a blob the most frontal one.
 
         None of them without an anchor's weight, if no photo shows the front, or if how frontal they are is unknown.
         """
-        if self.located.any():
+        if self.located.any() or not fresh:
             return self.located
         fronts = torch.tensor([word == "front" for word in self.photos.words], dtype=torch.bool)
         if self.config.anchor_weight == 0 or self.photos.off_front_deg is None or not fronts.any():
@@ -240,6 +245,7 @@ class PhotoTargets:
             fov_y_deg=self.fov_y_deg,
             start=self.cameras if self.used.any() else None,
             kept=self.used,
+            located=self.located,
         )
         while self.next_search <= progress:
             self.next_search += self.config.search_every
@@ -306,7 +312,7 @@ class PhotoTargets:
             photos_found=int(found.sum()),
             photo_error=self.matches.error.mean().item(),
             photo_overlap=self.matches.overlap.mean().item(),
-            heading_corrected_deg=self.heading_deg,
+            **{HEADING: self.heading_deg},
         )
         if self.symmetry is not None:
             log.metrics(mirror_error=self.symmetry.error, mirror_overlap=self.symmetry.overlap)

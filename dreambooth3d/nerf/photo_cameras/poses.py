@@ -79,11 +79,12 @@ def find_cameras(
     fov_y_deg: float,
     start: Cameras | None = None,
     kept: Tensor | None = None,
+    located: Tensor | None = None,
 ) -> PhotoCameras:
     """Search each photo's camera: all directions that its view allows, then ever smaller steps around the best.
 
-    Their common scale is the usual one (`usual_scale`). Roll and the subject's place in the frame are not searched:
-    cameras look at the origin.
+    Their common scale is that of the located ones, else the usual one (`usual_scale`). Roll and the subject's place in
+    the frame are not searched: cameras look at the origin.
 
     Args:
         field: a first shape of the subject.
@@ -93,27 +94,40 @@ def find_cameras(
         fov_y_deg: vertical field of view in degrees of all cameras.
         start: cameras of an earlier search; the new one starts from them where the grid has nothing better.
         kept: (n,) bool, the photos to which `start` applies; all without it.
+        located: (n,) bool, those whose cameras the photos themselves have told: they stay where `start` says.
     """
     small = _Photos.of(photos, field.occupancy.density.device)
+    start = None if start is None else start.to("cpu")
+    fixed = torch.zeros(len(photos), dtype=torch.bool) if start is None or located is None else located.cpu()
+    if start is not None and fixed.all():
+        return _compared(field, small, start)
 
     def scaled(cameras: Cameras) -> Cameras:
-        return usual_scale(cameras, photos.masks, radius, distance)
+        if start is None or not fixed.any():
+            return usual_scale(cameras, photos.masks, radius, distance)
+        return start.map(lambda told, found: torch.where(fixed, told, found), cameras)
 
-    grid = _grid(scaled(orbit_cameras(torch.zeros(len(photos)))).distance[0].item(), fov_y_deg)
+    usual = scaled(orbit_cameras(torch.zeros(len(photos)))).distance
+    grid = _grid((usual[fixed] if fixed.any() else usual).mean().item(), fov_y_deg)
     error, _ = small.compare(_render(field, grid), None)
     error = error * _penalty(grid, photos).to(error.device)
     best = grid[error.argmin(dim=1).cpu()]
     margin = _margin(grid, error.cpu(), best)
     if start is not None:
         before, _ = small.compare(_render(field, start), torch.arange(len(photos)))
-        before = before[:, 0] * _penalty(start.to("cpu"), photos).diagonal().to(before.device)
+        before = before[:, 0] * _penalty(start, photos).diagonal().to(before.device)
         closer = (before <= error.min(dim=1).values).cpu()
         stays = closer if kept is None else closer & kept.cpu()
-        best = start.to("cpu").map(lambda old, new: torch.where(stays, old, new), best)
+        best = start.map(lambda old, new: torch.where(stays, old, new), best)
     for step in LOCAL_STEPS_DEG:
         best = scaled(_improved(field, small, best, step))
-    error, overlap = small.compare(_render(field, best), torch.arange(len(photos)))
-    return PhotoCameras(best, error[:, 0].cpu(), overlap[:, 0].cpu(), margin)
+    return replace(_compared(field, small, best), margin=margin)
+
+
+def _compared(field: Field, photos: _Photos, cameras: Cameras) -> PhotoCameras:
+    """The photos compared with renders from their own cameras, which nothing else was compared with."""
+    error, overlap = photos.compare(_render(field, cameras), torch.arange(len(cameras)))
+    return PhotoCameras(cameras, error[:, 0].cpu(), overlap[:, 0].cpu(), torch.full((len(cameras),), MAX_MARGIN))
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch import Tensor
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import Cameras, wrap_degrees
 from dreambooth3d.masks import FINE_SIZE
+from dreambooth3d.photos.cameras.extent import subject_middle
 from dreambooth3d.photos.cameras.placement import PlacedCameras
 from dreambooth3d.photos.cameras.search import (
     AROUND_STEP_DEG,
@@ -117,7 +118,10 @@ def locate(
         return _nowhere(fov_y_deg, [reason or UNTOLD for reason in reasons])
     for index, clear in zip(chosen, told, strict=True):
         reasons[index] = "" if clear else UNTOLD
-    placed = found.placed.around_common_point().levelled().simplified()
+    placed = found.placed.around_common_point().levelled()
+    if not placed.look_at_centre:
+        placed = placed.around(subject_middle(placed, masks[chosen]).to(placed.roll_deg))
+    placed = placed.simplified()
     turned = _facing(placed, None if off_front_deg is None else off_front_deg[chosen])
     return LocatedPhotos(_spread(turned, chosen, reasons, fov_y_deg), tuple(reasons))
 

@@ -71,7 +71,17 @@ class PlacedCameras:
         across = torch.eye(3, device=axis.device) - axis[:, :, None] * axis[:, None]
         point = torch.linalg.solve(across.sum(dim=0), (across @ position[:, :, None]).sum(dim=0))[:, 0]
         moved = self._around(rotation, position - point)
-        return moved if moved.centre.square().mean().sqrt() <= MAX_OFF_COMMON else self
+        return moved if moved.look_at_centre else self
+
+    @property
+    def look_at_centre(self) -> bool:
+        """Whether the subject's centre is in the middle of all photos, but for what nobody notices."""
+        return bool(self.centre.square().mean().sqrt() <= MAX_OFF_COMMON)
+
+    def around(self, point: Float[Tensor, " 3"]) -> PlacedCameras:
+        """The same cameras with another point of the world as the subject's centre."""
+        pose = self.cameras.camera_to_world
+        return self._around(pose[:, :3, :3] @ self.to_upright, pose[:, :3, 3] - point)
 
     def levelled(self) -> PlacedCameras:
         """The same cameras in the world in which they roll least.

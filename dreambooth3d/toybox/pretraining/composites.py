@@ -109,7 +109,7 @@ class Composer:
         return torch.where(self._chance(sets, JOINED_SHARE)[..., None] > 0, both, layers)
 
     def _placed(self, layers: Tensor, half: Tensor, middle: Tensor, size: int) -> Tensor:
-        """(sets, n, 4, size, size): outlines' boxes of half the longer side `half` (sets,) around `middle` (sets, 2)."""
+        """(sets, n, 4, size, size): outlines of half the longer side `half` (sets,) around `middle` (sets, 2)."""
         sets = len(layers)
         own, own_half = outline_box(layers.flatten(0, 1)[:, 3])
         scale = own_half / half.repeat_interleave(PHOTOS)
