@@ -66,6 +66,8 @@ class SubjectPhotos:
         masks: tuple of (height, width) in [0, 1], of the images' sizes: 1 on the subject, 0 elsewhere and in the
             padding; empty where nobody has looked for them. Else `facts` have, for each photo, mask_source (alpha,
             files, rembg, learned, smooth_background or none), mask_confidence in [0, 1], mask_trusted and mask_cut.
+        held_out: the photos that nothing learns from, checked and masked with the others; None where there are none.
+            Only `evaluate` looks at them.
     """
 
     images: tuple[Tensor, ...]
@@ -79,6 +81,7 @@ class SubjectPhotos:
     dataset_hash: str = field(metadata=_BESIDE)
     record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("validate_photos"))
     masks: tuple[Tensor, ...] = ()
+    held_out: SubjectPhotos | None = None
 
     @property
     def instance_prompt(self) -> str:

@@ -14,6 +14,7 @@ from dreambooth3d.images import sheet
 from dreambooth3d.record import StepRecord
 from materializers.files import FolderMaterializer, read_images, read_json, write_images, write_json
 
+_HELD_OUT = "held_out"
 _FIELDS = ("subject", "identifier", "class_noun", "description", "dataset_hash")
 
 
@@ -23,12 +24,15 @@ class SubjectPhotosMaterializer(FolderMaterializer):
     ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (SubjectPhotos,)
 
     def write(self, data: SubjectPhotos, folder: Path) -> None:
-        """`photos/*.png`, `masks/*.png`, `facts.parquet` and `photos.json`."""
+        """`photos/*.png`, `masks/*.png`, `facts.parquet`, `photos.json`, and the same of photos held out below them."""
         write_images(data.images, folder / "photos")
         write_images(tuple(mask.expand(3, -1, -1) for mask in data.masks), folder / "masks")
         data.facts.to_parquet(folder / "facts.parquet")
         fields = {name: getattr(data, name) for name in _FIELDS}
         write_json({**fields, "findings": list(data.findings)}, folder / "photos.json")
+        if data.held_out is not None:
+            (folder / _HELD_OUT).mkdir()
+            self.write(data.held_out, folder / _HELD_OUT)
 
     def read(self, folder: Path, record: StepRecord | None) -> SubjectPhotos:
         """Inverse of `write`."""
@@ -37,14 +41,18 @@ class SubjectPhotosMaterializer(FolderMaterializer):
         facts = pd.read_parquet(folder / "facts.parquet")
         images = read_images(folder / "photos")
         masks = tuple(mask[0] for mask in read_images(folder / "masks"))
-        photos = SubjectPhotos(images=images, facts=facts, findings=findings, masks=masks, **fields)
+        held_out = self.read(folder / _HELD_OUT, None) if (folder / _HELD_OUT).is_dir() else None
+        photos = SubjectPhotos(
+            images=images, facts=facts, findings=findings, masks=masks, held_out=held_out, **fields
+        )
         return photos if record is None else replace(photos, record=record)
 
     def figures(self, data: SubjectPhotos) -> dict[str, Any]:
         """Who, how many, and what the check found."""
         fields = {name: getattr(data, name) for name in _FIELDS}
         counts = {"photos": len(data.images), "findings": len(data.findings), "trusted_masks": int(data.trusted.sum())}
-        return {**fields, **counts}
+        held_out = 0 if data.held_out is None else len(data.held_out.images)
+        return {**fields, **counts, "held_out": held_out}
 
     def picture(self, data: SubjectPhotos) -> Tensor:
         """All photos on one sheet."""

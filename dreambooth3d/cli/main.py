@@ -126,6 +126,7 @@ def photos_check(
     class_noun: Annotated[str | None, typer.Option(help="What the subject is, where there is no subject.yaml.")] = None,
     masks: Annotated[str, typer.Option(help="As photos.masks of a configuration.")] = "auto",
     rembg_model: Annotated[str | None, typer.Option(help="As photos.rembg_model.")] = None,
+    hold_out: Annotated[int, typer.Option(help="As photos.hold_out: how many photos nothing is to learn from.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the photos and their masks.")] = None,
 ) -> None:
     """Check a photo set as the pipeline would, and say whose masks can be trusted."""
@@ -136,7 +137,7 @@ def photos_check(
     from dreambooth3d.photos.subject import folder_setting
     from operations.launch.checking import checked_section
 
-    given = {"masks": masks} | ({} if rembg_model is None else {"rembg_model": rembg_model})
+    given = {"masks": masks, "hold_out": hold_out} | ({} if rembg_model is None else {"rembg_model": rembg_model})
     config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun, **given)
     path, info = resolve_folder(config)
     report = check_folder(path, config, info)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from dreambooth3d.config.base import Choice, Filled, Positive, RisingRange, Section, Share
+from dreambooth3d.config.base import Choice, Count, Filled, Positive, RisingRange, Section, Share
 
 
 def _one_line(noun: str) -> str:
@@ -28,6 +28,18 @@ def _folder_name(name: str) -> str:
     return name
 
 
+def _count_or_names(value: object) -> object:
+    """A count, or names; the lone text of a list of digits is a count, as photos' names end in a suffix."""
+    if isinstance(value, list | tuple) and len(value) == 1 and str(value[0]).isdecimal():
+        value = int(value[0])
+    if isinstance(value, list | tuple) and all(isinstance(name, str) and name.strip() for name in value):
+        return tuple(value)
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise ValueError("is neither a number of photos, 0 or more, nor a list of their file names")
+
+
+HoldOut = Annotated[Count | tuple[Filled, ...], BeforeValidator(_count_or_names)]
 ClassNoun = Annotated[Filled, AfterValidator(_one_line)]
 Identifier = Annotated[Filled, AfterValidator(_one_word)]
 FolderName = Annotated[Filled, AfterValidator(_folder_name)]
@@ -92,6 +104,9 @@ class PhotosConfig(Section):
     """A model of rembg that `dreambooth3d models fetch` has brought, or an ONNX file."""
     captions: bool = True
     """Fine-tune on a photo under the caption in NAME.txt beside it, where that names identifier and class noun."""
+    hold_out: HoldOut = 0
+    """Photos that no stage learns from, to be compared with the finished asset: how many, evenly spread over the sorted
+    names, or their file names. At least min_count others must remain."""
     min_count: Positive = 3
     """Fewer photos are an error."""
     max_count: Positive = 20

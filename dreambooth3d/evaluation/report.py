@@ -17,6 +17,8 @@ from dreambooth3d.evaluation.alignment import fit_alignment
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.distractors import competing_captions
 from dreambooth3d.evaluation.figures import labelled_rows
+from dreambooth3d.evaluation.heldout import DEFINITIONS as HELD_OUT_DEFINITIONS
+from dreambooth3d.evaluation.heldout import HeldOutViews, compare_held_out
 from dreambooth3d.evaluation.pixels import BASELINES, PIXEL_METRICS, Views, pixel_metrics
 from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
 from dreambooth3d.evaluation.views import ViewVerdict, judge_views, judged_cameras
@@ -48,7 +50,7 @@ DEFINITIONS = {
     "chroma_excess": "Mean CIELAB chroma beyond that of the truth, over the same pixels; positive if over-saturated.",
     "rotation_deg": "By how many degrees the asset is turned for the aligned metrics, counter-clockwise from above.",
     "scale": "By which factor it is scaled for them.",
-}
+} | HELD_OUT_DEFINITIONS
 
 PREFIXES = {
     "coarse/": "The first radiance field, before its refinement.",
@@ -101,7 +103,7 @@ def evaluate(
     Args:
         asset: the final field.
         coarse: the first field.
-        photos: the subject's photos, as the user gave them.
+        photos: the subject's photos, as the user gave them; those held out are compared with the asset.
         truth: where it is known, true views are rendered from its recipe.
         judge: a scorer that steered nothing.
         config: size and sampling of the scored renders.
@@ -130,7 +132,9 @@ def evaluate(
             values |= _aligned_metrics(lambda where: render_views(asset, where), views, reference.truth, cameras)
         metrics |= {f"{'' if name == REFINED else f'{name}/'}{key}": value for key, value in values.items()}
         tables.append(table)
-    comparison = comparison_sheet(photos, reference.truth, renders)
+    held_out = compare_held_out(asset, photos, config, runtime)
+    metrics |= {} if held_out is None else held_out.metrics()
+    comparison = comparison_sheet(photos, reference.truth, renders, held_out)
     _log(metrics, comparison, reference, config, runtime)
     names = {name.rpartition("/")[2] for name in metrics}
     definitions = {name: text for name, text in DEFINITIONS.items() if name in names} | _used_prefixes(metrics)
@@ -139,15 +143,19 @@ def evaluate(
 
 
 def comparison_sheet(
-    photos: SubjectPhotos, truth: Views | None, renders: dict[str, Views]
+    photos: SubjectPhotos, truth: Views | None, renders: dict[str, Views], held_out: HeldOutViews | None = None
 ) -> Float[Tensor, "3 height width"]:
-    """(3, height, width): photos, then truth, refined and coarse at 8 azimuths from the front counter-clockwise."""
+    """(3, height, width): photos, then truth, refined and coarse at 8 azimuths from the front counter-clockwise.
+
+    Below, where there are any: held-out photos, the asset from their cameras, and the mean of the training photos.
+    """
     size = next(iter(renders.values())).images.shape[-1]
     rows = {"photos": photos.resized(max(size, 128))}
     frames = list(COMPARED_FRAMES)
     if truth is not None:
         rows[TRUTH] = truth.images[frames]
     rows |= {name: views.images[frames] for name, views in renders.items()}
+    rows |= {} if held_out is None else held_out.rows()
     return labelled_rows(rows, columns=len(frames))
 
 

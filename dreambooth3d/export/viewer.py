@@ -31,6 +31,8 @@ SHOWN_METRICS = {
     "psnr_fg": ("PSNR on the subject", "{:.1f} dB"),
     "ssim": ("SSIM", "{:.3f}"),
     "mask_iou": ("Silhouette overlap (IoU)", "{:.2f}"),
+    "heldout_photo_iou": ("Silhouette overlap with held-out photos (IoU)", "{:.2f}"),
+    "heldout_photo_psnr_fg": ("PSNR on the subject of held-out photos", "{:.1f} dB"),
 }
 
 

@@ -25,6 +25,7 @@ from dreambooth3d.images import from_pil, save_image, sheet
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.cameras.focal import focal_lengths
 from dreambooth3d.photos.captions import read_caption
+from dreambooth3d.photos.held_out import held_out_files
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models, require_given
 from dreambooth3d.photos.masks.source import HALF, Mask, SourcePhoto
 from dreambooth3d.photos.quality import (
@@ -67,6 +68,8 @@ FACT_COLUMNS = (
 MASK_COLUMNS = ("mask_source", "mask_confidence", "mask_trusted", "mask_cut")
 OUTLINE = {True: (50, 205, 50), False: (255, 165, 0)}
 """Colour of a mask's outline on the contact sheet, by whether it is trusted."""
+HELD_OUT_OUTLINE = (30, 110, 255)
+"""The same of photos that are held out."""
 
 
 class PhotoFacts(TypedDict):
@@ -100,6 +103,7 @@ class PhotoReport:
         findings: warnings, one sentence each.
         sources: the photos as sources of masks see them.
         masks: uint8 (side, side) each, 0 in the padding; empty until they have been chosen.
+        held_out: files of the photos that nothing will learn from.
     """
 
     images: tuple[Photo, ...]
@@ -107,6 +111,13 @@ class PhotoReport:
     findings: tuple[str, ...]
     sources: tuple[SourcePhoto, ...] = ()
     masks: tuple[Mask, ...] = ()
+    held_out: tuple[str, ...] = ()
+
+    @property
+    def usable_as_targets(self) -> tuple[int, int]:
+        """Of how many photos that are not held out the masks are trusted, and how many there are."""
+        learned = self.facts[~self.facts["file"].isin(self.held_out)]
+        return int(learned["mask_trusted"].sum()), len(learned)
 
 
 def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, runtime: Runtime) -> SubjectPhotos:
@@ -119,7 +130,8 @@ def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, ru
         runtime: receives params, metrics and the contact sheet `photos`.
 
     Returns:
-        Photos of shape (3, side, side) in [0, 1], side at most 512 px, sorted by file name; never cropped.
+        Photos of shape (3, side, side) in [0, 1], side at most 512 px, sorted by file name; never cropped. Those that
+        are held out are apart.
 
     Raises:
         PhotoSetError: the set cannot be used.
@@ -130,7 +142,7 @@ def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, ru
     report = with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
     subject = subject_name(folder)
     _log(report, config, subject, info, dataset_hash, runtime)
-    return SubjectPhotos(
+    photos = SubjectPhotos(
         images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
         masks=tuple(torch.from_numpy(mask).float() / 255 for mask in report.masks),
         facts=report.facts.assign(focal_length_35mm=focal_lengths(folder)),
@@ -140,8 +152,25 @@ def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, ru
         class_noun=info.class_noun,
         description=info.description,
         dataset_hash=dataset_hash,
-        record=runtime.log.record(),
     )
+    return replace(without_held_out(photos, report.held_out), record=runtime.log.record())
+
+
+def without_held_out(photos: SubjectPhotos, files: Sequence[str]) -> SubjectPhotos:
+    """The photos with those of the given names apart from the others, as `held_out`."""
+    if not files:
+        return photos
+
+    def part(apart: bool) -> SubjectPhotos:
+        rows = [index for index, file in enumerate(photos.facts["file"]) if (file in files) == apart]
+        return replace(
+            photos,
+            images=tuple(photos.images[row] for row in rows),
+            masks=tuple(photos.masks[row] for row in rows),
+            facts=photos.facts.iloc[rows].reset_index(drop=True),
+        )
+
+    return replace(part(False), held_out=replace(part(True), findings=()))
 
 
 def check_folder(folder: Path, config: PhotosConfig, info: SubjectInfo) -> PhotoReport:
@@ -165,7 +194,8 @@ def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoRep
     config = config or PhotosConfig()
     files = _counted_files(folder, config)
     photos = [read_photo(path) for path in files]
-    _refuse_unusable(photos, folder, config)
+    held_out = held_out_files(files, config)
+    _refuse_unusable(photos, held_out, folder, config)
     rows = [_measure(photo) for photo in photos]
     findings = [_photo_findings(row, config) for row in rows]
     for index, sentence in _duplicate_findings(rows, config.duplicate_distance_bits):
@@ -175,7 +205,8 @@ def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoRep
     sources = tuple(_source_photo(*each) for each in zip(files, photos, strict=True))
     require_given(sources, config)
     images = tuple(pad_to_square(source.pixels) for source in sources)
-    return PhotoReport(images, facts[list(FACT_COLUMNS)], (*sentences, *_set_findings(folder, rows)), sources)
+    said = (*sentences, *_set_findings(folder, rows))
+    return PhotoReport(images, facts[list(FACT_COLUMNS)], said, sources, held_out=held_out)
 
 
 def _source_photo(path: Path, photo: RawPhoto) -> SourcePhoto:
@@ -203,6 +234,12 @@ def with_masks(report: PhotoReport, config: PhotosConfig, models: MaskModels) ->
     if brought.any() and not brought.all():
         lacking = ", ".join(facts["file"][~brought])
         said.append(f"Masks are there for {brought.sum()} of {_photos(len(facts))}; the others' are found: {lacking}.")
+    said += [
+        f"{file}: is held out, but cannot be compared with the asset, since its mask is not trusted. Put a mask beside "
+        "it as NAME_mask.png, or hold out another photo."
+        for file in facts["file"][~facts["mask_trusted"].astype(bool)]
+        if file in report.held_out
+    ]
     masks = tuple(pad_mask(each.mask.mask) for each in chosen)
     return replace(report, facts=facts, findings=(*report.findings, *said), masks=masks)
 
@@ -243,7 +280,7 @@ def _photos(count: int) -> str:
     return "1 photo" if count == 1 else f"{count} photos"
 
 
-def _refuse_unusable(photos: Sequence[RawPhoto], folder: Path, config: PhotosConfig) -> None:
+def _refuse_unusable(photos: Sequence[RawPhoto], held_out: Sequence[str], folder: Path, config: PhotosConfig) -> None:
     """Raise for photos that are too small, and for copies that leave too few distinct photos."""
     for photo in photos:
         height, width = photo.pixels.shape[:2]
@@ -252,10 +289,12 @@ def _refuse_unusable(photos: Sequence[RawPhoto], folder: Path, config: PhotosCon
                 f"{shown_path(folder)}/{photo.file}: {width} x {height} pixels, at least {config.min_side_px} "
                 "on each side are needed. Use the original photo, or lower photos.min_side_px in your config."
             )
-    distinct = len({photo.sha256 for photo in photos})
+    learned = [photo for photo in photos if photo.file not in held_out]
+    distinct = len({photo.sha256 for photo in learned})
     if distinct < config.min_count:
+        beside = f" beside those that photos.hold_out names ({len(held_out)})" if held_out else ""
         raise PhotoSetError(
-            f"{shown_path(folder)}: {len(photos)} files, but only {distinct} distinct "
+            f"{shown_path(folder)}: {len(learned)} files{beside}, but only {distinct} distinct "
             f"{'photo' if distinct == 1 else 'photos'} (the others are exact copies), "
             f"at least {config.min_count} are needed. Add photos from other sides."
         )
@@ -347,17 +386,23 @@ def _log(
         mean_exposure=facts["exposure"].mean(),
         mean_subject_share=facts["subject_share"].mean(),
         smallest_subject_share=facts["subject_share"].min(),
-        photos_usable_as_targets=int(facts["mask_trusted"].sum()),
+        photos_usable_as_targets=report.usable_as_targets[0],
+        photos_held_out=len(report.held_out),
         mean_mask_confidence=facts["mask_confidence"].mean(),
         lowest_mask_confidence=facts["mask_confidence"].min(),
     )
     runtime.log.params(masks=config.masks, mask_sources=", ".join(facts["mask_source"]))
+    runtime.log.params(held_out=", ".join(map(printable, report.held_out)) or "none")
     runtime.log.image("photos", contact_sheet(report))
 
 
 def contact_sheet(report: PhotoReport, columns: int = 6) -> Tensor:
-    """(3, height, width): all photos with the masks' outlines, green where they are trusted, orange elsewhere."""
-    cells = [_sheet_cell(*each) for each in zip(report.images, report.masks, report.facts["mask_trusted"], strict=True)]
+    """(3, height, width): all photos with the masks' outlines.
+
+    Green where they are trusted, orange where not, blue where they are trusted and the photo is held out.
+    """
+    columns_of_facts = (report.facts["mask_trusted"], report.facts["file"].isin(report.held_out))
+    cells = [_sheet_cell(*each) for each in zip(report.images, report.masks, *columns_of_facts, strict=True)]
     return sheet(torch.stack(cells), columns=min(columns, len(cells)))
 
 
@@ -373,12 +418,14 @@ def write_sheet(report: PhotoReport, path: Path) -> None:
         raise ConfigError(f"{path}: the sheet cannot be written ({gist(error)}). Name a .png file.") from None
 
 
-def _sheet_cell(image: Photo, mask: Mask, trusted: bool) -> Tensor:
+def _sheet_cell(image: Photo, mask: Mask, trusted: bool, held_out: bool) -> Tensor:
     """(3, side, side): one padded photo with its mask's outline."""
     size = (SHEET_SIDE_PX, SHEET_SIDE_PX)
     cell = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     subject = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX)) >= HALF
-    cell[binary_dilation(subject) & ~binary_erosion(subject)] = OUTLINE[bool(trusted)]
+    cell[binary_dilation(subject) & ~binary_erosion(subject)] = (
+        HELD_OUT_OUTLINE if trusted and held_out else OUTLINE[bool(trusted)]
+    )
     return from_pil(Image.fromarray(cell))
 
 
@@ -402,6 +449,16 @@ def to_table(facts: pd.DataFrame) -> str:
 def report_lines(report: PhotoReport | SubjectPhotos) -> list[str]:
     """The report for a terminal: the table, how many photos can be targets, each finding, or that there is none."""
     findings = [f"warning: {text}" for text in report.findings] or ["No warnings."]
-    facts = report.facts
-    usable = [f"usable as targets: {facts['mask_trusted'].sum()} of {len(facts)}"] if "mask_source" in facts else []
-    return [*to_table(facts).splitlines(), "", *usable, *findings]
+    facts, said = report.facts, []
+    if "mask_source" in facts:
+        learned = report.usable_as_targets if isinstance(report, PhotoReport) else (report.trusted.sum(), len(facts))
+        said.append("usable as targets: {} of {}".format(*learned))
+    if held_out := _held_out_names(report):
+        said.append(f"held out: {', '.join(map(printable, held_out))}")
+    return [*to_table(facts).splitlines(), "", *said, *findings]
+
+
+def _held_out_names(report: PhotoReport | SubjectPhotos) -> list[str]:
+    if isinstance(report, PhotoReport):
+        return list(report.held_out)
+    return [] if report.held_out is None else report.held_out.facts["file"].tolist()

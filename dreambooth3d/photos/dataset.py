@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -12,6 +13,7 @@ from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.naming import printable
+from dreambooth3d.photos.held_out import held_out_files
 from dreambooth3d.photos.subject import (
     SUBJECT_FILE,
     caption_file,
@@ -113,7 +115,15 @@ def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
     azimuths = recipe.pop(PHOTO_AZIMUTHS, [])
     if not isinstance(azimuths, list) or not all(isinstance(angle, int | float) for angle in azimuths):
         raise DatasetError(f"{shown_path(path)}: {PHOTO_AZIMUTHS} is not a list of numbers. Correct or remove it.")
-    return GroundTruth(recipe=recipe, photo_azimuths_deg=tuple(map(float, azimuths)))
+    return GroundTruth(recipe=recipe, photo_azimuths_deg=_of_learned(azimuths, photo_files(path.parent), config))
+
+
+def _of_learned(azimuths: Sequence[float], files: Sequence[Path], config: PhotosConfig) -> tuple[float, ...]:
+    """The azimuths of those photos that are not held out."""
+    if not config.hold_out or len(azimuths) != len(files):
+        return tuple(map(float, azimuths))
+    held_out = held_out_files(files, config)
+    return tuple(float(angle) for angle, file in zip(azimuths, files, strict=True) if file.name not in held_out)
 
 
 def require_ground_truth(truth: GroundTruth) -> None:

@@ -31,6 +31,9 @@ SHOWN = (
     "janus_excess",
     "janus_rate",
     "front_recall",
+    "heldout_photo_iou",
+    "heldout_photo_psnr_fg",
+    "heldout_photo_psnr_fg_mean",
 )
 CONTEXT_SHOWN = ("clip_t", "attribute_accuracy", "psnr_fg", "mask_iou")
 CONTEXT_COLUMNS = {"edited": "", "before": "_source", "truth": "_truth"}

@@ -11,6 +11,7 @@ import torch
 from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.results import EvaluateConfig
+from dreambooth3d.evaluation import heldout, registration
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.pixels import Views
 from dreambooth3d.evaluation.report import DEFINITIONS, caption_rank, evaluate
@@ -75,7 +76,7 @@ def test_perfect_refined_and_turned_coarse(judge, tmp_path, views):
 def test_every_metric_is_defined_and_logged(judge, tmp_path, views):
     report = run(judge, tmp_path, lambda field, cameras: truth_from(cameras))
     assert set(report.metrics) == set(report.record.metrics)
-    assert set(DEFINITIONS) <= set(report.definitions)
+    assert set(DEFINITIONS) - set(heldout.DEFINITIONS) <= set(report.definitions)
     for name in report.metrics:
         prefix, _, base = name.rpartition("/")
         assert base in report.definitions and (not prefix or f"{prefix}/" in report.definitions)
@@ -156,3 +157,22 @@ def test_real_fields_are_rendered(judge, tmp_path):
     report = evaluate(blob_field(), blob_field(), photos, TRUTH, judge, CONFIG, runtime)
     assert report.metrics["psnr_fg"] == report.metrics["coarse/psnr_fg"]
     assert 0.05 < report.metrics["mask_iou"] < 0.95 and report.comparison.shape[0] == 3
+
+
+def test_held_out_photos_are_compared_and_teach_the_judge_nothing(judge, tmp_path, monkeypatch):
+    monkeypatch.setattr(registration, "ROUNDS", ((24, 1, 1),))
+    photos = photos_of(torch.rand(3, 40, 40), torch.rand(3, 32, 32))
+    disc = ((torch.arange(40) - 20).square()[:, None] + (torch.arange(40) - 20).square() < 100).float()
+    held_out = photos_of(0.9 - 0.7 * disc.expand(3, -1, -1))
+    assert held_out.trusted.all()
+
+    def report_of(photos):
+        runtime = Runtime(StepLog("evaluate"), tmp_path)
+        return evaluate(blob_field(), blob_field(), photos, GroundTruth({}), judge, CONFIG, runtime)
+
+    without, apart = report_of(photos), report_of(dataclasses.replace(photos, held_out=held_out))
+    added = {"heldout_photo_iou", "heldout_photo_psnr_fg"}
+    assert set(apart.metrics) - set(without.metrics) == added <= set(apart.definitions)
+    assert {name: apart.metrics[name] for name in without.metrics} == without.metrics
+    assert apart.comparison.shape[1] > without.comparison.shape[1]
+    assert "heldout_photos" in apart.record.images and "heldout_photos" not in without.record.images

@@ -97,6 +97,10 @@ def photos() -> SubjectPhotos:
     return SubjectPhotos(images, facts, findings, *who, masks=masks)
 
 
+def photos_with_held_out() -> SubjectPhotos:
+    return dataclasses.replace(photos(), held_out=dataclasses.replace(photos(), record=StepRecord("validate_photos")))
+
+
 def weights(name: str) -> WeightsRef:
     return save_weights({"w": torch.rand(3, 4)}, work_root() / "finetune" / f"{name}.safetensors")
 
@@ -146,7 +150,7 @@ def report() -> EvaluationReport:
     return EvaluationReport(metrics, {"psnr": "in dB"}, views, torch.rand(3, 8, 24), record("evaluate"))
 
 
-MAKERS = [photos, checkpoint, checkpoints, choice, truth, field, pseudo, bundle, report]
+MAKERS = [photos, photos_with_held_out, checkpoint, checkpoints, choice, truth, field, pseudo, bundle, report]
 
 
 def materializer_of(value: object, store: SimpleNamespace, name: str = "artifact") -> FolderMaterializer:
@@ -241,7 +245,7 @@ def changed(value: Any) -> Any:
         return {**value, last: changed(value[last])}
     if isinstance(value, tuple | list):
         return type(value)([*value[:-1], changed(value[-1])])
-    return value + ("x" if isinstance(value, str) else 1)
+    return True if value is None else value + ("x" if isinstance(value, str) else 1)
 
 
 @pytest.mark.parametrize("make", MAKERS)

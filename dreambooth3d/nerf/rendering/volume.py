@@ -204,14 +204,28 @@ def render_images(
         size: pixels per side.
         background: `white`, `own` (the field's background), or one plain colour (3,).
     """
-    origins, directions = (rays.reshape(-1, 3) for rays in cameras.rays(size, size))
+    return render_grids(field, *cameras.rays(size, size), sampler=sampler, background=background, chunk=chunk)
+
+
+@torch.no_grad()
+def render_grids(
+    field: Field,
+    origins: Float[Tensor, "n height width 3"],
+    directions: Float[Tensor, "n height width 3"],
+    *,
+    sampler: Sampler,
+    background: str | Float[Tensor, " 3"] = "white",
+    chunk: int = RAYS_PER_CHUNK,
+) -> Rendering:
+    """As `render_images`, along the rays (n, height, width, 3) of any cameras, on the field's device."""
+    shape = origins.shape[:-1]
+    origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
     colors, opacities, depths = [], [], []
     for start, ray in zip(origins.split(chunk), directions.split(chunk), strict=True):
         part = render_rays(field, start, ray, sampler=sampler)
         colors.append(part.color + (1 - part.opacity)[:, None] * _plain(background, field, ray))
         opacities.append(part.opacity)
         depths.append(part.depth)
-    shape = (len(cameras), size, size)
     return Rendering(
         torch.cat(colors).view(*shape, 3).permute(0, 3, 1, 2).clamp(0, 1),
         torch.cat(opacities).view(shape).clamp(0, 1),
