@@ -1,18 +1,22 @@
 """How well are the cameras of casual photos found? Photo sets with known cameras, one folder each.
 
-Usage: python -m benchmarks.photo_cameras FOLDER [--grow PIXELS] [--threads 2]
+Usage: python -m benchmarks.photo_cameras FOLDER [--found-masks] [--grow PIXELS] [--no-network] [--threads 2]
 
-FOLDER/<subject>/photos/*, masks/*.png of the same names, and subject.json with `shots`: azimuth_deg, elevation_deg and
-roll_deg of each photo. Cameras are told but for a turn about the subject, so azimuths are compared after the best
-common turn. `--grow` moves the masks' outlines outwards, or inwards where negative.
+FOLDER/<subject>/photos/*, masks/*.png of the same names, and subject.json with `class_noun` and `shots`: azimuth_deg
+and elevation_deg of each photo. The photos go through what `validate_photos` does. Photos do not tell a turn of all
+cameras about the subject, so azimuths are compared after the best common one, and that turn is the heading's error,
+where the front is azimuth 0. `--found-masks` takes the masks that the photo check finds instead of the true ones,
+`--grow` moves their outlines outwards, or inwards where negative; `--no-network` does without the network that tells
+views.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -21,25 +25,33 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import wrap_degrees
-from dreambooth3d.images import from_pil
-from dreambooth3d.photos.cameras.locate import locate
-from dreambooth3d.photos.cameras.search import USUAL_FOV_Y_DEG
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.evaluation.views import name_photo_views
+from dreambooth3d.photos.cameras.locate import locate_photos
+from dreambooth3d.photos.cameras.prior import view_prior, views_digest
+from dreambooth3d.photos.check import check_photos
+from dreambooth3d.photos.masks.choose import mask_models
+from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
 
 NEAR_DEG = 20.0
+SELECTOR = "models/selector"
 
 
 @dataclass(frozen=True)
 class PhotoSet:
-    """n photos with masks and true cameras.
+    """n photos with true cameras.
 
     Attributes:
-        images: (n, 3, size, size) in [0, 1].
-        masks: (n, size, size) in [0, 1].
+        photos: as the photo check hands them on, views named.
+        masks: (n, size, size) true ones, in [0, 1].
         azimuth_deg, elevation_deg: (n,) true ones.
     """
 
-    images: Tensor
+    photos: SubjectPhotos
     masks: Tensor
     azimuth_deg: Tensor
     elevation_deg: Tensor
@@ -47,13 +59,22 @@ class PhotoSet:
     @staticmethod
     def read(folder: Path) -> PhotoSet:
         """The set in a folder."""
-        photos = sorted((folder / "photos").iterdir())
-        images = torch.stack([from_pil(Image.open(path).convert("RGB")) for path in photos])
-        names = [folder / "masks" / f"{path.stem}.png" for path in photos]
+        truth = json.loads((folder / "subject.json").read_text())
+        config = PhotosConfig(dir=str(folder / "photos"), class_noun=truth["class_noun"])
+        with tempfile.TemporaryDirectory() as work:
+            runtime = Runtime(StepLog("validate_photos"), Path(work), progress=False)
+            photos = check_photos(config, "untracked:0", mask_models(config), runtime)
+        names = [folder / "masks" / f"{Path(file).stem}.png" for file in photos.facts["file"]]
         masks = [torch.from_numpy(np.asarray(Image.open(name).convert("L")).astype(np.float32) / 255) for name in names]
-        shots = json.loads((folder / "subject.json").read_text())["shots"]
-        angles = [torch.tensor([shot[name] for shot in shots]) for name in ("azimuth_deg", "elevation_deg")]
-        return PhotoSet(images, torch.stack(masks), *angles)
+        angles = [torch.tensor([shot[name] for shot in truth["shots"]]) for name in ("azimuth_deg", "elevation_deg")]
+        return PhotoSet(name_photo_views(photos, ClipScorer.load(SELECTOR)), torch.stack(masks), *angles)
+
+    def masked(self, found: bool, grow: int) -> SubjectPhotos:
+        """The photos with the masks that were found, those of them that are trusted, or with the true ones."""
+        photos = self.photos
+        masks = torch.stack(photos.masks) if found else self.masks
+        facts = photos.facts if found else photos.facts.assign(mask_trusted=True)
+        return replace(photos, masks=tuple(grown(masks, grow)), facts=facts)
 
 
 def grown(masks: Tensor, pixels: int) -> Tensor:
@@ -64,65 +85,81 @@ def grown(masks: Tensor, pixels: int) -> Tensor:
     return sign * max_pool2d(sign * masks[:, None], 2 * abs(pixels) + 1, 1, abs(pixels))[:, 0]
 
 
-def common_turn(found_deg: Tensor, true_deg: Tensor) -> float:
-    """Degrees in [-180, 180) by which azimuths (n,) are turned together: without that they are wrong the least."""
-    off = wrap_degrees(found_deg - true_deg)
-    turned = wrap_degrees(off - off[:, None])
-    return off[turned.abs().sum(dim=1).argmin()].item()
-
-
 def relative_errors(found_deg: Tensor, true_deg: Tensor) -> Tensor:
     """(n,) degrees by which azimuths (n,) are wrong after the common turn by which they are so the least."""
-    return wrap_degrees(found_deg - true_deg - common_turn(found_deg, true_deg)).abs()
+    return wrap_degrees(found_deg - true_deg - heading_error(found_deg, true_deg)).abs()
 
 
-def measure(photos: PhotoSet, grow: int = 0) -> dict[str, float | list[float]]:
-    """One row of the table, with the errors in azimuth of the photos that were located."""
+def heading_error(found_deg: Tensor, true_deg: Tensor) -> float:
+    """Degrees of the common turn after which azimuths (n,) are wrong the least."""
+    off = wrap_degrees(found_deg - true_deg)
+    return off[wrap_degrees(off - off[:, None]).abs().sum(dim=1).argmin()].item()
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one photo set.
+
+    Attributes:
+        located: share of the photos.
+        azimuth: errors of those, in degrees, relative to one another.
+        elevation: median error in degrees; NaN where no photo is located, as `heading`.
+        heading: error of the common turn in degrees.
+        seconds: that it took.
+    """
+
+    located: float
+    azimuth: list[float]
+    elevation: float
+    heading: float
+    seconds: float
+
+
+def measure(given: PhotoSet, found: bool = False, grow: int = 0, network: bool = True) -> Row:
+    """One row of the table."""
+    photos = given.masked(found, grow)
     started = time.perf_counter()
-    count = len(photos.images)
-    fov = torch.full((count,), USUAL_FOV_Y_DEG)
-    located = locate(photos.images, grown(photos.masks, grow), torch.ones(count, dtype=torch.bool), fov)
+    located = locate_photos(photos, view_prior(photos, views_digest()) if network else None)
     seconds = time.perf_counter() - started
-    cameras = located.placed.cameras
+    cameras = located.cameras
     known = ~cameras.azimuth_deg.isnan()
     if not known.any():
-        return {"located": 0.0, "azimuth": [], "elevation": float("nan"), "seconds": seconds}
-    azimuth = relative_errors(cameras.azimuth_deg[known], photos.azimuth_deg[known])
-    elevation = (cameras.elevation_deg - photos.elevation_deg)[known].abs().median().item()
-    return {
-        "located": known.float().mean().item(),
-        "azimuth": azimuth.tolist(),
-        "elevation": elevation,
-        "seconds": seconds,
-    }
+        return Row(0.0, [], float("nan"), float("nan"), seconds)
+    azimuth = cameras.azimuth_deg[known], given.azimuth_deg[known]
+    elevation = (cameras.elevation_deg - given.elevation_deg)[known].abs().median().item()
+    errors = relative_errors(*azimuth).tolist()
+    return Row(known.float().mean().item(), errors, elevation, abs(heading_error(*azimuth)), seconds)
 
 
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--found-masks", action="store_true")
     parser.add_argument("--grow", type=int, default=0)
+    parser.add_argument("--no-network", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print("subject             located  azimuth off (median, worst)  within 20  elevation off  seconds", flush=True)
+    print("subject             located  azimuth off (median, worst)  within 20  elevation off  heading off  seconds")
     rows = []
     for folder in sorted(path.parent for path in given.folder.glob("*/subject.json")):
-        rows.append(measure(PhotoSet.read(folder), given.grow))
+        rows.append(measure(PhotoSet.read(folder), given.found_masks, given.grow, not given.no_network))
         print(_line(folder.name, [rows[-1]]), flush=True)
     if rows:
         print(_line("all", rows))
 
 
-def _line(name: str, rows: list[dict]) -> str:
-    azimuth = torch.tensor([value for row in rows for value in row["azimuth"]] or [float("nan")])
+def _line(name: str, rows: list[Row]) -> str:
+    azimuth = torch.tensor([value for row in rows for value in row.azimuth] or [float("nan")])
     located, elevation, seconds = (
-        torch.tensor([row[key] for row in rows]).nanmean().item() for key in ("located", "elevation", "seconds")
+        torch.tensor([getattr(row, name) for row in rows]).nanmean() for name in ("located", "elevation", "seconds")
     )
+    heading = torch.tensor([row.heading for row in rows]).nanmedian()
     near = (azimuth <= NEAR_DEG).float().mean().item()
     return (
         f"{name:<20}{located:>6.0%}  {azimuth.median():>15.1f} {azimuth.max():>11.1f}  {near:>9.0%}  "
-        f"{elevation:>13.1f}  {seconds:>7.0f}"
+        f"{elevation:>13.1f}  {heading:>11.0f}  {seconds:>7.0f}"
     )
 
 

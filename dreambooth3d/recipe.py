@@ -14,7 +14,7 @@ from dreambooth3d.diffusion.model.base_model import base_model_identity
 from dreambooth3d.diffusion.model.pretrained import pretrained_identity
 from dreambooth3d.evaluation.clip import scorer_ref
 from dreambooth3d.photos.dataset import dataset_hash
-from dreambooth3d.photos.masks.choose import mask_models
+from dreambooth3d.photos.models import photo_models
 from dreambooth3d.runtime import Runtime
 
 Inputs = ParamSpec("Inputs")
@@ -91,7 +91,7 @@ def run(config: TrainingConfig, run_stage: RunStage) -> Made:
     pretrained_digest = pretrained_identity(config.finetune_dreambooth)
     selector, judge = scorer_ref(config.scorers.selector), scorer_ref(config.scorers.judge)
 
-    given = (config.photos, data_md5, selector, mask_models(config.photos))
+    given = (config.photos, data_md5, selector, photo_models(config.photos))
     photos = run_stage("validate_photos", stages.validate_photos, *given)
     tuning = (config.base_model, base_digest, config.finetune_dreambooth, pretrained_digest)
     checkpoints = run_stage("finetune_dreambooth", stages.finetune_dreambooth, photos, *tuning, seed)
@@ -135,7 +135,7 @@ def fit_truth(config: CeilingConfig, run_stage: RunStage) -> Made:
     data_md5 = dataset_hash(config.photos)
     selector, judge = scorer_ref(config.scorers.selector), scorer_ref(config.scorers.judge)
 
-    given = (config.photos, data_md5, selector, mask_models(config.photos))
+    given = (config.photos, data_md5, selector, photo_models(config.photos))
     photos = run_stage("validate_photos", stages.validate_photos, *given)
     truth = run_stage("load_ground_truth", stages.load_ground_truth, config.photos, data_md5)
     asset = run_stage("fit_true_views", stages.fit_true_views, truth, config.fit_true_views, config.seed)

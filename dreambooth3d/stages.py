@@ -20,14 +20,14 @@ from dreambooth3d.artifacts import (
 from dreambooth3d.config.distillation import EditNerfConfig, FitTrueViewsConfig, InitNerfConfig, RefineNerfConfig
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorerRef
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.config.pseudo_views import PseudoViewsConfig
 from dreambooth3d.config.results import EvaluateConfig, ExportConfig
 from dreambooth3d.runtime import Runtime
 
 
 def validate_photos(
-    runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef, masks: MaskModels
+    runtime: Runtime, config: PhotosConfig, data_md5: str, selector: ScorerRef, models: PhotoModels
 ) -> SubjectPhotos:
     """Read, check and mask the photos whose hash is `data_md5`; the selector names views, they tell cameras.
 
@@ -38,11 +38,12 @@ def validate_photos(
     from dreambooth3d.evaluation.clip import ClipScorer, pinned
     from dreambooth3d.evaluation.views import name_photo_views
     from dreambooth3d.photos.cameras.locate import locate_photos
+    from dreambooth3d.photos.cameras.prior import view_prior
     from dreambooth3d.photos.check import check_photos
 
-    photos = check_photos(config, data_md5, masks, runtime)
+    photos = check_photos(config, data_md5, models, runtime)
     named = name_photo_views(photos, ClipScorer.load(pinned(selector)))
-    located = locate_photos(named)
+    located = locate_photos(named, view_prior(named, models.views))
     runtime.log.params(views=", ".join(named.views))
     runtime.log.metrics(photos_located=int(located.facts["azimuth_deg"].notna().sum()))
     return replace(located, record=runtime.log.record())

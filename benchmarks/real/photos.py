@@ -21,7 +21,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.photo_cameras import common_turn, relative_errors
+from benchmarks.photo_cameras import heading_error, relative_errors
 from benchmarks.real.layout import MaskedPhotos, PhotoSet
 from benchmarks.real.plan import with_masks
 from dreambooth3d.artifacts import SubjectPhotos
@@ -30,8 +30,9 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.evaluation.clip import ClipScorer, pinned, scorer_ref
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.cameras.locate import locate_photos
+from dreambooth3d.photos.cameras.prior import view_prior, views_digest
 from dreambooth3d.photos.check import MAX_SIDE_PX, check_photos
-from dreambooth3d.photos.masks.choose import mask_models
+from dreambooth3d.photos.models import photo_models
 from dreambooth3d.photos.quality import pad_mask, shrink
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
@@ -69,7 +70,7 @@ class Measured:
 
 def models_now() -> dict[str, str]:
     """The networks that make masks and name views, by their digests."""
-    return dict(mask_models(PhotosConfig())) | {"selector": scorer_ref(ScorersConfig().selector).digest}
+    return dict(photo_models(PhotosConfig())) | {"selector": scorer_ref(ScorersConfig().selector).digest}
 
 
 def measure_pending(
@@ -123,7 +124,7 @@ def checked(config: PhotosConfig) -> SubjectPhotos:
     """The photos as the pipeline reads and masks them."""
     with TemporaryDirectory() as work:
         runtime = Runtime(StepLog("validate_photos"), Path(work), torch.device("cpu"), progress=False)
-        return check_photos(config, "", mask_models(config), runtime)
+        return check_photos(config, "", photo_models(config), runtime)
 
 
 def overlaps(masks: Sequence[Tensor], true: Sequence[Tensor]) -> list[float]:
@@ -161,7 +162,8 @@ def _camera_row(photos: SubjectPhotos, truth: PhotoSet) -> dict[str, Any]:
     """How the cameras are told: those of all photos, errors of azimuths but for a common turn, and that turn."""
     selector = ClipScorer.load(pinned(scorer_ref(ScorersConfig().selector)))
     started = time.perf_counter()
-    cameras = locate_photos(name_photo_views(photos, selector)).cameras
+    named = name_photo_views(photos, selector)
+    cameras = locate_photos(named, view_prior(named, views_digest())).cameras
     seconds = time.perf_counter() - started
     if cameras is None:
         raise ValueError("locate_photos has told nothing of the cameras")
@@ -169,5 +171,5 @@ def _camera_row(photos: SubjectPhotos, truth: PhotoSet) -> dict[str, Any]:
     row: dict[str, Any] = {"located": known.float().mean().item(), "seconds": seconds, "azimuth_off_deg": []}
     if known.any():
         azimuths = cameras.azimuth_deg[known], truth.cameras.cameras.azimuth_deg[known]
-        row |= {"azimuth_off_deg": relative_errors(*azimuths).tolist(), "turn_deg": common_turn(*azimuths)}
+        row |= {"azimuth_off_deg": relative_errors(*azimuths).tolist(), "turn_deg": heading_error(*azimuths)}
     return row

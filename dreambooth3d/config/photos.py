@@ -67,13 +67,15 @@ class DatasetConfig(Section):
         return self
 
 
-class MaskModels(Section):
-    """The networks that make masks, pinned: steps take them as one value, so that other weights are another input."""
+class PhotoModels(Section):
+    """The networks that look at photos, pinned: steps take them as one value, and other weights are another input."""
 
     rembg: str = ""
     """`sha256:<digest>` of rembg's ONNX file; empty where it takes no part."""
     learned: str = ""
-    """`sha256:<digest>` of the bundled network's weights; empty where it takes no part."""
+    """`sha256:<digest>` of the weights of the bundled network for masks; empty where it takes no part."""
+    views: str = ""
+    """The same of the bundled network for cameras; empty where it is missing."""
 
 
 MaskSourceName = Literal["auto", "alpha", "files", "rembg", "learned", "smooth_background"]

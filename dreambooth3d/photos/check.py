@@ -19,7 +19,7 @@ from scipy.ndimage import binary_dilation, binary_erosion
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import ConfigError, PhotoSetError, gist
 from dreambooth3d.images import from_pil, save_image, sheet
 from dreambooth3d.naming import printable
@@ -120,13 +120,13 @@ class PhotoReport:
         return int(learned["mask_trusted"].sum()), len(learned)
 
 
-def check_photos(config: PhotosConfig, dataset_hash: str, models: MaskModels, runtime: Runtime) -> SubjectPhotos:
+def check_photos(config: PhotosConfig, dataset_hash: str, models: PhotoModels, runtime: Runtime) -> SubjectPhotos:
     """Read, check, mask and describe the configured photo set.
 
     Args:
         config: which photos, and the limits of the check.
         dataset_hash: the set's identity, from `photos.dataset.dataset_hash`.
-        models: the networks that may make masks, from `photos.masks.choose.mask_models`.
+        models: the networks that may make masks, from `photos.models.photo_models`.
         runtime: receives params, metrics and the contact sheet `photos`.
 
     Returns:
@@ -215,7 +215,7 @@ def _source_photo(path: Path, photo: RawPhoto) -> SourcePhoto:
     return SourcePhoto(path, shrink(photo.pixels, MAX_SIDE_PX), alpha, given)
 
 
-def with_masks(report: PhotoReport, config: PhotosConfig, models: MaskModels) -> PhotoReport:
+def with_masks(report: PhotoReport, config: PhotosConfig, models: PhotoModels) -> PhotoReport:
     """The report with a mask of each photo, where each comes from, and what is to be said about it.
 
     Raises:

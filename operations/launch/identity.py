@@ -11,7 +11,7 @@ from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.diffusion.model.base_model import base_model_identity
 from dreambooth3d.diffusion.model.pretrained import pretrained_identity
 from dreambooth3d.evaluation.clip import scorer_ref
-from dreambooth3d.photos.masks.choose import mask_models
+from dreambooth3d.photos.models import photo_models
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -24,7 +24,8 @@ def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
         data: hash of the subject's photos.
 
     Returns:
-        data, config, code, base_model, selector, judge and masks, each a hash or a commit, or empty without networks.
+        data, config, code, base_model, selector, judge and photo_networks, each a hash or a commit, or empty without
+        networks.
 
     Raises:
         BaseModelError: base model, fine-tuned weights or a scorer are missing or damaged.
@@ -39,7 +40,7 @@ def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
         "base_model": base_model_identity(config.base_model),
         "selector": scorer_ref(config.scorers.selector).digest,
         "judge": scorer_ref(config.scorers.judge).digest,
-        "masks": " ".join(f"{name}:{digest}" for name, digest in mask_models(config.photos) if digest),
+        "photo_networks": " ".join(f"{name}:{digest}" for name, digest in photo_models(config.photos) if digest),
     }
 
 

@@ -20,7 +20,7 @@ PARTS = {
     "base_model": "base model",
     "selector": "selector",
     "judge": "judge",
-    "masks": "networks for masks",
+    "photo_networks": "networks for photos",
 }
 """What a version's identity consists of, and how reasons name it."""
 # Versions of before say gates where it is guards now.

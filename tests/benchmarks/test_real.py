@@ -27,7 +27,7 @@ from dreambooth3d.evaluation.pixels import Views
 from dreambooth3d.photos.cameras.placement import placed_cameras, rectify
 from dreambooth3d.photos.check import inspect_folder, with_masks
 from dreambooth3d.photos.dataset import ground_truth
-from dreambooth3d.photos.masks.choose import mask_models
+from dreambooth3d.photos.models import photo_models
 
 SIDE = 72
 SHOTS = tuple(
@@ -191,7 +191,7 @@ def test_what_is_given_is_told_and_nothing_else(tmp_path: Path) -> None:
 def test_true_masks_are_given_as_files_and_else_kept_from_the_run(tmp_path: Path) -> None:
     source = plan.Real(write_set(tmp_path / "sets"))
     config = source.photos(tmp_path / "work", ("masks",))
-    report_ = with_masks(inspect_folder(Path(config.dir or ""), config), config, mask_models(config))
+    report_ = with_masks(inspect_folder(Path(config.dir or ""), config), config, photo_models(config))
     assert set(report_.facts["mask_source"]) == {"files"} and config.class_noun == "dog"
     for found, path in zip(report_.masks, source.set.masks, strict=True):
         assert np.array_equal(found >= 128, np.asarray(Image.open(path)) >= 128)

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines
 from dreambooth3d.photos.dataset import content_digest
@@ -22,7 +22,7 @@ from tests.photos.photo_sets import photo, write_set
 
 def checked(folder: Path, **settings: object) -> SubjectPhotos:
     runtime = Runtime(StepLog("validate_photos"), folder.parent / "work")
-    return check_photos(PhotosConfig(dir=str(folder), **settings), "untracked:0", MaskModels(), runtime)
+    return check_photos(PhotosConfig(dir=str(folder), **settings), "untracked:0", PhotoModels(), runtime)
 
 
 def box(size: tuple[int, int] = (160, 160), place: tuple[int, int, int, int] = (40, 60, 120, 140)) -> Image.Image:

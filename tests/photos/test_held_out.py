@@ -11,7 +11,7 @@ import torch
 from pydantic import ValidationError
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.cameras import search
@@ -29,7 +29,7 @@ from tests.photos.test_given_masks import box
 
 def checked(folder: Path, **settings: object) -> SubjectPhotos:
     runtime = Runtime(StepLog("validate_photos"), folder.parent / "work")
-    return check_photos(PhotosConfig(dir=str(folder), **settings), "untracked:0", MaskModels(), runtime)
+    return check_photos(PhotosConfig(dir=str(folder), **settings), "untracked:0", PhotoModels(), runtime)
 
 
 def masked_set(folder: Path, count: int = 6) -> Path:

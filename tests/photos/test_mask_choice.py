@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.photos.masks import choose, learned, rembg
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models
@@ -52,15 +52,15 @@ class Says:
         return list(self.found[: len(photos)])
 
 
-def with_networks(monkeypatch: pytest.MonkeyPatch, **networks: Says) -> MaskModels:
+def with_networks(monkeypatch: pytest.MonkeyPatch, **networks: Says) -> PhotoModels:
     monkeypatch.setattr(choose, "_network", lambda name, config, models: networks[name])
-    return MaskModels(**dict.fromkeys(networks, "sha256:0"))
+    return PhotoModels(**dict.fromkeys(networks, "sha256:0"))
 
 
 @pytest.mark.parametrize("name", ["android", "bunny", "taxi"])
 def test_plain_backdrops_are_told_by_themselves_and_their_masks_are_true(name: str) -> None:
     photos, truth = toy(name)
-    chosen = choose_masks(photos, PhotosConfig(), MaskModels())
+    chosen = choose_masks(photos, PhotosConfig(), PhotoModels())
     assert {each.source for each in chosen} == {"smooth_background"}
     assert all(each.mask.trusted and not each.findings for each in chosen)
     assert min(overlap(each.mask.mask, mask) for each, mask in zip(chosen, truth, strict=True)) > 0.85
@@ -72,7 +72,7 @@ def test_what_is_behind_a_handle_is_not_the_subject() -> None:
     radius = np.hypot(x, y)
     ring = (radius < 50) & (radius > 30)
     pixels = np.where(ring[..., None], (200, 40, 30), (120, 140, 160)).astype(np.uint8)
-    (chosen,) = choose_masks([SourcePhoto(Path("ring.png"), pixels)], PhotosConfig(), MaskModels())
+    (chosen,) = choose_masks([SourcePhoto(Path("ring.png"), pixels)], PhotosConfig(), PhotoModels())
     assert chosen.source == "smooth_background"
     assert overlap(chosen.mask.mask, ring.astype(np.uint8) * 255) > 0.9, "with its hole filled it would be 0.64"
 
@@ -84,10 +84,10 @@ def test_the_first_source_that_serves_is_taken_photo_by_photo(monkeypatch: pytes
     clear = SourcePhoto(messy[1].path, messy[1].pixels, alpha=truth[1])
     photos = [brought, clear, plain[2], messy[3], messy[4]]
 
-    def sources(models: MaskModels) -> list[str]:
+    def sources(models: PhotoModels) -> list[str]:
         return [each.source for each in choose_masks(photos, PhotosConfig(), models)]
 
-    assert sources(MaskModels()) == ["files", "alpha", "smooth_background", "none", "none"]
+    assert sources(PhotoModels()) == ["files", "alpha", "smooth_background", "none", "none"]
     learned_only = with_networks(monkeypatch, learned=Says(truth))
     assert sources(learned_only) == ["files", "alpha", "smooth_background", "learned", "learned"]
     both = with_networks(monkeypatch, rembg=Says(truth[2:]), learned=Says(truth))
@@ -122,10 +122,10 @@ def test_a_subject_that_the_frame_cuts_is_usable_and_one_that_it_cuts_all_around
     pixels, mask = np.zeros((100, 100, 3), np.uint8), np.zeros((100, 100), np.uint8)
     mask[40:, 30:70] = 255
     assert cut_share(mask) == pytest.approx(40 / (2 * 40 + 2 * 60 - 4))
-    (chosen,) = choose_masks([SourcePhoto(Path("a.png"), pixels, given=mask)], PhotosConfig(), MaskModels())
+    (chosen,) = choose_masks([SourcePhoto(Path("a.png"), pixels, given=mask)], PhotosConfig(), PhotoModels())
     assert chosen.mask.trusted and chosen.cut == cut_share(mask)
     mask[5:, :] = 255
-    (chosen,) = choose_masks([SourcePhoto(Path("a.png"), pixels, given=mask)], PhotosConfig(), MaskModels())
+    (chosen,) = choose_masks([SourcePhoto(Path("a.png"), pixels, given=mask)], PhotosConfig(), PhotoModels())
     assert not chosen.mask.trusted and "lies on the frame" in chosen.findings[0]
 
 
@@ -144,12 +144,12 @@ def test_networks_are_pinned_by_their_weights(tmp_path: Path, monkeypatch: pytes
     network.parent.mkdir()
     network.write_bytes(b"w")
     auto, named = PhotosConfig(), PhotosConfig(rembg_model=str(file))
-    assert mask_models(auto) == MaskModels()
+    assert mask_models(auto) == PhotoModels()
     pinned = mask_models(named)
     assert pinned.rembg.startswith("sha256:") and pinned.learned == ""
     monkeypatch.setattr(learned, "FOLDER", str(network.parent))
     assert mask_models(auto).learned.startswith("sha256:")
-    assert mask_models(PhotosConfig(masks="files", rembg_model=str(file))) == MaskModels()
+    assert mask_models(PhotosConfig(masks="files", rembg_model=str(file))) == PhotoModels()
     photos = [SourcePhoto(Path("a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))]
     file.write_bytes(b"b")
     assert mask_models(named).rembg != pinned.rembg

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreambooth3d.photos.masks.color_models import guided_filter, sharpen
 from dreambooth3d.photos.networks.layers import SetAttention, load_int8, save_int8
-from dreambooth3d.photos.networks.relative_views import BINS, RelativeViewNetwork
+from dreambooth3d.photos.networks.relative_views import BINS, MARGIN, RelativeViewNetwork, centred_cutouts
 from dreambooth3d.photos.networks.subject_masks import SIZE, SubjectMaskNetwork, outline_box
 
 BUNDLED = Path(__file__).parents[2] / "models" / "masks"
@@ -83,6 +83,16 @@ def test_photos_of_a_set_see_each_other_and_other_sets_do_not() -> None:
 def test_views_are_told_of_pairs_and_of_single_photos() -> None:
     pairs, single, elevation = RelativeViewNetwork()(torch.rand(2, 4, 4, 64, 64))
     assert pairs.shape == (2, 4, 4, BINS) and single.shape == (2, 4, BINS) and elevation.shape == (2, 4)
+
+
+def test_cut_outs_have_the_subject_in_the_middle_and_nothing_around_it() -> None:
+    mask = torch.zeros(1, 256, 256)
+    mask[0, 20:120, 150:190] = 1
+    cut = centred_cutouts(torch.full((1, 3, 256, 256), 0.7), mask)[0]
+    rows, columns = (cut[3] > 0.5).any(1).nonzero(), (cut[3] > 0.5).any(0).nonzero()
+    assert (rows.min() + rows.max()).item() == (columns.min() + columns.max()).item() == 63
+    assert len(rows) == pytest.approx(64 / MARGIN, abs=1.1) and len(columns) == pytest.approx(25.6 / MARGIN, abs=1.1)
+    torch.testing.assert_close(cut[:3], 0.7 * cut[3:].expand(3, -1, -1))
 
 
 def test_box_of_an_outline() -> None:

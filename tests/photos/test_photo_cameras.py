@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +17,30 @@ from torch.nn.functional import normalize
 from benchmarks.photo_cameras import relative_errors
 from dreambooth3d.artifacts import FRAME_FACTS, SubjectPhotos
 from dreambooth3d.cameras import Cameras, wrap_degrees
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
+from dreambooth3d.photos.cameras import locate as locating
+from dreambooth3d.photos.cameras import prior as viewing
 from dreambooth3d.photos.cameras import search
 from dreambooth3d.photos.cameras.centred import CentredPhotos
 from dreambooth3d.photos.cameras.coherence import Coherence
 from dreambooth3d.photos.cameras.extent import subject_middle
 from dreambooth3d.photos.cameras.focal import focal_lengths
-from dreambooth3d.photos.cameras.locate import LEFT_OUT, NO_MASK, TOO_FEW, locate, locate_photos
+from dreambooth3d.photos.cameras.locate import (
+    LEFT_OUT,
+    NO_MASK,
+    TOO_FEW,
+    LocatedPhotos,
+    locate,
+    locate_photos,
+    span_deg,
+)
 from dreambooth3d.photos.cameras.placement import PlacedCameras, fitting_fov_y_deg, placed_cameras, rectify
+from dreambooth3d.photos.cameras.prior import FOLDER, view_prior, views_digest
 from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
-from dreambooth3d.photos.cameras.starts import STEP_DEG, PairPrior, azimuth_starts
+from dreambooth3d.photos.cameras.starts import STEP_DEG, ViewPrior, azimuth_starts
+from dreambooth3d.photos.models import photo_models
 from dreambooth3d.toybox.packing import pack_scenes
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.render import Light, _shade_rays
@@ -273,11 +288,86 @@ def test_what_is_known_of_pairs_brings_its_azimuths_forward() -> None:
     for own in range(4):
         for other in range(4):
             probable[own, other, int((azimuth[other] - azimuth[own]) % 360 // 10)] = -0.1
-    prior = PairPrior(probable, torch.full((4,), 15.0))
+    prior = ViewPrior(probable, torch.zeros(4, 36), torch.full((4,), 15.0))
     starts = azimuth_starts(photos, 5, torch.Generator().manual_seed(0), prior)
     assert wrap_degrees(starts[0] - azimuth).abs().max() <= STEP_DEG / 2
     plain = azimuth_starts(photos, 5, torch.Generator().manual_seed(0))
     assert wrap_degrees(plain[0] - azimuth).abs().max() > STEP_DEG
+
+
+def test_of_photos_that_were_not_looked_at_nothing_is_known() -> None:
+    generator = torch.Generator().manual_seed(0)
+    prior = ViewPrior(
+        torch.randn(2, 2, 36, generator=generator).log_softmax(-1),
+        torch.randn(2, 36, generator=generator).log_softmax(-1),
+        torch.tensor([3.0, 40.0]),
+    )
+    spread = prior.among(4, [3, 1])
+    torch.testing.assert_close(spread[[3, 1]].pairs, prior.pairs)
+    torch.testing.assert_close(spread[[3, 1]].elevation_deg, prior.elevation_deg)
+    azimuth = torch.tensor([[0.0, 70.0, 140.0, 250.0], [90.0, 70.0, -100.0, 250.0]])
+    assert spread.energy(azimuth)[0] == pytest.approx(spread.energy(azimuth)[1].item()), "only 1 and 3 are known"
+    assert spread.facing(azimuth)[0] == pytest.approx(spread.facing(azimuth)[1].item())
+
+
+def test_the_front_is_where_the_photos_azimuths_are_likeliest(
+    bunny: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The front is put where it is not, so that nothing else can have turned the cameras there."""
+    around = torch.ones(5, 24).index_fill(1, torch.tensor([0]), 0.0)
+    found = search.FoundCameras(TRUE, torch.zeros(5), TRUE.cameras.azimuth_deg[None], torch.ones(1), around)
+    monkeypatch.setattr(locating, "find_cameras", lambda *_: found)
+    front = torch.full((5, 36), -8.0)
+    for row, azimuth in enumerate(TRUE.cameras.azimuth_deg + 120):
+        front[row, round(azimuth.item() % 360 / 10) % 36] = 0.0
+    prior = ViewPrior(torch.zeros(5, 5, 36), front, torch.full((5,), 18.0))
+    off_front = TRUE.cameras.azimuth_deg.abs()
+    fov = TRUE.cameras.fov_y_deg
+    turned = locate(*bunny, torch.ones(5, dtype=torch.bool), fov, off_front, prior).placed.cameras.azimuth_deg
+    assert wrap_degrees(turned - TRUE.cameras.azimuth_deg - 120).abs().max() <= 6
+    even = replace(prior, front=torch.zeros(5, 36))
+    turned = locate(*bunny, torch.ones(5, dtype=torch.bool), fov, off_front, even).placed.cameras.azimuth_deg
+    assert wrap_degrees(turned - TRUE.cameras.azimuth_deg).abs().max() <= 6, "where it says nothing, the scorer does"
+
+
+@pytest.mark.parametrize("name", ["bunny", "taxi", "shuttle"])
+def test_the_bundled_network_knows_the_front_and_whose_weights_it_has(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    photos = masked(*shoot(DEVELOPMENT_SUBJECTS[name], TRUE), pd.DataFrame({"file": list("abcde")}))
+    prior = view_prior(photos, views_digest())
+    turns = torch.arange(-180, 180, 5.0)
+    likely = prior.facing(TRUE.cameras.azimuth_deg + turns[:, None])
+    assert abs(turns[likely.argmax()].item()) <= 15
+    assert (prior.elevation_deg - TRUE.cameras.elevation_deg).abs().median() < 15
+    assert view_prior(photos, "") is None
+    with pytest.raises(ConfigError, match="has changed since the run was started"):
+        view_prior(photos, "sha256:0")
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(viewing, "repository", lambda: tmp_path)
+        assert views_digest() == ""
+        with pytest.raises(ConfigError, match="is not here. Restore it"):
+            view_prior(photos, "sha256:0")
+    (tmp_path / FOLDER).mkdir(parents=True)
+    (tmp_path / FOLDER / "model.safetensors").write_bytes(b"other")
+    assert photo_models(PhotosConfig()).views == f"sha256:{hashlib.sha256(b'other').hexdigest()}"
+
+
+def test_photos_from_one_side_are_said_to_be_so(bunny: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = pd.DataFrame({"file": [f"{index}.png" for index in range(5)]})
+    photos = masked(*bunny, facts)
+
+    def findings(azimuth: list[float]) -> tuple[str, ...]:
+        cameras = replace(TRUE.cameras, azimuth_deg=torch.tensor(azimuth))
+        found = LocatedPhotos(replace(TRUE, cameras=cameras), ("",) * 5)
+        monkeypatch.setattr(locating, "locate", lambda *_: found)
+        return locate_photos(photos).findings
+
+    (said,) = findings([170.0, -175.0, 175.0, -150.0, 180.0])
+    assert "All photos show the subject from one side" in said and "within 40 degrees" in said
+    assert findings([-40.0, 0.0, 40.0, 20.0, 10.0]) == ()
+    assert span_deg(torch.tensor([0.0, 120.0, 240.0])) == pytest.approx(240)
 
 
 def test_targets_are_rectified_photos_with_their_cameras(bunny: tuple[Tensor, Tensor]) -> None:

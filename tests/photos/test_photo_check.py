@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageEnhance, ImageFilter
 from pydantic import ValidationError
 
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
 from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines, resolve_folder
 from dreambooth3d.record import StepLog
@@ -33,7 +33,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _checked(folder: Path, runtime: Runtime, **limits):
-    return check_photos(PhotosConfig(dir=str(folder), **limits), "untracked:0", MaskModels(), runtime)
+    return check_photos(PhotosConfig(dir=str(folder), **limits), "untracked:0", PhotoModels(), runtime)
 
 
 def test_good_set_passes_without_findings(tmp_path: Path, runtime: Runtime) -> None:

@@ -22,7 +22,7 @@ from dreambooth3d.photos.cameras.search import (
     assumed_fov_y_deg,
     find_cameras,
 )
-from dreambooth3d.photos.cameras.starts import PairPrior
+from dreambooth3d.photos.cameras.starts import ViewPrior
 
 REASON = "not_located"
 """Column of a photo's facts: why its camera is unknown, empty where it is known."""
@@ -45,6 +45,10 @@ AMBIGUOUS_AROUND = 1.15
 """The same of a photo that is taken round the subject while the others stay where they are."""
 OTHER_SIDE_DEG = 45.0
 TURNS_DEG = 2.0
+SCORER_WEIGHT = 0.25
+"""Of a degree by which the set's angles off the front differ from a scorer's, in logarithmic probability."""
+MIN_SPAN_DEG = 60.0
+"""Of the located azimuths, below which the photos show one side only."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class LocatedPhotos:
     reasons: tuple[str, ...]
 
 
-def locate_photos(photos: SubjectPhotos, prior: PairPrior | None = None) -> SubjectPhotos:
+def locate_photos(photos: SubjectPhotos, prior: ViewPrior | None = None) -> SubjectPhotos:
     """The photos with each one's camera in `facts`, NaN where it cannot be told, and the reason in the findings."""
     focal = photos.facts.get("focal_length_35mm", [None] * len(photos.images))
     fov = torch.tensor([assumed_fov_y_deg(length) for length in focal])
@@ -72,14 +76,34 @@ def locate_photos(photos: SubjectPhotos, prior: PairPrior | None = None) -> Subj
         for file, reason in zip(photos.facts["file"], located.reasons, strict=True)
         if reason
     ]
-    known = located.reasons.count("")
-    if known < MIN_PHOTOS:
-        said.append(
-            f"The cameras of {known} of {len(located.reasons)} photos could be found: the asset follows the words, and "
+    said += _set_findings(located)
+    return replace(photos, facts=facts, findings=(*photos.findings, *said))
+
+
+def _set_findings(located: LocatedPhotos) -> list[str]:
+    """What is to be said of the cameras as a whole."""
+    azimuth = located.placed.cameras.azimuth_deg
+    known = azimuth[~azimuth.isnan()]
+    if len(known) < MIN_PHOTOS:
+        return [
+            f"The cameras of {len(known)} of {len(azimuth)} photos could be found: the asset follows the words, and "
             "the photos only as far as fine-tuning learns from them. Add photos that show the whole subject, 30 to 50 "
             "degrees apart."
-        )
-    return replace(photos, facts=facts, findings=(*photos.findings, *said))
+        ]
+    span = span_deg(known)
+    if span < MIN_SPAN_DEG:
+        return [
+            f"All photos show the subject from one side: their cameras lie within {span:.0f} degrees, and of the other "
+            "sides the asset follows the words. Walk on around the subject and add photos from its left, its right and "
+            "behind it, 30 to 50 degrees apart."
+        ]
+    return []
+
+
+def span_deg(azimuth_deg: Float[Tensor, " n"]) -> float:
+    """Degrees of the shortest arc around the subject on which all azimuths lie."""
+    around = torch.remainder(azimuth_deg, 360).sort().values
+    return (360 - torch.cat([around, around[:1] + 360]).diff().max()).item()
 
 
 def locate(
@@ -88,7 +112,7 @@ def locate(
     trusted: Bool[Tensor, " n"],
     fov_y_deg: Float[Tensor, " n"],
     off_front_deg: Float[Tensor, " n"] | None = None,
-    prior: PairPrior | None = None,
+    prior: ViewPrior | None = None,
 ) -> LocatedPhotos:
     """Find the cameras of the photos whose masks can be trusted, and leave out those that cannot be told.
 
@@ -97,8 +121,8 @@ def locate(
         masks: (n, height, height) of the subject, in [0, 1].
         trusted: (n,) which masks count.
         fov_y_deg: (n,) of the photos.
-        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it: by it the whole set is
-            turned to the front, and by nothing else is it used.
+        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it: with the prior it
+            turns the whole set to the front, and for nothing else is it used.
         prior: what else is known of their directions.
     """
     reasons = ["" if good else NO_MASK for good in trusted.tolist()]
@@ -122,17 +146,21 @@ def locate(
     if not placed.look_at_centre:
         placed = placed.around(subject_middle(placed, masks[chosen]).to(placed.roll_deg))
     placed = placed.simplified()
-    turned = _facing(placed, None if off_front_deg is None else off_front_deg[chosen])
+    turned = _facing(
+        placed,
+        None if off_front_deg is None else off_front_deg[chosen],
+        None if prior is None else prior[chosen],
+    )
     return LocatedPhotos(_spread(turned, chosen, reasons, fov_y_deg), tuple(reasons))
 
 
-def _found(images: Tensor, masks: Tensor, fov: Tensor, chosen: list[int], prior: PairPrior | None) -> FoundCameras:
+def _found(images: Tensor, masks: Tensor, fov: Tensor, chosen: list[int], prior: ViewPrior | None) -> FoundCameras:
     own = None if prior is None else prior[chosen]
     return find_cameras(images[chosen], masks[chosen], fov[chosen], own)
 
 
 def _without_one(
-    images: Tensor, masks: Tensor, fov: Tensor, chosen: list[int], prior: PairPrior | None, found: FoundCameras
+    images: Tensor, masks: Tensor, fov: Tensor, chosen: list[int], prior: ViewPrior | None, found: FoundCameras
 ) -> tuple[int | None, FoundCameras]:
     """The photo without which the others agree much better, or None, and the others' cameras."""
     if not MIN_PHOTOS < len(chosen) <= CORE_PHOTOS:
@@ -161,14 +189,17 @@ def _told(found: FoundCameras) -> Tensor:
     return told
 
 
-def _facing(placed: PlacedCameras, off_front_deg: Tensor | None) -> PlacedCameras:
-    """The cameras turned about the subject so that their angles off the front are nearest to the estimated ones."""
-    if off_front_deg is None:
+def _facing(placed: PlacedCameras, off_front_deg: Tensor | None, prior: ViewPrior | None) -> PlacedCameras:
+    """The cameras turned about the subject to the likeliest front, by the prior and a scorer's angles off the front."""
+    if off_front_deg is None and prior is None:
         return placed
     turns = torch.arange(-180, 180, TURNS_DEG)
     azimuth = wrap_degrees(placed.cameras.azimuth_deg.cpu() + turns[:, None])
-    off = (azimuth.abs() - off_front_deg).abs().clamp(max=OTHER_SIDE_DEG).mean(1)
-    return replace(placed, cameras=replace(placed.cameras, azimuth_deg=azimuth[off.argmin()]))
+    likely = torch.zeros(len(turns)) if prior is None else prior.facing(azimuth)
+    if off_front_deg is not None:
+        off = (azimuth.abs() - off_front_deg).abs().clamp(max=OTHER_SIDE_DEG)
+        likely = likely - SCORER_WEIGHT * off.mean(1)
+    return replace(placed, cameras=replace(placed.cameras, azimuth_deg=azimuth[likely.argmax()]))
 
 
 def _spread(placed: PlacedCameras, chosen: list[int], reasons: list[str], fov: Tensor) -> PlacedCameras:

@@ -7,6 +7,7 @@ silhouettes and colours say of them adds up to an energy of any set of azimuths.
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.photos.cameras.centred import CentredPhotos
-from dreambooth3d.photos.cameras.coherence import Coherence
+from dreambooth3d.photos.cameras.coherence import ELEVATION_DEG, Coherence
 
 AZIMUTHS = 18
 STEP_DEG = 360.0 / AZIMUTHS
@@ -28,35 +29,54 @@ NEIGHBOUR_CELLS = 1
 
 
 @dataclass(frozen=True)
-class PairPrior:
-    """What a pair of photos looks like to somebody who has seen many things from all sides.
+class ViewPrior:
+    """What n photos look like to somebody who has seen many things from all sides.
 
     Attributes:
-        log_probability: (n, n, bins): entry [i, j, k] of the azimuth of photo j relative to photo i lying in bin k,
-            whose middle is 360 k / bins degrees.
+        pairs: (n, n, bins) logarithmic probabilities: entry [i, j, k] of the azimuth of photo j relative to photo i
+            lying in bin k, whose middle is 360 k / bins degrees.
+        front: (n, bins) the same of each photo's azimuth relative to the subject's front.
         elevation_deg: (n,) expected of each camera.
     """
 
-    log_probability: Float[Tensor, "n n bins"]
+    pairs: Float[Tensor, "n n bins"]
+    front: Float[Tensor, "n bins"]
     elevation_deg: Float[Tensor, " n"]
 
-    def __getitem__(self, index: list[int]) -> PairPrior:
-        return PairPrior(self.log_probability[index][:, index], self.elevation_deg[index])
+    def __getitem__(self, index: list[int]) -> ViewPrior:
+        return ViewPrior(self.pairs[index][:, index], self.front[index], self.elevation_deg[index])
+
+    def among(self, count: int, index: list[int]) -> ViewPrior:
+        """Of `count` photos, of which these are those at `index`; of the others nothing is known."""
+        bins, rows = self.front.shape[1], torch.tensor(index)
+        even = -math.log(bins)
+        pairs = torch.full((count, count, bins), even).index_put((rows[:, None], rows[None]), self.pairs)
+        front = torch.full((count, bins), even).index_copy(0, rows, self.front)
+        elevation = torch.full((count,), ELEVATION_DEG).index_copy(0, rows, self.elevation_deg)
+        return ViewPrior(pairs, front, elevation)
 
     def energy(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
         """(sets,) mean negative logarithmic probability of the pairs, linear between the middles of the bins."""
-        count, bins = azimuth_deg.shape[1], self.log_probability.shape[-1]
-        own, other = torch.triu_indices(count, count, 1)
-        place = torch.remainder((azimuth_deg[:, other] - azimuth_deg[:, own]) * bins / 360, bins)
-        low = place.floor()
-        first = low.long() % bins
-        values = [self.log_probability[own, other, (first + step) % bins] for step in (0, 1)]
-        return -torch.lerp(values[0], values[1], place - low).mean(dim=1)
+        own, other = torch.triu_indices(azimuth_deg.shape[1], azimuth_deg.shape[1], 1)
+        return -between_bins(self.pairs[own, other], azimuth_deg[:, other] - azimuth_deg[:, own]).mean(dim=1)
+
+    def facing(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
+        """(sets,) logarithmic probability of azimuths relative to the front, summed over the photos."""
+        return between_bins(self.front, azimuth_deg).sum(dim=1)
+
+
+def between_bins(values: Float[Tensor, "n bins"], azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, "sets n"]:
+    """Values at azimuths, linear between the middles of the bins."""
+    bins = values.shape[1]
+    place = torch.remainder(azimuth_deg * bins / 360, bins)
+    low = place.floor()
+    first, row = low.long() % bins, torch.arange(len(values), device=values.device)
+    return torch.lerp(values[row, first], values[row, (first + 1) % bins], place - low)
 
 
 @torch.no_grad()
 def azimuth_starts(
-    photos: CentredPhotos, count: int, generator: torch.Generator, prior: PairPrior | None = None
+    photos: CentredPhotos, count: int, generator: torch.Generator, prior: ViewPrior | None = None
 ) -> Float[Tensor, "starts n"]:
     """Up to `count` sets of azimuths in degrees, the most promising first, no two of which are neighbours.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dreambooth3d.config.photos import MaskModels, PhotosConfig
+from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.masks import learned, rembg
@@ -50,7 +50,7 @@ class ChosenMask:
         return cut_share(self.mask.mask)
 
 
-def mask_models(config: PhotosConfig) -> MaskModels:
+def mask_models(config: PhotosConfig) -> PhotoModels:
     """The networks that take part, by the digests of their weights; found anew by every run.
 
     Raises:
@@ -63,13 +63,13 @@ def mask_models(config: PhotosConfig) -> MaskModels:
     folder = learned.require_network() if wanted == "learned" else None
     if wanted == "auto":
         folder = learned.network_folder()
-    return MaskModels(
+    return PhotoModels(
         rembg="" if file is None else _PREFIX + sha256_file(file),
         learned="" if folder is None else _PREFIX + sha256_file(folder / learned.WEIGHTS),
     )
 
 
-def choose_masks(photos: Sequence[SourcePhoto], config: PhotosConfig, models: MaskModels) -> list[ChosenMask]:
+def choose_masks(photos: Sequence[SourcePhoto], config: PhotosConfig, models: PhotoModels) -> list[ChosenMask]:
     """A mask of each photo of a set, by the source that is asked for, or by the first that serves.
 
     Args:
@@ -119,7 +119,7 @@ def _given(file: PhotoMask | None, alpha: PhotoMask | None) -> ChosenMask | None
     return None if alpha is None else ChosenMask("alpha", alpha)
 
 
-def _forced(photos: Sequence[SourcePhoto], config: PhotosConfig, models: MaskModels) -> list[ChosenMask]:
+def _forced(photos: Sequence[SourcePhoto], config: PhotosConfig, models: PhotoModels) -> list[ChosenMask]:
     """The masks of the one source that is asked for."""
     require_given(photos, config)
     sources: Mapping[str, MaskSource] = {"files": Files(), "alpha": Alpha(), "smooth_background": SmoothBackground()}
@@ -128,7 +128,7 @@ def _forced(photos: Sequence[SourcePhoto], config: PhotosConfig, models: MaskMod
     return [_judged(_empty(photo) if mask is None else ChosenMask(config.masks, mask)) for mask, photo in masks]
 
 
-def _network(name: str, config: PhotosConfig, models: MaskModels) -> MaskSource:
+def _network(name: str, config: PhotosConfig, models: PhotoModels) -> MaskSource:
     """One of the networks, pinned."""
     if name == "rembg":
         return rembg.Rembg(rembg.require_model(config.rembg_model), models.rembg.removeprefix(_PREFIX))
@@ -136,7 +136,7 @@ def _network(name: str, config: PhotosConfig, models: MaskModels) -> MaskSource:
 
 
 def _opinions(
-    photos: Sequence[SourcePhoto], wanted: Sequence[int], config: PhotosConfig, models: MaskModels
+    photos: Sequence[SourcePhoto], wanted: Sequence[int], config: PhotosConfig, models: PhotoModels
 ) -> dict[str, list[PhotoMask | None]]:
     """What all sources but the user say, by their order; rembg, which looks at each photo alone, at those wanted."""
     opinions: dict[str, list[PhotoMask | None]] = {}

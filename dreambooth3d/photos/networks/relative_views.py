@@ -10,14 +10,18 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dreambooth3d.photos.networks.layers import ConvBlock, SetAttention, load_int8
+from dreambooth3d.photos.networks.subject_masks import outline_box, window
 
 SIZE = 64
 """Pixels per side of the subject's cut-out."""
 BINS = 36
 BIN_DEG = 360.0 / BINS
 ELEVATION_UNIT_DEG = 30.0
+MARGIN = 1.15
+"""Side of a cut-out in terms of the longer side of the outline's box, in the training with a spread of 6 %."""
 WEIGHTS = "model.safetensors"
 _WIDTHS = (32, 64, 96)
 _BLOCKS = (1, 2, 2)
@@ -73,3 +77,15 @@ class RelativeViewNetwork(nn.Module):
         both = torch.relu(self.first(known)[:, :, None] + self.second(known)[:, None])
         single = self.single(known)
         return self.pair(both), single[..., :BINS], single[..., BINS] * ELEVATION_UNIT_DEG
+
+
+def centred_cutouts(
+    images: Float[Tensor, "n 3 side side"], masks: Float[Tensor, "n side side"], margin: float = MARGIN
+) -> Float[Tensor, "n 4 size size"]:
+    """What the network looks at: colours in [0, 1] times the mask, and the mask, its box in the middle.
+
+    `margin` is the side of the whole in terms of the longer side of the box.
+    """
+    layers = torch.cat([images * masks[:, None], masks[:, None]], dim=1)
+    middle, half = outline_box(masks)
+    return F.avg_pool2d(window(layers, middle, margin * half, 2 * SIZE), 2)

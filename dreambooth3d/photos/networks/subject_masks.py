@@ -101,10 +101,10 @@ class SubjectMaskNetwork(nn.Module):
         far = F.interpolate(far[:, None], size=(side, side), mode="bilinear", align_corners=False)[:, 0]
         middle, half = outline_box(far.sigmoid())
         half = (NEARER * half).clamp(0.2, 1.0)
-        seen = _window(torch.cat([images, frame[:, None]], dim=1), middle, half, side)
+        seen = window(torch.cat([images, frame[:, None]], dim=1), middle, half, side)
         near, sure_near = self._look(_resized(seen[:, :3]), _resized(seen[:, 3:])[:, 0])
-        near = _window(near[:, None], -middle / half[:, None], 1 / half, side)[:, 0]
-        inside = _window(torch.ones_like(frame)[:, None], -middle / half[:, None], 1 / half, side)[:, 0] > 0.5
+        near = window(near[:, None], -middle / half[:, None], 1 / half, side)[:, 0]
+        inside = window(torch.ones_like(frame)[:, None], -middle / half[:, None], 1 / half, side)[:, 0] > 0.5
         logits = torch.where(inside, (far + near) / 2, far)
         return logits.sigmoid() * frame, torch.minimum(sure, sure_near)
 
@@ -134,8 +134,10 @@ def _resized(images: Tensor) -> Tensor:
     return F.interpolate(images, size=(SIZE, SIZE), mode="area")
 
 
-def _window(images: Tensor, middle: Tensor, half: Tensor, side: int) -> Tensor:
-    """(n, c, side, side): the square window of images (n, c, h, w) around `middle`; 0 outside of them."""
+def window(
+    images: Float[Tensor, "n c h w"], middle: Float[Tensor, "n 2"], half: Float[Tensor, " n"], side: int
+) -> Float[Tensor, "n c {side} {side}"]:
+    """The square windows of images around `middle`, in units of `outline_box`; 0 outside of the images."""
     theta = torch.zeros(len(images), 2, 3, device=images.device)
     theta[:, 0, 0] = theta[:, 1, 1] = half
     theta[:, :, 2] = middle

@@ -13,6 +13,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from dreambooth3d.photos.networks.relative_views import MARGIN
 from dreambooth3d.photos.networks.subject_masks import outline_box
 from dreambooth3d.toybox.pretraining.view_sets import VIEWS, ViewSets
 
@@ -273,7 +274,7 @@ def cutouts(
     gain = gain * (0.92 + 0.16 * torch.rand(sets, PHOTOS, 3, 1, 1, device=device))
     layers = torch.cat([(colour * gain).clamp(0, 1), layers[:, :, 3:]], dim=2).flatten(0, 1)
     return (
-        centred(layers, size, jitter=True).unflatten(0, (sets, PHOTOS)),
+        _roughly_centred(layers, size).unflatten(0, (sets, PHOTOS)),
         azimuth,
         elevation,
         things.heading_known[thing[:, 0]],
@@ -289,31 +290,24 @@ def _hidden_part(count: int, size: int, device: torch.device) -> Tensor:
     return (~hidden)[:, None].float()
 
 
-MARGIN = 1.15
+def _roughly_centred(layers: Float[Tensor, "n 4 h w"], size: int) -> Float[Tensor, "n 4 {size} {size}"]:
+    """Cut-outs of layers, as `relative_views.centred_cutouts` makes them of photos.
 
-
-def centred(layers: Float[Tensor, "n 4 h w"], size: int, jitter: bool = False) -> Float[Tensor, "n 4 {size} {size}"]:
-    """The layers scaled and moved so that the outline's box lies in the middle, `MARGIN` times as large.
-
-    With `jitter` a little off, turned by some degrees, and with outlines as a doubtful mask has them.
+    But a little off, turned by some degrees, and with outlines as a doubtful mask has them.
     """
     device, count = layers.device, len(layers)
     middle, half = outline_box(layers[:, 3])
     half = MARGIN * half
-    angle = torch.zeros(count, device=device)
-    if jitter:
-        middle = middle + 0.06 * half[:, None] * torch.randn(count, 2, device=device)
-        half = half * (0.06 * torch.randn(count, device=device)).exp()
-        angle = math.radians(7) * torch.randn(count, device=device)
+    middle = middle + 0.06 * half[:, None] * torch.randn(count, 2, device=device)
+    half = half * (0.06 * torch.randn(count, device=device)).exp()
+    angle = math.radians(7) * torch.randn(count, device=device)
     cos, sin = angle.cos() * half, angle.sin() * half
-    stretch = (0.1 * torch.randn(count, device=device)).exp() if jitter else torch.ones(count, device=device)
+    stretch = (0.1 * torch.randn(count, device=device)).exp()
     theta = torch.stack(
         [cos * stretch, -sin * stretch, middle[:, 0], sin / stretch, cos / stretch, middle[:, 1]], dim=1
     ).view(-1, 2, 3)
     grid = F.affine_grid(theta, [count, 4, size, size], align_corners=False)
     moved = F.grid_sample(layers, grid, align_corners=False)
-    if not jitter:
-        return moved
     moved = torch.lerp(moved, F.avg_pool2d(moved, 3, 1, 1), torch.rand(count, 1, 1, 1, device=device))
     moved = moved * _hidden_part(count, size, device)
     alpha = moved[:, 3:]
