@@ -41,14 +41,17 @@ from dreambooth3d.photos.quality import (
     subject_region,
 )
 from dreambooth3d.photos.reading import RawPhoto, read_photo
+from dreambooth3d.photos.strangers import strangers
 from dreambooth3d.photos.subject import (
     MASK_FOLDER,
     PHOTO_SUFFIXES,
     SubjectInfo,
+    masks_in_other_formats,
     other_images,
     photo_files,
     resolve_folder,
     shown_path,
+    stray_captions,
     stray_masks,
     subject_name,
 )
@@ -205,7 +208,8 @@ def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoRep
     sources = tuple(_source_photo(*each) for each in zip(files, photos, strict=True))
     require_given(sources, config)
     images = tuple(pad_to_square(source.pixels) for source in sources)
-    said = (*sentences, *_set_findings(folder, rows))
+    opaque = [photo.file for photo in photos if photo.opaque]
+    said = (*sentences, *_set_findings(folder, rows), *_opaque_findings(opaque, len(photos)))
     return PhotoReport(images, facts[list(FACT_COLUMNS)], said, sources, held_out=held_out)
 
 
@@ -240,6 +244,12 @@ def with_masks(report: PhotoReport, config: PhotosConfig, models: PhotoModels) -
         for file in facts["file"][~facts["mask_trusted"].astype(bool)]
         if file in report.held_out
     ]
+    if others := strangers([photo.pixels for photo in report.sources], [each.mask.mask for each in chosen]):
+        names = ", ".join(facts["file"].iloc[others])
+        said.append(
+            f"By the colours inside their masks these may show another subject: {names}. A folder holds one subject: "
+            "remove what does not belong, or put a mask beside it as NAME_mask.png if only its mask is wrong."
+        )
     masks = tuple(pad_mask(each.mask.mask) for each in chosen)
     return replace(report, facts=facts, findings=(*report.findings, *said), masks=masks)
 
@@ -251,6 +261,9 @@ def with_captions(report: PhotoReport, config: PhotosConfig, info: SubjectInfo) 
         caption, ignored = read_caption(source.path, config, info)
         captions.append(caption)
         said += [f"{file}: {ignored}"] if ignored else []
+    stray = [printable(path.name) for path in stray_captions(report.sources[0].path.parent)]
+    if stray and config.captions:
+        said.append(f"Left out, since a caption ends in .txt and has its photo's name: {', '.join(stray)}.")
     return replace(report, facts=report.facts.assign(caption=captions), findings=(*report.findings, *said))
 
 
@@ -263,6 +276,11 @@ def _counted_files(folder: Path, config: PhotosConfig) -> list[Path]:
     if not files:
         hint = " Convert the HEIC photos there to JPEG." if other_images(folder) else ""
         raise PhotoSetError(f"{shown}: there are no photos. Put {', '.join(PHOTO_SUFFIXES)} files there.{hint}")
+    if masks := masks_in_other_formats(folder):
+        raise PhotoSetError(
+            f"{shown_path(masks[0])}: has the name of a mask, but masks are PNG files. Save it as "
+            f"{printable(masks[0].stem)}.png and remove this one, or give it another name if it is a photo."
+        )
     if len(files) < config.min_count:
         raise PhotoSetError(
             f"{shown}: {_photos(len(files))}, at least {config.min_count} are needed. "
@@ -362,12 +380,24 @@ def _set_findings(folder: Path, rows: Sequence[PhotoFacts]) -> list[str]:
         share = f"{len(padded)} of {_photos(len(rows))}"
         findings.append(f"{share} not square: padded with the colour of their border, nothing was cropped.")
     if stray := [printable(path.name) for path in stray_masks(folder)]:
-        findings.append(f"Left out of {MASK_FOLDER}/, since no photo has their name: {', '.join(stray)}.")
+        names = ", ".join(stray)
+        findings.append(f"Left out of {MASK_FOLDER}/, since no photo has their name or they are no PNG: {names}.")
     if skipped := [printable(path.name) for path in other_images(folder)]:
         findings.append(
             f"Left out, since only JPEG, PNG and WebP are read: {', '.join(skipped)}. Convert them to JPEG."
         )
     return findings
+
+
+def _opaque_findings(files: Sequence[str], count: int) -> list[str]:
+    """A warning about photos whose transparency tells no subject."""
+    if not files:
+        return []
+    share = f"{len(files)} of {_photos(count)}"
+    return [
+        f"The transparency of {share} is opaque throughout, so that it tells no subject: {', '.join(files)}. "
+        "Where you cut the subject out, export it again with transparency."
+    ]
 
 
 def _log(

@@ -35,6 +35,7 @@ class RawPhoto:
             white, that the subject has little of.
         alpha: uint8 (height, width) transparency, None where it is opaque throughout.
         mask: uint8 (height, width) of the mask in a file beside it, or None.
+        opaque: there is transparency, and it is opaque throughout.
     """
 
     file: str
@@ -43,6 +44,7 @@ class RawPhoto:
     pixels: Photo
     alpha: Mask | None = None
     mask: Mask | None = None
+    opaque: bool = False
 
 
 def read_photo(path: Path) -> RawPhoto:
@@ -66,7 +68,9 @@ def read_photo(path: Path) -> RawPhoto:
     if transparency is not None:
         alpha = usable_alpha(transparency, path)
         pixels = _before_plain(pixels, transparency)
-    return RawPhoto(printable(path.name), len(content), hashlib.sha256(content).hexdigest(), pixels, alpha, mask)
+    opaque = transparency is not None and alpha is None
+    sha256 = hashlib.sha256(content).hexdigest()
+    return RawPhoto(printable(path.name), len(content), sha256, pixels, alpha, mask, opaque)
 
 
 def _decode(content: bytes, path: Path) -> tuple[Photo, Mask | None]:

@@ -20,6 +20,9 @@ PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 SUBJECT_FILE = "subject.yaml"
 MASK_ENDING = "_mask"
 MASK_FOLDER = "masks"
+CAPTION_SUFFIXES = (".txt", ".TXT")
+OTHER_CAPTION_SUFFIXES = (".caption", ".cap")
+"""What other trainers call captions; they are not read here."""
 DEFAULT_IDENTIFIER = "sks"
 _URI = "file:///"
 
@@ -194,8 +197,25 @@ def mask_file(photo: Path) -> Path | None:
 
 def caption_file(photo: Path) -> Path | None:
     """The caption beside a photo NAME, `NAME.txt`; None where none is."""
-    path = photo.with_suffix(".txt")
-    return path if path.is_file() else None
+    places = (photo.with_suffix(suffix) for suffix in CAPTION_SUFFIXES)
+    return next((path for path in places if path.is_file()), None)
+
+
+def stray_captions(folder: Path) -> list[Path]:
+    """Texts that are no photo's caption, sorted by name, among them captions under other trainers' endings."""
+    used = {caption_file(photo) for photo in photo_files(folder)}
+    suffixes = (*CAPTION_SUFFIXES, *OTHER_CAPTION_SUFFIXES)
+    texts = (path for path in folder.iterdir() if _is_visible_file(path) and path.suffix in suffixes)
+    return sorted(path for path in texts if path not in used)
+
+
+def masks_in_other_formats(folder: Path) -> list[Path]:
+    """Images that are named as a photo's mask and are no PNG, sorted by name: they would be taken for photos."""
+    images = photo_files(folder)
+    names = {path.stem for path in images}
+    return [
+        path for path in images if path.stem.endswith(MASK_ENDING) and path.stem.removesuffix(MASK_ENDING) in names
+    ]
 
 
 def stray_masks(folder: Path) -> list[Path]:

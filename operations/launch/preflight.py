@@ -17,7 +17,7 @@ from dreambooth3d.diffusion.model.base_model import (
 from dreambooth3d.diffusion.model.pretrained import pretrained_folders
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.evaluation.clip import check_scorer_folder, scorer_folder
-from dreambooth3d.photos.check import inspect_folder, resolve_folder
+from dreambooth3d.photos.check import inspect_folder, resolve_folder, with_captions
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 from dreambooth3d.photos.models import photo_models
 from dreambooth3d.photos.subject import subject_name
@@ -55,7 +55,7 @@ def _check_device(device: str) -> None:
 def _check_photos(config: PhotosConfig) -> tuple[Path, str, str]:
     folder, info = resolve_folder(config)
     # Photos first: "one photo is empty" says more than "the data differ from their hash".
-    inspect_folder(folder, config)
+    with_captions(inspect_folder(folder, config), config, info)
     photo_models(config)
     dataset_hash(config)
     return folder, info.class_noun, info.identifier

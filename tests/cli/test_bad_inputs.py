@@ -68,7 +68,41 @@ def test_two_photos(invoke: Invoke, tmp_path: Path) -> None:
 
 
 def test_unknown_noun(invoke: Invoke) -> None:
-    assert_one_sentence(invoke("train", CONFIG, "photos.class_noun=zyxw"), "zyxw", "noun")
+    assert_one_sentence(invoke("train", CONFIG, "photos.class_noun=zyxw"), "zyxw", "It knows dog, ", "noun")
+    assert_one_sentence(invoke("train", CONFIG, "photos.class_noun=alsatian puppy"), "alsatian", "Nearest to it: dog.")
+
+
+def test_captions_are_read_before_a_run_starts(invoke: Invoke, tmp_path: Path) -> None:
+    """They were read in a step, which ended in a traceback."""
+    folder = photo_set(tmp_path / "set", 4)
+    (folder / "2.txt").write_bytes("ein süßer Hund".encode("latin-1"))
+    for command in (("train", CONFIG, f"photos.dir={folder}", "photos.class_noun=dog"), ("photos", "check", folder)):
+        options = ("--class-noun", "dog") if command[0] == "photos" else ()
+        assert_one_sentence(invoke(*map(str, command), *options), "2.txt", "no UTF-8 text", "Save it so")
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "part"),
+    [
+        ("2_mask.png", Image.new("L", (80, 80)), "80 x 80 pixels"),
+        ("2_mask.png", Image.new("L", (96, 96)), "is empty"),
+        ("2_mask.png", Image.new("L", (96, 96), 255), "is full"),
+        ("2_mask.jpg", Image.new("L", (96, 96)), "masks are PNG files"),
+    ],
+)
+def test_masks_that_cannot_be(invoke: Invoke, tmp_path: Path, name: str, mask: Image.Image, part: str) -> None:
+    folder = photo_set(tmp_path / "set", 4)
+    mask.save(folder / name)
+    assert_one_sentence(invoke("photos", "check", str(folder), "--class-noun", "dog"), f"set/{name}", part)
+    assert_one_sentence(invoke("train", CONFIG, f"photos.dir={folder}", "photos.class_noun=dog"), name, part)
+
+
+def test_a_model_of_rembg_that_is_not_here(invoke: Invoke, tmp_path: Path) -> None:
+    """Under `auto` a model that was named was left out without a word."""
+    folder = photo_set(tmp_path / "set", 4)
+    for options in (("--masks", "rembg"), ("--rembg-model", "u2net")):
+        result = invoke("photos", "check", str(folder), "--class-noun", "dog", *options)
+        assert_one_sentence(result, f"dreambooth3d models fetch {'u2net' if 'u2net' in options else 'isnet'}")
 
 
 @pytest.mark.parametrize(

@@ -178,3 +178,52 @@ def test_captions_that_name_the_subject_are_prompts_and_others_are_said_to_be_ig
     (folder / "02.txt").write_bytes(b"\xff\xfe\x00d")
     with pytest.raises(PhotoSetError, match=r"02\.txt: the caption is no UTF-8 text"):
         checked(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "caption", "said"),
+    [
+        ("00.txt", b"", "is empty. Name the subject in it as 'sks dog'"),
+        ("00.txt", b"a photo of a sks dog, " + b"very " * 2000 + b"red", "has 2007 words, and models read at most 75"),
+        ("notes.txt", b"a photo of a sks dog", "a caption ends in .txt and has its photo's name: notes.txt."),
+        ("00.caption", b"a photo of a sks dog", "a caption ends in .txt and has its photo's name: 00.caption."),
+    ],
+)
+def test_captions_that_are_not_used_are_said(tmp_path: Path, name: str, caption: bytes, said: str) -> None:
+    folder = write_set(tmp_path / "rex", count=3)
+    (folder / name).write_bytes(caption)
+    photos = checked(folder)
+    assert set(photos.prompts) == {"a photo of a sks dog"}
+    assert len([text for text in photos.findings if said in text]) == 1
+
+
+def test_a_caption_as_windows_writes_it(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "rex", count=3)
+    (folder / "00.TXT").write_bytes("\ufeffa sks dog\r\non grass".encode())
+    photos = checked(folder)
+    assert photos.prompts[0] == "a sks dog on grass" and not photos.findings
+    before = content_digest(folder)
+    (folder / "00.TXT").write_text("a sks dog on sand")
+    assert content_digest(folder) != before
+
+
+def test_a_mask_that_is_no_png_is_not_taken_for_a_photo(tmp_path: Path) -> None:
+    """Half of such a set were masks, fine-tuned on and usable as targets."""
+    folder = write_set(tmp_path / "rex", count=3)
+    box().save(folder / "01_mask.jpg")
+    with pytest.raises(PhotoSetError, match=r"01_mask\.jpg: has the name of a mask, .* Save it as 01_mask\.png"):
+        inspect_folder(folder)
+    (folder / "01_mask.jpg").unlink()
+    (folder / "masks").mkdir()
+    box().save(folder / "masks" / "01.jpg")
+    assert any("Left out of masks/" in text and "no PNG: 01.jpg" in text for text in checked(folder).findings)
+
+
+def test_transparency_that_is_opaque_throughout_is_said(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "rex", count=3)
+    photo(1).convert("RGBA").save(folder / "01.png")
+    photos = checked(folder)
+    assert photos.mask_sources == ("smooth_background",) * 3
+    assert [text for text in photos.findings if text.startswith("The transparency of 1 of 3 photos is opaque")]
+    with pytest.raises(PhotoSetError, match=r"masks=alpha asks for transparency that is not opaque throughout"):
+        inspect_folder(folder, PhotosConfig(masks="alpha"))

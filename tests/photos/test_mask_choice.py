@@ -162,12 +162,17 @@ def test_what_is_asked_for_and_not_here_says_what_brings_it(tmp_path: Path, monk
     with pytest.raises(ConfigError, match=r"learned is asked for, but .*model\.safetensors is not there"):
         mask_models(PhotosConfig(masks="learned"))
     monkeypatch.setattr(rembg, "installed", lambda: False)
-    with pytest.raises(ConfigError, match=r"pip install 'dreambooth3d\[masks\]'"):
+    bring = r"pip install 'dreambooth3d\[masks\]'` and `dreambooth3d models fetch "
+    with pytest.raises(ConfigError, match=f"{bring}isnet-general-use"):
         mask_models(PhotosConfig(masks="rembg"))
+    with pytest.raises(ConfigError, match=f"{bring}u2net"):
+        mask_models(PhotosConfig(rembg_model="u2net"))
     assert mask_models(PhotosConfig()).rembg == ""
     monkeypatch.setattr(rembg, "installed", lambda: True)
     with pytest.raises(ConfigError, match="dreambooth3d models fetch u2net"):
         mask_models(PhotosConfig(masks="rembg", rembg_model="u2net"))
+    with pytest.raises(ConfigError, match="dreambooth3d models fetch u2net"):
+        mask_models(PhotosConfig(rembg_model="u2net"))
     with pytest.raises(ConfigError, match=r"nowhere\.onnx is neither an ONNX file nor a known model"):
         mask_models(PhotosConfig(rembg_model="nowhere.onnx"))
 

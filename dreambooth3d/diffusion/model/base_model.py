@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from dreambooth3d import hub
 from dreambooth3d.artifacts import BaseModelRef
 from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.model.nouns import common_nouns, nearest_nouns
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.weights import sha256_file
 
@@ -238,15 +239,22 @@ def require_known_words(tokenizer: CLIPTokenizer, noun: str, identifier: str | N
     A word that falls into pieces of under two letters on average, or into unknown tokens, was hardly ever trained on.
 
     Raises:
-        BaseModelError: names the word.
+        BaseModelError: names the word, and nouns in its place.
     """
-    for word in noun.lower().split():
+
+    def is_known(word: str) -> bool:
         pieces = tokenizer.tokenize(word)
-        if not pieces or tokenizer.unk_token in pieces or len(pieces) > max(1, len(word) // 2):
-            raise BaseModelError(
-                f"photos.class_noun: the base model does not know the word {word!r}. Choose another noun for the "
-                "subject's class, or a base model with a larger vocabulary."
-            )
+        return bool(pieces) and tokenizer.unk_token not in pieces and len(pieces) <= max(1, len(word) // 2)
+
+    for word in noun.lower().split():
+        if is_known(word):
+            continue
+        near = nearest_nouns(noun, is_known)
+        known = f"Nearest to it: {', '.join(near)}" if near else f"It knows {', '.join(common_nouns(is_known))}"
+        raise BaseModelError(
+            f"photos.class_noun: the base model does not know the word {word!r}. {known}. Set photos.class_noun to "
+            "what is shaped most like your subject, or choose a base model with a larger vocabulary."
+        )
     if identifier is not None and len(tokenizer.tokenize(identifier)) != 1:
         warnings.warn(
             f"photos.identifier: {identifier!r} is not one token of the base model, so it may be learned less well. "

@@ -115,7 +115,8 @@ class TargetViews:
             placed = None
         fine_size = size if placed is None else FINE_SIZE
         images, background = _with_known_backgrounds(photos, fine_size)
-        known = _known(photos, fine_size)
+        cut = _cut(photos)
+        known = _known(photos, fine_size, cut)
         views = TargetViews(
             images.to(device),
             photos.cameras,
@@ -129,7 +130,7 @@ class TargetViews:
         chosen = views.where(views.trusted > 0)
         if placed is None:
             return chosen
-        return chosen.rectified(placed[photos.trusted], size, _cut(photos)[photos.trusted])
+        return chosen.rectified(placed[photos.trusted], size, cut[photos.trusted])
 
     def rectified(self, placed: PlacedCameras, size: int, cut: Tensor) -> TargetViews:
         """The views as upright cameras that look at the subject's centre would show them, `size` pixels wide.
@@ -245,9 +246,8 @@ def _cut(photos: SubjectPhotos) -> Tensor:
     return (photos.cut > MAX_UNCUT) & ~photos.before_smooth_background
 
 
-def _known(photos: SubjectPhotos, size: int) -> Tensor | None:
-    """(n, size, size): 0 beyond the frame of a photo that cuts its subject; None where no frame cuts any."""
-    cut = _cut(photos)
+def _known(photos: SubjectPhotos, size: int, cut: Tensor) -> Tensor | None:
+    """(n, size, size): 0 beyond the frame of the photos that are `cut` (n,) bool; None where no frame cuts any."""
     if not cut.any():
         return None
     return torch.where(cut[:, None, None], (photos.frame(size) >= WHOLE).float(), 1.0)

@@ -27,6 +27,7 @@ MIN_AGREEMENT = 0.6
 MAX_CUT = 0.5
 """Share of the outline on the frame beyond which a photo says too little of the subject's shape."""
 NONE = "none"
+DEFAULT_REMBG_MODEL = PhotosConfig().rembg_model
 _PREFIX = "sha256:"
 
 
@@ -54,11 +55,14 @@ def mask_models(config: PhotosConfig) -> PhotoModels:
     """The networks that take part, by the digests of their weights; found anew by every run.
 
     Raises:
-        ConfigError: the one that is asked for is not installed or not here.
+        ConfigError: the one that is asked for is not installed or not here; so it is by another `rembg_model` than
+            usual.
     """
     wanted = config.masks
     file = rembg.require_model(config.rembg_model) if wanted == "rembg" else None
-    if wanted == "auto" and rembg.installed():
+    if wanted == "auto" and config.rembg_model != DEFAULT_REMBG_MODEL:
+        file = rembg.require_model(config.rembg_model)
+    elif wanted == "auto" and rembg.installed():
         file = rembg.model_file(config.rembg_model)
     folder = learned.require_network() if wanted == "learned" else None
     if wanted == "auto":
@@ -100,7 +104,10 @@ def require_given(photos: Sequence[SourcePhoto], config: PhotosConfig) -> None:
     Raises:
         PhotoSetError: some lack them.
     """
-    kinds = {"files": (Files(), "NAME_mask.png beside NAME.jpg"), "alpha": (Alpha(), "transparency")}
+    kinds = {
+        "files": (Files(), "NAME_mask.png beside NAME.jpg"),
+        "alpha": (Alpha(), "transparency that is not opaque throughout"),
+    }
     if config.masks not in kinds or not photos:
         return
     source, what = kinds[config.masks]

@@ -33,7 +33,7 @@ from dreambooth3d.runtime import work_root
 RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 TIMEOUT_S = 60.0
 CHUNK = 2**20
-INSTALL = "Run `pip install 'dreambooth3d[masks]'`, or set photos.masks to another source."
+INSTALL = "Run `pip install 'dreambooth3d[masks]'`{}, or set photos.masks to another source."
 TRUST_FROM = 0.6
 """Confidence from which a mask is a target: of how decided the model is, how far the mask's colours are those of the
 other photos' subjects, and how little of its outline lies on the frame, where masks often go on into the background."""
@@ -112,9 +112,11 @@ def require_model(setting: str) -> Path:
     Raises:
         ConfigError: rembg is not installed, or its model is not here.
     """
-    if not installed():
-        raise ConfigError(f"photos.masks: rembg is asked for, but the package is not installed. {INSTALL}")
     path = model_file(setting)
+    if not installed():
+        fetch = "" if path else f" and `dreambooth3d models fetch {setting}`"
+        install = INSTALL.format(fetch)
+        raise ConfigError(f"photos.masks: rembg is asked for, but the package is not installed. {install}")
     if path is None:
         raise ConfigError(
             f"photos.rembg_model: {setting} is not here, and a run downloads nothing. Run `dreambooth3d models fetch "
@@ -230,7 +232,7 @@ def _session(file: Path) -> Any:
     try:
         onnxruntime, sessions = import_module("onnxruntime"), import_module("rembg.sessions").sessions
     except ImportError as error:
-        raise ConfigError(f"photos.masks: rembg cannot be imported ({gist(error)}). {INSTALL}") from None
+        raise ConfigError(f"photos.masks: rembg cannot be imported ({gist(error)}). {INSTALL.format('')}") from None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     providers = ["CPUExecutionProvider"]

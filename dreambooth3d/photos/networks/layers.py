@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 INT8_MAX = 127.0
 HEAD_WIDTH = 32
 _SCALE = ".scale"
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class ChannelNorm(nn.LayerNorm):
@@ -80,8 +82,8 @@ def save_int8(module: nn.Module, path: Path) -> None:
     save_file({name: value.cpu() for name, value in tensors.items()}, path)
 
 
-def load_int8(module: nn.Module, path: Path) -> None:
-    """Inverse of `save_int8`, up to rounding."""
+def load_int8(module: Network, path: Path) -> Network:
+    """The network with the weights that `save_int8` has written, up to rounding; for use, not for training."""
     tensors = load_file(path)
     state = {}
     for name, value in tensors.items():
@@ -90,3 +92,4 @@ def load_int8(module: nn.Module, path: Path) -> None:
         scale = tensors.get(name + _SCALE)
         state[name] = value.float() if scale is None else value.float() * scale.view(-1, *[1] * (value.dim() - 1))
     module.load_state_dict(state)
+    return module.eval().requires_grad_(False)

@@ -48,9 +48,7 @@ class RelativeViewNetwork(nn.Module):
     @staticmethod
     def load(folder: Path) -> RelativeViewNetwork:
         """The trained network, on the CPU."""
-        network = RelativeViewNetwork()
-        load_int8(network, folder / WEIGHTS)
-        return network.eval().requires_grad_(False)
+        return load_int8(RelativeViewNetwork(), folder / WEIGHTS)
 
     def forward(
         self, cutouts: Float[Tensor, "sets n 4 size size"]

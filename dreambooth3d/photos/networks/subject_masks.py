@@ -50,9 +50,7 @@ class SubjectMaskNetwork(nn.Module):
     @staticmethod
     def load(folder: Path) -> SubjectMaskNetwork:
         """The trained network, on the CPU."""
-        network = SubjectMaskNetwork()
-        load_int8(network, folder / WEIGHTS)
-        return network.eval().requires_grad_(False)
+        return load_int8(SubjectMaskNetwork(), folder / WEIGHTS)
 
     def forward(
         self, images: Float[Tensor, "sets n 3 size size"], frame: Float[Tensor, "sets n size size"]
