@@ -9,13 +9,15 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, max_pool2d
 
 from dreambooth3d.photos.cameras.placement import PlacedCameras
 
 VOXELS = 64
 REACH = 0.65
 """Half the side of the first box, in mean distances of the cameras: more than any frame shows."""
+MARGIN_SHARE = 1 / 64
+"""Of the frame, by which outlines are widened: cameras that are a little wrong would cut off parts of the subject."""
 ROUNDS = 2
 """Of carving in a box that fits better."""
 CONE_GROWTH = 1.3
@@ -34,6 +36,8 @@ def subject_middle(placed: PlacedCameras, masks: Float[Tensor, "n height height"
         masks: of the subject, in [0, 1]. A subject on the frame goes on beyond it.
     """
     reach = REACH * placed.cameras.distance.mean()
+    margin = round(MARGIN_SHARE * masks.shape[-1])
+    masks = max_pool2d(masks[:, None], 2 * margin + 1, 1, margin)[:, 0]
     low, high = torch.stack([-reach.expand(3), reach.expand(3)])
     for last in [False] * ROUNDS + [True]:
         solid = _carved(placed, masks, low, high)
