@@ -13,7 +13,6 @@ from pathlib import Path
 
 from benchmarks.heldout import report
 from benchmarks.heldout.runs import Finished, Leaving, run_all
-from benchmarks.machine import machine
 from benchmarks.quality.sharing import shared_gpu
 from dreambooth3d.errors import DreamBooth3DError, PhotoSetError
 from dreambooth3d.photos.check import inspect_folder
@@ -65,7 +64,6 @@ def leave_each_out(arguments: argparse.Namespace) -> int:
     deadline = time.time() + 60 * arguments.minutes
     failed = False
     with shared_gpu(device == "cuda" and arguments.workers > 1):
-        where = machine(device)
         given = {"workers": arguments.workers, "threads": threads, "deadline": deadline}
         for line in run_all(runs, finished, device, **given):
             failed = failed or ": FAILED" in line
@@ -74,7 +72,7 @@ def leave_each_out(arguments: argparse.Namespace) -> int:
     overrides = f" --set {' '.join(arguments.set)}" if arguments.set else ""
     command = f"python -m benchmarks.heldout {arguments.folder.name}{noun}{overrides}"
     folder = arguments.report or finished.folder
-    print(report.write(name, runs, finished, folder, command + " --quick" * arguments.quick, where))
+    print(report.write(name, runs, finished, folder, command + " --quick" * arguments.quick))
     return int(failed)
 
 

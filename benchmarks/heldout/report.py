@@ -20,12 +20,13 @@ HEAD = (
 )
 
 
-def write(name: str, runs: Sequence[Leaving], finished: Finished, folder: Path, command: str, about: str) -> str:
+def write(name: str, runs: Sequence[Leaving], finished: Finished, folder: Path, command: str) -> str:
     """Write `heldout_NAME.md` and `.png` to a folder; returns the table."""
     found = [(run, finished.load(run)) for run in runs]
     rows = table([(run.photo, values) for run, values in found])
     picture = sheet([finished.picture(run) for run, values in found if values is not None])
     folder.mkdir(parents=True, exist_ok=True)
+    about = "; ".join(sorted({values["where"] for _, values in found if values is not None})) or "nothing has run"
     shown = "" if picture is None else f"\n![Photo, asset, mean photo](heldout_{name}.png)\n"
     if picture is not None:
         save_image(picture, folder / f"heldout_{name}.png")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.machine import machine
 from benchmarks.quality.plan import DEFAULT, Method, load_config
 from dreambooth3d import recipe, stages
 from dreambooth3d.config.training import TrainingConfig
@@ -29,6 +31,7 @@ from dreambooth3d.photos.dataset import dataset_hash
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
 from dreambooth3d.sources import library_digest
+from operations.launch.identity import git_commit
 
 ROWS = ("held out", "asset", "mean photo")
 """Of a picture, from the top."""
@@ -129,6 +132,7 @@ def leave_out(run: Leaving, finished: Finished, device: str) -> dict[str, Any]:
         "photos": len(made.photos.images),
         "seconds": time.time() - started,
         "stages": {stage.name: stage.seconds for stage in run_stage.used},
+        "where": f"{machine(device)}, commit {git_commit()}, {datetime.date.today().isoformat()}",
     }
     finished.save(run, values, None if views is None else _picture(views))
     return values

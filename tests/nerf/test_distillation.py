@@ -292,7 +292,10 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
     photos = replace(photos, facts=photos.facts.assign(**told))
 
     def other_side(mirror_weight: float, init: RadianceField = fitted) -> tuple[RadianceField, Tensor]:
-        targets = PhotoTargetsConfig(weight=100.0, silhouette_weight=1.0, search_every=1.0, mirror_weight=mirror_weight)
+        targets = PhotoTargetsConfig(
+            weight=100.0, silhouette_weight=1.0, search_every=1.0, mirror_weight=mirror_weight, subject_radius=0.5,
+            usual_distance=2.5,
+        )  # fmt: skip
         config = RefineNerfConfig(
             steps=40, views_per_step=1, render=RENDER, regularizers=NO_REGULARIZERS, learning_rate=0.02, photos=targets
         )  # fmt: skip

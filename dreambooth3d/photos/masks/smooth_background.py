@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 from torch import Tensor
+from torch.nn.functional import avg_pool2d, max_pool2d
 
 from dreambooth3d.images import antialiased, from_pil
 from dreambooth3d.masks import FINE_SIZE, MIN_TOLERANCE, TOLERANCE, border_pixels, smooth_background, subject_masks
@@ -19,6 +20,8 @@ from dreambooth3d.photos.quality import frame_in_square, pad_to_square
 HOLE_RADIUS = 2
 HOLE_SHARE = 0.03
 """Share of the subject from which a hole is one."""
+EDGE_REACH = 2
+"""Pixels within which the subject's colour just inside the outline is taken."""
 SPECK_SHARE = 0.02
 """Share of a mask below which a piece of it is a speck."""
 
@@ -42,7 +45,7 @@ def _mask(photo: SourcePhoto) -> PhotoMask | None:
     if bool(masks.all()) or not bool(masks.any()):
         return None
     mask = _with_holes(image, masks[0])
-    return PhotoMask(_as_photo(mask, photo), _confidence(image, mask), bool(trusted))
+    return PhotoMask(_as_photo(_with_edges(image, mask), photo), _confidence(image, mask), bool(trusted))
 
 
 def _with_holes(image: Tensor, mask: Tensor) -> Tensor:
@@ -61,11 +64,32 @@ def _with_holes(image: Tensor, mask: Tensor) -> Tensor:
     return mask & ~torch.from_numpy(holes)
 
 
+def _with_edges(image: Tensor, mask: Tensor) -> Tensor:
+    """(height, width) in [0, 1]: which share of each pixel of an image (1, 3, height, width) the subject covers.
+
+    A pixel on the outline is a mixture of what lies behind and of the subject's colour just inside.
+    """
+    inside = mask & ~_grown(~mask, 1)
+    weight = avg_pool2d(inside[None, None].float(), 2 * EDGE_REACH + 1, 1, EDGE_REACH)
+    behind = smooth_background(image)
+    near = avg_pool2d(image * inside, 2 * EDGE_REACH + 1, 1, EDGE_REACH) / weight.clamp(min=1e-6)
+    contrast = near - behind
+    share = ((image - behind) * contrast).sum(1) / contrast.square().sum(1).clamp(min=1e-6)
+    known = weight[0, 0] > 0
+    return torch.where(mask & ~inside & known, share[0].clamp(0, 1), mask.float())
+
+
+def _grown(mask: Tensor, pixels: int) -> Tensor:
+    """A bool mask (height, width) grown by some pixels."""
+    return max_pool2d(mask[None, None].float(), 2 * pixels + 1, 1, pixels)[0, 0] > 0.5
+
+
 def _as_photo(mask: Tensor, photo: SourcePhoto) -> Mask:
     """The mask of a padded photo, cut to the photo."""
     height, width = photo.pixels.shape[:2]
     side = max(height, width)
-    own = torch.nn.functional.interpolate(mask[None, None].float(), size=(side, side), mode="area")[0, 0]
+    larger = {"mode": "bilinear", "align_corners": False} if side > len(mask) else {"mode": "area"}
+    own = torch.nn.functional.interpolate(mask[None, None], size=(side, side), **larger)[0, 0]
     return np.ascontiguousarray((own * 255).round().to(torch.uint8).numpy()[frame_in_square(height, width)])
 
 
