@@ -88,9 +88,10 @@ def _as_photo(mask: Tensor, photo: SourcePhoto) -> Mask:
     """The mask of a padded photo, cut to the photo."""
     height, width = photo.pixels.shape[:2]
     side = max(height, width)
-    larger = {"mode": "bilinear", "align_corners": False} if side > len(mask) else {"mode": "area"}
-    own = torch.nn.functional.interpolate(mask[None, None], size=(side, side), **larger)[0, 0]
-    return np.ascontiguousarray((own * 255).round().to(torch.uint8).numpy()[frame_in_square(height, width)])
+    own = torch.nn.functional.interpolate(
+        mask[None, None], size=(side, side), mode="bilinear", antialias=True, align_corners=False
+    )[0, 0]
+    return np.ascontiguousarray((own.clamp(0, 1) * 255).round().to(torch.uint8).numpy()[frame_in_square(height, width)])
 
 
 def _confidence(image: Tensor, mask: Tensor) -> float:
