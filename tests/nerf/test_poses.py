@@ -14,7 +14,7 @@ from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
 from dreambooth3d.evaluation.views import ViewScores
 from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.photo_cameras.photo_targets import PhotoTargets
+from dreambooth3d.nerf.photo_cameras.photo_targets import PhotoTargets, reported_cameras
 from dreambooth3d.nerf.photo_cameras.poses import PhotoCameras, find_cameras, sine_of_outline, usual_scale, view_errors
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from dreambooth3d.nerf.rendering.sampling import DenseSampler
@@ -254,6 +254,24 @@ def test_an_older_field_is_seen_from_where_its_heading_was_corrected_to(robot: F
     targets = PhotoTargets(located(told), PhotoTargetsConfig(), CameraConfig(), heading_deg=30.0)
     assert len(targets.found) == 5
     torch.testing.assert_close(targets.found.cameras.azimuth_deg.detach(), TRUE.azimuth_deg)
+
+
+def test_the_refinement_starts_from_the_cameras_that_stage_1_has_left(robot: Field) -> None:
+    config = PhotoTargetsConfig(start=0.0)
+    first = PhotoTargets(located(TRUE), config, CameraConfig(), fresh=True)
+    first.follow(robot, 0.0)
+    moves = torch.tensor([[3.0, -2.0, 1.0, 2.0]] * 4 + [[-12.0, 8.0, -4.0, -8.0]])
+    with torch.no_grad():
+        first._moves.copy_(moves)
+    left = first.found.known_cameras
+    log = StepLog("init_nerf")
+    first.report(robot, log)
+    given = {"found": reported_cameras(log.record(), 5), "heading_deg": 30.0}
+    second = PhotoTargets(located(replace(TRUE, azimuth_deg=TRUE.azimuth_deg + 30)), config, CameraConfig(), **given)
+    for name in vars(left):
+        expected = getattr(left, name).detach()
+        torch.testing.assert_close(getattr(second.found.known_cameras, name).detach(), expected, atol=2e-3, rtol=0)
+    assert reported_cameras(log.record(), 4) is None and reported_cameras(StepLog("init_nerf").record(), 5) is None
 
 
 def test_only_photos_that_are_not_located_wait(robot: Field) -> None:

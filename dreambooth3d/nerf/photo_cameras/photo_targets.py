@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ CAMERA_BETAS = (0.9, 0.99)
 MAX_LOG_GAIN = 0.25
 """Largest exposure correction, in natural logarithms."""
 NEAR_PHOTO_DEG = 30.0
+CAMERAS = "photo_cameras"
+"""Parameter of a stage: azimuth, elevation, distance and field of view of each photo in the end, as JSON."""
 HEADING = "heading_corrected_deg"
 """Metric of a stage: by how much it has corrected its field's heading, as its photos' cameras with it."""
 MIRROR_OVERLAP = 0.9
@@ -53,6 +56,12 @@ class Symmetry:
         return Symmetry(figures["mirror_error"], figures["mirror_overlap"]) if "mirror_error" in figures else None
 
 
+def reported_cameras(record: StepRecord, count: int) -> Cameras | None:
+    """The cameras of `count` photos as a finished stage has left them; None where it has not, or of other photos."""
+    rows = json.loads(str(record.params.get(CAMERAS, "[]")))
+    return Cameras(*torch.tensor(rows).unbind(-1)) if len(rows) == count > 0 else None
+
+
 class PhotoTargets:
     """Photos with cameras that are searched at intervals, and improved in between by the gradient of the loss.
 
@@ -66,6 +75,7 @@ class PhotoTargets:
         fresh: whether the field begins as a blob. If no photo was located, the most frontal one then stands for a view
             from the front until the first search, lest the field grows several.
         heading_deg: by how much an earlier stage has corrected the field's heading since the photos were located.
+        found: the n cameras as that stage has left them; the located photos start from these.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class PhotoTargets:
         symmetry: Symmetry | None = None,
         fresh: bool = False,
         heading_deg: float = 0.0,
+        found: Cameras | None = None,
     ) -> None:
         if photos.cameras is not None:
             photos = replace(photos, cameras=_turned(photos.cameras, -heading_deg))
@@ -100,7 +111,7 @@ class PhotoTargets:
         self.cameras = ahead
         if photos.cameras is not None:
             self.located = ~photos.cameras.azimuth_deg.isnan()
-            told = self._usual_scale(photos.cameras)
+            told = self._usual_scale(photos.cameras) if found is None else found
             self.cameras = ahead.map(lambda usual, told: torch.where(self.located, told, usual), told)
         self._moves = torch.zeros(len(photos), 4, device=photos.images.device, requires_grad=True)
         self._log_gains = torch.zeros(len(photos), device=photos.images.device, requires_grad=True)
@@ -321,6 +332,7 @@ class PhotoTargets:
             photo_elevations_deg=", ".join(f"{angle:.0f}" for angle in cameras.elevation_deg.tolist()),
             photo_distances=", ".join(f"{distance:.2f}" for distance in cameras.distance.tolist()),
             photo_exposures=", ".join(f"{gain:.3f}" for gain in self._gains().tolist()),
+            **{CAMERAS: json.dumps([[round(value, 3) for value in row] for row in _rows(cameras).tolist()])},
         )
         device, images = self.photos.images.device, self.photos.images
         renders = render_images(field, cameras.to(device), size=images.shape[-1], sampler=DenseSampler(64))
@@ -355,6 +367,12 @@ class PhotoTargets:
             self._moves.copy_(state["moves"])
             self._log_gains.copy_(state["log_gains"])
         restore_optimizer(self._optimizer, state["optimizer"])
+
+
+def _rows(cameras: Cameras) -> Tensor:
+    """(n, 4) azimuth, elevation, distance and field of view."""
+    values = (wrap_degrees(cameras.azimuth_deg), cameras.elevation_deg, cameras.distance, cameras.fov_y_deg)
+    return torch.stack(values, dim=-1)
 
 
 def _turned(cameras: Cameras, angle_deg: float) -> Cameras:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.photo_cameras.photo_targets import HEADING, PhotoTargets, Symmetry
+from dreambooth3d.nerf.photo_cameras.photo_targets import HEADING, PhotoTargets, Symmetry, reported_cameras
 from dreambooth3d.nerf.photo_cameras.targets import TargetPixels, TargetViews
 from dreambooth3d.nerf.rendering.sampling import Sampler
 from dreambooth3d.nerf.rendering.volume import render_rays
@@ -172,9 +172,9 @@ def _photo_targets(inputs: DistillInputs, config: DistillConfig, device: torch.d
     views = TargetViews.of_photos(inputs.photos, PHOTO_TARGET_SIZE, device)
     if views is None:
         return None
-    symmetry, heading = None, 0.0
+    known: dict[str, Any] = {}
     if inputs.init is not None:
-        symmetry, heading = Symmetry.of(inputs.init.record), inputs.init.record.metrics.get(HEADING, 0.0)
-    return PhotoTargets(
-        views, config.photos, config.cameras, inputs.view_logits, symmetry, fresh=inputs.fresh, heading_deg=heading
-    )
+        record = inputs.init.record
+        known = {"symmetry": Symmetry.of(record), "heading_deg": record.metrics.get(HEADING, 0.0)}
+        known["found"] = reported_cameras(record, len(views))
+    return PhotoTargets(views, config.photos, config.cameras, inputs.view_logits, fresh=inputs.fresh, **known)
