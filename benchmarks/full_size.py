@@ -11,15 +11,15 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
 from benchmarks.machine import machine
 from benchmarks.quality.plan import ROOT
+from benchmarks.quality.stages import without_export
 from benchmarks.speed.random_model import write_model
-from dreambooth3d import recipe, stages
+from dreambooth3d import recipe
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.in_process import FinishedStage, InProcess
 from dreambooth3d.runtime import pick_device
@@ -112,17 +112,8 @@ def main() -> None:
         more += [] if half else [f"{stage}.mixed_precision='no'" for stage in FINE_TUNING]
         config = configured(given.folder, model, device.type, [*more, *given.overrides])
         run_stage = InProcess(Path(work) / "stages", device, progress=False)
-        made = recipe.run(config, _without_export(run_stage))
+        made = recipe.run(config, without_export(run_stage))
         print(table(made, run_stage.used, device.type))
-
-
-def _without_export(run_stage: InProcess) -> Any:
-    """The stages but for the export, which has no question of size."""
-
-    def run(name: str, stage: Any, /, *inputs: Any, **options: Any) -> Any:
-        return None if stage is stages.export_asset else run_stage(name, stage, *inputs, **options)
-
-    return run
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -22,7 +22,8 @@ from torch import Tensor
 
 from benchmarks.machine import machine
 from benchmarks.quality.plan import DEFAULT, Method, load_config
-from dreambooth3d import recipe, stages
+from benchmarks.quality.stages import without_export
+from dreambooth3d import recipe
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.evaluation.heldout import HeldOutViews, compare_held_out
 from dreambooth3d.images import from_pil, to_pil
@@ -122,7 +123,7 @@ def leave_out(run: Leaving, finished: Finished, device: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as work:
         run_stage = InProcess(Path(work), torch.device(device), progress=False)
         config = run.config()
-        made = recipe.run(config, _without_export(run_stage))
+        made = recipe.run(config, without_export(run_stage))
         runtime = Runtime(StepLog("evaluate"), Path(work) / "registration", torch.device(device), progress=False)
         views = compare_held_out(made.asset, made.photos, config.evaluate, runtime)
     values = {
@@ -139,15 +140,6 @@ def leave_out(run: Leaving, finished: Finished, device: str) -> dict[str, Any]:
 
 
 _SHOWN = ("heldout_photo_iou", "heldout_photo_psnr_fg", "heldout_photo_psnr_fg_mean", "clip_i")
-
-
-def _without_export(run_stage: InProcess) -> Any:
-    """The same, without the stage whose files no table asks for."""
-
-    def run(name: str, stage: Callable[..., Any], /, *inputs: Any, **options: Any) -> Any:
-        return None if stage is stages.export_asset else run_stage(name, stage, *inputs, **options)
-
-    return run
 
 
 def _picture(views: HeldOutViews) -> Tensor:

@@ -141,6 +141,15 @@ class Subject:
         return rendering.color.float().cpu().clamp(0, 1)
 
 
+def without_export(run_stage: InProcess) -> Callable[..., Any]:
+    """The same, without the stage whose files no table asks for."""
+
+    def run(name: str, stage: Callable[..., Any], /, *inputs: Any, **options: Any) -> Any:
+        return None if stage is stages.export_asset else run_stage(name, stage, *inputs, **options)
+
+    return run
+
+
 def _notes(finished: Mapping[str, FinishedStage], choice: CheckpointChoice | None) -> dict[str, Any]:
     """Which checkpoints were chosen, and what each distillation reports about itself."""
     notes: dict[str, Any] = {}

@@ -70,7 +70,7 @@ class PlacedCameras:
         position, axis = pose[:, :3, 3], -rotation[:, :, 2]
         across = torch.eye(3, device=axis.device) - axis[:, :, None] * axis[:, None]
         point = torch.linalg.solve(across.sum(dim=0), (across @ position[:, :, None]).sum(dim=0))[:, 0]
-        moved = self._around(rotation, position - point)
+        moved = self.around(point)
         return moved if moved.look_at_centre else self
 
     @property
