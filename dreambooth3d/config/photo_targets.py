@@ -46,6 +46,9 @@ class PhotoTargetsConfig(Section):
     mirror_error: RisingRange = (2.2, 3.2)
     """Error of mirrored photos as a multiple of that of the photos: up to the first value their colours count in full,
     from the second on not at all."""
+    stand_up: bool = True
+    """In the end turn the field to its mirror plane, if it has a clear one; where the photos do not all look at one
+    point, also set it upright, put it in the middle of its box, and scale it to the usual ball."""
     min_overlap: Share = 0.8
     """A fresh field whose renders overlap with the photos' subjects by less, in the mean, is tried again with another
     seed, as after a collapse; the last attempt is kept as it is."""
@@ -62,6 +65,8 @@ class InitPhotoTargetsConfig(PhotoTargetsConfig):
     """Searches until all photos are used; before, those whose cameras are surest."""
     hold_out: bool = True
     """Between two searches leave one photo out in turn, so that its camera is searched without what it taught."""
+    stand_up: bool = False
+    """The field stays where the photos' cameras have it, since the next stage begins with both."""
 
 
 class EditPhotoTargetsConfig(PhotoTargetsConfig):

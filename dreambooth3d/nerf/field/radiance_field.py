@@ -32,6 +32,8 @@ class Field(nn.Module):
     """
 
     turn: Float[Tensor, "3 3"]
+    shift: Float[Tensor, " 3"]
+    stretch: Float[Tensor, ""]
     tetrahedron: Float[Tensor, "4 3"]
 
     def __init__(self, config: FieldConfig, device: torch.device | str = "cpu", occupancy_resolution: int = 32) -> None:
@@ -43,6 +45,8 @@ class Field(nn.Module):
         self.head = self.encoding.make_head(config.hidden_width)
         self.background = Background(config.background)
         self.register_buffer("turn", torch.eye(3))
+        self.register_buffer("shift", torch.zeros(3))
+        self.register_buffer("stretch", torch.ones(()))
         self.register_buffer("tetrahedron", torch.tensor(TETRAHEDRON), persistent=False)
         self.occupancy = OccupancyGrid(occupancy_resolution)
         self.to(device)
@@ -58,32 +62,34 @@ class Field(nn.Module):
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
         """(n, 4) logits of density and colour at points (n, 3) in world units."""
-        return self._first_logits(points, LOGITS)
+        return self._first_logits(self._own(points), LOGITS)
 
-    def _first_logits(self, points: Tensor, channels: int) -> Tensor:
-        """At least the first `channels` of the logits at points (n, 3)."""
-        logits = self.head(self.encoding(points @ self.turn, channels))
+    def _own(self, points: Tensor) -> Tensor:
+        """Points (n, 3) of the world in the frame of the encoding, which `move` has moved."""
+        return torch.addmm(self.shift, points, self.turn)
+
+    def _first_logits(self, own: Tensor, channels: int) -> Tensor:
+        """At least the first `channels` of the logits at points (n, 3) in the encoding's frame."""
+        logits = self.head(self.encoding(own, channels))
         if self.encoding.holds_density:
             return logits
-        return torch.cat([logits[:, :1] + self._blob(points)[:, None], logits[:, 1:]], dim=-1)
+        return torch.cat([logits[:, :1] + self._blob(own)[:, None], logits[:, 1:]], dim=-1)
 
-    def _density_logits(self, points: Tensor) -> Tensor:
-        """(n,) density logits; cheaper than `logits` on a dense volume."""
-        return self._first_logits(points, 1)[:, 0]
-
-    def _activate_density(self, logits: Tensor, points: Tensor) -> Tensor:
-        """(n,) density of logits (n,) at points (n, 3): softplus, and nothing outside the unit ball."""
-        inside = points.norm(dim=-1) < BALL_RADIUS
-        return nn.functional.softplus(logits) * (inside * self.config.density_scale)
+    def _activate_density(self, logits: Tensor, own: Tensor) -> Tensor:
+        """(n,) density of logits (n,) at points (n, 3) in the encoding's frame: softplus, and 0 outside its unit ball."""
+        inside = own.norm(dim=-1) < BALL_RADIUS
+        return nn.functional.softplus(logits) * (inside * (self.config.density_scale * self.stretch))
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
-        """(n,) density in inverse world units at points (n, 3)."""
-        return self._activate_density(self._density_logits(points), points)
+        """(n,) density in inverse world units at points (n, 3); cheaper than with colours on a dense volume."""
+        own = self._own(points)
+        return self._activate_density(self._first_logits(own, 1)[:, 0], own)
 
     def density_and_color(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
-        logits = self.logits(points)
-        return self._activate_density(logits[:, 0], points), logits[:, 1:].sigmoid()
+        own = self._own(points)
+        logits = self._first_logits(own, LOGITS)
+        return self._activate_density(logits[:, 0], own), logits[:, 1:].sigmoid()
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Unit normals (n, 3) at points (n, 3): against the gradient of density, differentiable in the parameters.
@@ -94,14 +100,26 @@ class Field(nn.Module):
         """
         corners = self.tetrahedron
         shifted = points[None] + self.encoding.normal_step * corners[:, None]
-        logits = self._density_logits(shifted.view(-1, 3)).view(4, -1)
+        logits = self._first_logits(self._own(shifted.view(-1, 3)), 1)[:, 0].view(4, -1)
         return nn.functional.normalize(-(logits.t() @ corners), dim=-1, eps=1e-6)
 
     def turn_by(self, angle_deg: float) -> None:
         """Turn all that the field holds about z, counter-clockwise seen from above; the occupancy is unknown then."""
         angle = math.radians(angle_deg)
         rotation = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]]
-        self.turn.copy_(self.turn.new_tensor(rotation) @ self.turn)
+        self.move(self.turn.new_tensor(rotation))
+
+    def move(
+        self, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, " 3"] | None = None, scale: float = 1.0
+    ) -> None:
+        """Turn all that the field holds about the origin, then shift it, then scale it from the origin.
+
+        The occupancy is unknown then. The opacity through the whole of it stays what it was.
+        """
+        self.turn.copy_(rotation @ self.turn / scale)
+        if shift is not None:
+            self.shift.sub_(shift @ (scale * self.turn))
+        self.stretch.div_(scale)
         self.occupancy.reset()
 
     def state(self) -> dict[str, Tensor]:

@@ -15,6 +15,7 @@ from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, Cameras, orbit_cameras, wr
 from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
 from dreambooth3d.images import sheet
+from dreambooth3d.nerf.field.pose import MirrorPlane, Solid, mirror_plane, stand_up
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits, front_azimuth
 from dreambooth3d.nerf.photo_cameras.poses import PhotoCameras, find_cameras, usual_scale, view_errors
@@ -76,6 +77,7 @@ class PhotoTargets:
             from the front until the first search, lest the field grows several.
         heading_deg: by how much an earlier stage has corrected the field's heading since the photos were located.
         found: the n cameras as that stage has left them; the located photos start from these.
+        centred: whether the photos say where the subject's centre is, and what is up, since all look at it.
     """
 
     def __init__(
@@ -88,10 +90,12 @@ class PhotoTargets:
         fresh: bool = False,
         heading_deg: float = 0.0,
         found: Cameras | None = None,
+        centred: bool = True,
     ) -> None:
         if photos.cameras is not None:
             photos = replace(photos, cameras=_turned(photos.cameras, -heading_deg))
-        self.photos, self.config = photos, config
+        self.photos, self.config, self.centred = photos, config, centred
+        self.plane: MirrorPlane | None = None
         self.fov_y_deg = sum(cameras.fov_y_deg) / 2
         self.matches: PhotoCameras | None = None
         self.next_search: float | None = config.start
@@ -270,20 +274,36 @@ class PhotoTargets:
     def face_front(self, field: Field) -> float:
         """Turn the field, and the photos' cameras with it, to where a scorer sees its front.
 
+        A scorer is some degrees off; where photos were located, the field's own mirror plane is truer if it has one.
+
         Returns:
             By how many degrees the field was turned, as in `Field.turn_by`; 0 without scorer.
         """
         self.settle()
         if self.view_logits is None:
             return 0.0
-        heading = front_azimuth(field, self.view_logits)
-        if heading != 0:
-            field.turn_by(-heading)
-            self.heading_deg += heading
-            self.cameras = _turned(self.cameras, -heading)
+        turned = self._turn(field, -front_azimuth(field, self.view_logits))
+        solid = Solid.of(field) if self.located.any() else None
+        if solid is None:
+            return turned
+        plane = mirror_plane(solid, roll=False, offset=not self.centred)
+        return turned + (self._turn(field, -plane.heading_deg) if plane.clear else 0.0)
+
+    def _turn(self, field: Field, angle_deg: float) -> float:
+        """Turn a field and the photos' cameras about z; returns the angle."""
+        if angle_deg != 0:
+            field.turn_by(angle_deg)
+            self.heading_deg -= angle_deg
+            self.cameras = _turned(self.cameras, angle_deg)
             if self.photos.cameras is not None:
-                self.photos = replace(self.photos, cameras=_turned(self.photos.cameras, -heading))
-        return -heading
+                self.photos = replace(self.photos, cameras=_turned(self.photos.cameras, angle_deg))
+        return angle_deg
+
+    def stand_up(self, field: Field) -> Field:
+        """A copy of the field that stands as the photos could not tell; the photos' cameras stay those of the field."""
+        copy = Field.from_state(field.state(), field.config.model_dump(), field.occupancy.density.device)
+        self.plane = stand_up(copy, self.centred)
+        return copy
 
     def _take(self, matches: PhotoCameras, searches: int) -> None:
         """Use the photos whose cameras are surest, then all but one in turn, in the end all that were found.
@@ -325,6 +345,8 @@ class PhotoTargets:
             photo_overlap=self.matches.overlap.mean().item(),
             **{HEADING: self.heading_deg},
         )
+        if self.plane is not None:
+            log.metrics(plane_error=self.plane.error, plane_deg=self.plane.heading_deg, plane_clear=self.plane.clear)
         if self.symmetry is not None:
             log.metrics(mirror_error=self.symmetry.error, mirror_overlap=self.symmetry.overlap)
         log.params(

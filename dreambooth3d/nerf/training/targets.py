@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.photo_cameras.photo_targets import HEADING, PhotoTargets, Symmetry, reported_cameras
@@ -19,6 +20,7 @@ from dreambooth3d.nerf.training import losses
 from dreambooth3d.nerf.training.aside import sample_aside
 from dreambooth3d.nerf.training.guards import Collapse
 from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.photos.cameras.placement import placed_cameras
 from dreambooth3d.record import StepLog
 
 PHOTO_TARGET_SIZE = 64
@@ -125,6 +127,12 @@ class Targets:
         """Turn the field, with the photos' cameras, to where a scorer sees its front; returns the degrees."""
         return 0.0 if self.photos is None else self.photos.face_front(shown)
 
+    def stand_up(self, shown: Field) -> Field:
+        """The finished field as it is handed on: where that is wanted, a copy that stands as photos could not tell."""
+        if self.photos is None or not self.config.photos.stand_up or not self.photos.located.any():
+            return shown
+        return self.photos.stand_up(shown)
+
     @property
     def complete(self) -> bool:
         """Whether all target views that will be used are in use."""
@@ -172,9 +180,18 @@ def _photo_targets(inputs: DistillInputs, config: DistillConfig, device: torch.d
     views = TargetViews.of_photos(inputs.photos, PHOTO_TARGET_SIZE, device)
     if views is None:
         return None
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {"centred": _look_at_centre(inputs.photos)}
     if inputs.init is not None:
         record = inputs.init.record
-        known = {"symmetry": Symmetry.of(record), "heading_deg": record.metrics.get(HEADING, 0.0)}
+        known |= {"symmetry": Symmetry.of(record), "heading_deg": record.metrics.get(HEADING, 0.0)}
         known["found"] = reported_cameras(record, len(views))
     return PhotoTargets(views, config.photos, config.cameras, inputs.view_logits, fresh=inputs.fresh, **known)
+
+
+def _look_at_centre(photos: SubjectPhotos) -> bool:
+    """Whether all photos that were located look at one point, the subject's centre."""
+    placed = placed_cameras(photos)
+    if placed is None:
+        return True
+    located = ~placed.cameras.azimuth_deg.isnan()
+    return bool(not located.any() or placed[located].look_at_centre)

@@ -208,12 +208,15 @@ class FieldTrainer:
             self.targets.require_overlap()
         shown = self.learner.shown
         self._take_turn(self.targets.face_front(shown))
+        made = self.targets.stand_up(shown)
         self.learner.look_for_density(shown, self.random.generator)
-        previews = self.checks.preview(shown)
+        if made is not shown:
+            self.learner.look_for_density(made, self.random.generator)
+        previews = self.checks.preview(made)
         self._guard()
         self._report(previews.opacity.mean().item())
         return RadianceField(
-            state=shown.state(),
+            state=made.state(),
             config=self.field.config.model_dump(),
             previews=previews.color.cpu(),
             steps=self.step + (self.inputs.init.steps if self.inputs.init is not None else 0),

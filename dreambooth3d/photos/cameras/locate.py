@@ -121,14 +121,16 @@ def locate(
         masks: (n, height, height) of the subject, in [0, 1].
         trusted: (n,) which masks count.
         fov_y_deg: (n,) of the photos.
-        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it: with the prior it
-            turns the whole set to the front, and for nothing else is it used.
+        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it: part of the prior if
+            there is one, and with it what turns the whole set to the front.
         prior: what else is known of their directions.
     """
     reasons = ["" if good else NO_MASK for good in trusted.tolist()]
     chosen = trusted.nonzero()[:, 0].tolist()
     if len(chosen) < MIN_PHOTOS:
         return _nowhere(fov_y_deg, [reason or TOO_FEW for reason in reasons])
+    if prior is not None:
+        prior = replace(prior, off_front_deg=off_front_deg)
     found = _found(images, masks, fov_y_deg, chosen, prior)
     if found.miss.mean() > DOUBTFUL_MISS:
         alien, rest = _without_one(images, masks, fov_y_deg, chosen, prior, found)

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreambooth3d.cameras import wrap_degrees
 from dreambooth3d.photos.cameras.centred import CentredPhotos
 from dreambooth3d.photos.cameras.coherence import ELEVATION_DEG, Coherence
 
@@ -24,6 +25,11 @@ RAYS, POINTS = 40, 20
 MISS_WEIGHT, COLOR_WEIGHT = 2.0, 0.3
 PAIR_WEIGHT = 2e-3
 """Of a unit of logarithmic probability of a pair's relative azimuth, in units of the energy."""
+SCORER_WEIGHT, SCORER_SPREAD_DEG, SCORER_MAX_OFF_DEG = 3.0, 15.0, 45.0
+"""Of a scorer's angles off the front: against the pairs, their usual error, and the error beyond which one is wrong."""
+SCORER_SPAN_DEG = (40.0, 100.0)
+"""Of a set's angles off the front: below the first a scorer tells nothing apart, above the second it counts in full."""
+FRONT_STEP_DEG = 6.0
 CANDIDATES = 6000
 NEIGHBOUR_CELLS = 1
 
@@ -37,14 +43,17 @@ class ViewPrior:
             lying in bin k, whose middle is 360 k / bins degrees.
         front: (n, bins) the same of each photo's azimuth relative to the subject's front.
         elevation_deg: (n,) expected of each camera.
+        off_front_deg: (n,) angle between camera and front in [0, 180], as a scorer estimates it, or None.
     """
 
     pairs: Float[Tensor, "n n bins"]
     front: Float[Tensor, "n bins"]
     elevation_deg: Float[Tensor, " n"]
+    off_front_deg: Float[Tensor, " n"] | None = None
 
     def __getitem__(self, index: list[int]) -> ViewPrior:
-        return ViewPrior(self.pairs[index][:, index], self.front[index], self.elevation_deg[index])
+        off = None if self.off_front_deg is None else self.off_front_deg[index]
+        return ViewPrior(self.pairs[index][:, index], self.front[index], self.elevation_deg[index], off)
 
     def among(self, count: int, index: list[int]) -> ViewPrior:
         """Of `count` photos, of which these are those at `index`; of the others nothing is known."""
@@ -56,9 +65,27 @@ class ViewPrior:
         return ViewPrior(pairs, front, elevation)
 
     def energy(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
-        """(sets,) mean negative logarithmic probability of the pairs, linear between the middles of the bins."""
+        """(sets,) what is against azimuths relative to one another, in units of a logarithmic probability.
+
+        The mean negative logarithmic probability of the pairs, linear between the middles of the bins; and how badly
+        the scorer's angles fit whichever front they fit best.
+        """
         own, other = torch.triu_indices(azimuth_deg.shape[1], azimuth_deg.shape[1], 1)
-        return -between_bins(self.pairs[own, other], azimuth_deg[:, other] - azimuth_deg[:, own]).mean(dim=1)
+        pairs = -between_bins(self.pairs[own, other], azimuth_deg[:, other] - azimuth_deg[:, own]).mean(dim=1)
+        return pairs + self._scorer_energy(azimuth_deg)
+
+    def _scorer_energy(self, azimuth_deg: Tensor) -> Tensor | float:
+        """(sets,) for a scorer that tells the photos apart: one that sees all of them from one side has no opinion."""
+        if self.off_front_deg is None:
+            return 0.0
+        off = self.off_front_deg
+        low, high = SCORER_SPAN_DEG
+        sure = ((off.max() - off.min() - low) / (high - low)).clamp(0, 1)
+        best = torch.full_like(azimuth_deg[:, 0], math.inf)
+        for front in torch.arange(0, 360, FRONT_STEP_DEG).tolist():
+            around = (wrap_degrees(azimuth_deg - front).abs() - off).abs().clamp(max=SCORER_MAX_OFF_DEG)
+            best = torch.minimum(best, 0.5 * (around / SCORER_SPREAD_DEG).square().mean(dim=1))
+        return SCORER_WEIGHT * sure * best
 
     def facing(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
         """(sets,) logarithmic probability of azimuths relative to the front, summed over the photos."""

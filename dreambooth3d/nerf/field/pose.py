@@ -1,0 +1,198 @@
+"""How a finished field stands: its mirror plane, and the box around it.
+
+Photos taken anyhow say neither where the middle of a subject is, nor how large it is, nor quite how it is turned. What
+they leave open, the finished shape says: most subjects are their own mirror images from left to right.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from dreambooth3d.nerf.field.radiance_field import Field
+
+RESOLUTION = 64
+RADIUS = 0.8
+"""Of the ball around a subject, as of any other thing in the world here."""
+SOLID_OPACITY = 0.5
+"""Of a voxel's diagonal, from which it belongs to the subject."""
+MIN_PART_SHARE = 0.03
+"""Of the subject's voxels, below which a part that hangs in the air is left out."""
+COMPARED = 6000
+"""Voxels that are compared with their mirror images."""
+HEADING_LIMIT_DEG, HEADING_STEP_DEG = 24.0, 4.0
+ROLL_LIMIT_DEG, ROLL_STEP_DEG = 6.0, 3.0
+OFFSET_LIMIT, OFFSET_STEP = 0.12, 0.04
+REFINEMENTS = 5
+"""Halvings of the steps around the best plane."""
+MAX_ERROR_SHARE = 0.6
+"""Of the median over all planes that were tried, up to which the best one is a mirror's."""
+SHAPE_WEIGHT = 1.0
+"""Of a difference in opacity against one in colour."""
+
+
+@dataclass(frozen=True)
+class Solid:
+    """A field as voxels over [-1, 1]^3.
+
+    Attributes:
+        layers: (4, z, y, x) opacity, and colours times opacity.
+        places: (k, 3) the centres of the subject's voxels.
+    """
+
+    layers: Float[Tensor, "4 z y x"]
+    places: Float[Tensor, "k 3"]
+
+    @staticmethod
+    @torch.no_grad()
+    def of(field: Field) -> Solid | None:
+        """A field's; None if there is nothing in it."""
+        device = field.occupancy.density.device
+        axis = (torch.arange(RESOLUTION, device=device) + 0.5) * (2 / RESOLUTION) - 1
+        z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
+        points = torch.stack([x, y, z], dim=-1).view(-1, 3)
+        density, color = field.density_and_color(points)
+        opacity = 1 - torch.exp(-density.float() * (2 * math.sqrt(3) / RESOLUTION))
+        kept = _without_floaters((opacity > SOLID_OPACITY).view(RESOLUTION, RESOLUTION, RESOLUTION))
+        if not kept.any():
+            return None
+        layers = torch.cat([opacity[None], color.float().T * opacity]).view(4, RESOLUTION, RESOLUTION, RESOLUTION)
+        return Solid(layers, points[kept.flatten()])
+
+    def at(self, places: Float[Tensor, "planes k 3"]) -> Float[Tensor, "4 planes k"]:
+        """Layers at places; nothing outside the cube."""
+        where = places[None, :, :, None]
+        return grid_sample(self.layers[None], where, align_corners=False)[0, ..., 0]
+
+
+@dataclass(frozen=True)
+class MirrorPlane:
+    """The plane in which a field is its own mirror image.
+
+    Attributes:
+        heading_deg: azimuth of its front end.
+        roll_deg: by which its left side is too low.
+        offset: of the plane from the origin, to the left.
+        error: of the mirror image, as a share of the median over all planes that were tried.
+    """
+
+    heading_deg: float
+    roll_deg: float
+    offset: float
+    error: float
+
+    @property
+    def clear(self) -> bool:
+        """Whether the field is its own mirror image there, rather than nowhere, or everywhere."""
+        inside = abs(self.heading_deg) < HEADING_LIMIT_DEG + HEADING_STEP_DEG / 2
+        return inside and self.error <= MAX_ERROR_SHARE
+
+
+@torch.no_grad()
+def mirror_plane(solid: Solid, roll: bool = True, offset: bool = True) -> MirrorPlane:
+    """The vertical or nearly vertical plane near azimuth 0 in which a field is most its own mirror image.
+
+    Args:
+        solid: the field.
+        roll: whether the plane may be tilted.
+        offset: whether it may miss the origin.
+    """
+    device = solid.places.device
+    chosen = torch.randperm(len(solid.places), generator=torch.Generator().manual_seed(0))[:COMPARED]
+    places = solid.places[chosen.to(device)]
+    own = solid.at(places[None])
+
+    def errors(planes: Tensor) -> Tensor:
+        parts = [_difference(solid, places, own, part) for part in planes.split(64)]
+        return torch.cat(parts)
+
+    steps = torch.tensor(
+        [HEADING_STEP_DEG, ROLL_STEP_DEG if roll else 0.0, OFFSET_STEP if offset else 0.0], device=device
+    )
+    counts = [
+        round(HEADING_LIMIT_DEG / HEADING_STEP_DEG),
+        round(ROLL_LIMIT_DEG / ROLL_STEP_DEG) if roll else 0,
+        round(OFFSET_LIMIT / OFFSET_STEP) if offset else 0,
+    ]
+    axes = [torch.arange(-count, count + 1, device=device) for count in counts]
+    planes = torch.cartesian_prod(*axes) * steps
+    tried = errors(planes)
+    best, least = planes[tried.argmin()], tried.min()
+    around = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], device=device)] * 3)
+    for _ in range(REFINEMENTS):
+        steps = steps / 2
+        near = best + around * steps
+        found = errors(near)
+        best, least = near[found.argmin()], found.min()
+    heading, tilt, beside = best.tolist()
+    return MirrorPlane(heading, tilt, beside, (least / tried.median().clamp(min=1e-9)).item())
+
+
+def _difference(solid: Solid, places: Tensor, own: Tensor, planes: Tensor) -> Tensor:
+    """(planes,) mean difference between voxels and their mirror images in planes (planes, 3), as `MirrorPlane`."""
+    left = _left(planes[:, 0], planes[:, 1])
+    beside = torch.einsum("kc,pc->pk", places, left) - planes[:, 2:]
+    image = places - 2 * beside[..., None] * left[:, None]
+    weight = own.new_tensor([SHAPE_WEIGHT, 1.0, 1.0, 1.0])[:, None, None]
+    return ((solid.at(image) - own).abs() * weight).mean(dim=(0, 2))
+
+
+def _left(heading_deg: Tensor, roll_deg: Tensor) -> Tensor:
+    """(planes, 3) unit vectors to the left of somebody who faces a heading and leans to the left by a roll."""
+    heading, roll = torch.deg2rad(heading_deg), torch.deg2rad(roll_deg)
+    return torch.stack([-heading.sin() * roll.cos(), heading.cos() * roll.cos(), -roll.sin()], dim=-1)
+
+
+def upright(plane: MirrorPlane) -> Float[Tensor, "3 3"]:
+    """(3, 3) rotation of the world that turns a plane's front end to azimuth 0 and sets the plane upright."""
+    heading = torch.tensor([plane.heading_deg])
+    left = _left(heading, torch.tensor([plane.roll_deg]))[0]
+    ahead = torch.tensor([math.cos(math.radians(plane.heading_deg)), math.sin(math.radians(plane.heading_deg)), 0.0])
+    return torch.stack([ahead, left, torch.linalg.cross(ahead, left)])
+
+
+@torch.no_grad()
+def stand_up(field: Field, known_centre: bool) -> MirrorPlane | None:
+    """Turn a finished field to its mirror plane; where its centre is unknown, move and scale it into the usual ball.
+
+    Args:
+        field: the field; unchanged if there is nothing in it.
+        known_centre: whether the origin is the subject's centre and up is up, as photos that all look at one point say.
+
+    Returns:
+        The plane that was found, clear or not; None if the field is empty.
+    """
+    solid = Solid.of(field)
+    if solid is None:
+        return None
+    plane = mirror_plane(solid, roll=not known_centre, offset=not known_centre)
+    rotation = upright(plane).to(solid.places) if plane.clear else torch.eye(3).to(solid.places)
+    if known_centre:
+        field.move(rotation)
+        return plane
+    places = solid.places @ rotation.T
+    middle = (places.amin(dim=0) + places.amax(dim=0)) / 2
+    if plane.clear:
+        middle[1] = plane.offset
+    # A voxel's centre lies inside the surface by half a voxel, on average.
+    radius = (places - middle).norm(dim=1).max() + 1 / RESOLUTION
+    field.move(rotation, -middle, RADIUS / radius.item())
+    return plane
+
+
+def _without_floaters(solid: Tensor) -> Tensor:
+    """A bool volume without parts that are small against the largest one."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(solid.cpu().numpy())
+    if count < 2:
+        return solid
+    sizes = torch.bincount(torch.from_numpy(labels).flatten())
+    sizes[0] = 0
+    kept = sizes >= MIN_PART_SHARE * sizes.max()
+    return solid & kept[torch.from_numpy(labels).long()].to(solid.device)
