@@ -111,7 +111,7 @@ def measure(photos: PhotoSet | MaskedPhotos) -> dict[str, Any]:
     true = [true_mask(path) for path in photos.masks]
     with TemporaryDirectory() as work:
         noun = photos.about["class_noun"] if isinstance(photos, PhotoSet) else "object"
-        config = PhotosConfig(dir=str(_alone(photos.photos, Path(work) / "photos")), class_noun=noun)
+        config = PhotosConfig(dir=str(alone(photos.photos, Path(work) / "photos")), class_noun=noun)
         found = {row: checked(config.model_copy(update={"masks": name})) for row, name in SOURCES.items()}
         values: dict[str, Any] = {"masks": {row: _mask_rows(each, true) for row, each in found.items()}}
         if isinstance(photos, PhotoSet):
@@ -140,7 +140,7 @@ def true_mask(path: Path) -> Float[Tensor, "side side"]:
     return torch.from_numpy(mask).float() / 255
 
 
-def _alone(photos: Sequence[Path], folder: Path) -> Path:
+def alone(photos: Sequence[Path], folder: Path) -> Path:
     """A folder with the photos and nothing beside them."""
     folder.mkdir(parents=True)
     for photo in photos:

@@ -381,12 +381,14 @@ def toybox_pretrain(
     minutes: Annotated[float | None, typer.Option(help="Shorten each stage to about this long.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     pack: Annotated[Path, typer.Option(help="Training data for masks and views (docs/pretraining.md).")] = Path("pack"),
+    start: Annotated[Path | None, typer.Option("--from", help="Models to continue from; scratch without.")] = None,
 ) -> None:
     """Train the bundled models, in resumable stages."""
     from dreambooth3d.toybox.pretraining import STAGES
     from dreambooth3d.toybox.pretraining.stages import pretrain
 
-    pretrain(stages or STAGES, models, renders=renders, steps=steps, minutes=minutes, device=device, pack=pack)
+    chosen = stages or STAGES
+    pretrain(chosen, models, renders=renders, steps=steps, minutes=minutes, device=device, pack=pack, start=start)
 
 
 @toybox_app.command("meshes")

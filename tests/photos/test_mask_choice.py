@@ -15,6 +15,7 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.photos.masks import choose, learned, rembg
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models
 from dreambooth3d.photos.masks.source import Mask, PhotoMask, SourcePhoto, cut_share, overlap
+from dreambooth3d.photos.networks.weights import WEIGHTS
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import casual_photos, photo_cameras, subject_recipe
 
@@ -139,7 +140,7 @@ def test_overlap_of_masks_is_that_of_sets() -> None:
 def test_networks_are_pinned_by_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rembg, "installed", lambda: True)
     monkeypatch.setattr(learned, "FOLDER", str(tmp_path / "none"))
-    file, network = tmp_path / "a.onnx", tmp_path / "network" / learned.WEIGHTS
+    file, network = tmp_path / "a.onnx", tmp_path / "network" / WEIGHTS
     file.write_bytes(b"a")
     network.parent.mkdir()
     network.write_bytes(b"w")
@@ -181,7 +182,7 @@ def test_the_bundled_network_sees_square_photos_and_its_masks_are_cut_to_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A network to which all that is red is the subject."""
-    (tmp_path / learned.WEIGHTS).write_bytes(b"w")
+    (tmp_path / WEIGHTS).write_bytes(b"w")
     monkeypatch.setattr(learned, "FOLDER", str(tmp_path))
     seen = []
 

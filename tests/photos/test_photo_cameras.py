@@ -21,7 +21,6 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from dreambooth3d.photos.cameras import locate as locating
-from dreambooth3d.photos.cameras import prior as viewing
 from dreambooth3d.photos.cameras import search
 from dreambooth3d.photos.cameras.centred import CentredPhotos
 from dreambooth3d.photos.cameras.coherence import Coherence
@@ -41,6 +40,7 @@ from dreambooth3d.photos.cameras.prior import FOLDER, view_prior, views_digest
 from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
 from dreambooth3d.photos.cameras.starts import STEP_DEG, ViewPrior, azimuth_starts
 from dreambooth3d.photos.models import photo_models
+from dreambooth3d.photos.networks import weights
 from dreambooth3d.toybox.packing import pack_scenes
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.render import Light, _shade_rays
@@ -345,7 +345,7 @@ def test_the_bundled_network_knows_the_front_and_whose_weights_it_has(
         view_prior(photos, "sha256:0")
     monkeypatch.chdir(tmp_path)
     with monkeypatch.context() as elsewhere:
-        elsewhere.setattr(viewing, "repository", lambda: tmp_path)
+        elsewhere.setattr(weights, "repository", lambda: tmp_path)
         assert views_digest() == ""
         with pytest.raises(ConfigError, match="is not here. Restore it"):
             view_prior(photos, "sha256:0")

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.environment import repository
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.masks import FINE_SIZE
 from dreambooth3d.photos.cameras.starts import ViewPrior
 from dreambooth3d.photos.masks.source import require_pinned
-from dreambooth3d.photos.networks.relative_views import BINS, WEIGHTS, RelativeViewNetwork, centred_cutouts
+from dreambooth3d.photos.networks.relative_views import BINS, RelativeViewNetwork, centred_cutouts
+from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
 from dreambooth3d.weights import sha256_file
 
 FOLDER = "models/views"
@@ -24,15 +22,9 @@ MARGINS = (1.05, 1.15, 1.28)
 _PREFIX = "sha256:"
 
 
-def network_folder() -> Path | None:
-    """The folder of the bundled network, seen from the working directory or the repository; None without weights."""
-    folders = (Path(FOLDER), repository() / FOLDER)
-    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
-
-
 def views_digest() -> str:
     """`sha256:<digest>` of the bundled network's weights; empty where they are missing."""
-    folder = network_folder()
+    folder = network_folder(FOLDER)
     return "" if folder is None else _PREFIX + sha256_file(folder / WEIGHTS)
 
 
@@ -49,7 +41,7 @@ def view_prior(photos: SubjectPhotos, digest: str) -> ViewPrior | None:
     chosen = photos.trusted.nonzero()[:, 0].tolist()
     if not digest or len(chosen) < MIN_PHOTOS:
         return None
-    folder = network_folder()
+    folder = network_folder(FOLDER)
     if folder is None:
         raise ConfigError(
             f"{FOLDER}/{WEIGHTS}: was there when the run was started, and is not here. Restore it with `git checkout "

@@ -14,6 +14,7 @@ from dreambooth3d.photos.masks import learned, rembg
 from dreambooth3d.photos.masks.given import Alpha, Files
 from dreambooth3d.photos.masks.smooth_background import SmoothBackground
 from dreambooth3d.photos.masks.source import MaskSource, PhotoMask, SourcePhoto, cut_share, overlap
+from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
 from dreambooth3d.photos.subject import shown_path
 from dreambooth3d.weights import sha256_file
 
@@ -66,10 +67,10 @@ def mask_models(config: PhotosConfig) -> PhotoModels:
         file = rembg.model_file(config.rembg_model)
     folder = learned.require_network() if wanted == "learned" else None
     if wanted == "auto":
-        folder = learned.network_folder()
+        folder = network_folder(learned.FOLDER)
     return PhotoModels(
         rembg="" if file is None else _PREFIX + sha256_file(file),
-        learned="" if folder is None else _PREFIX + sha256_file(folder / learned.WEIGHTS),
+        learned="" if folder is None else _PREFIX + sha256_file(folder / WEIGHTS),
     )
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dreambooth3d.environment import repository
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import antialiased, from_pil
 from dreambooth3d.photos.masks.color_models import sharpen
 from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, require_pinned, says_something
-from dreambooth3d.photos.networks.subject_masks import WEIGHTS, SubjectMaskNetwork
+from dreambooth3d.photos.networks.subject_masks import SubjectMaskNetwork
+from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
 from dreambooth3d.photos.quality import frame_in_square, pad_to_square
 
 FOLDER = "models/masks"
@@ -25,19 +25,13 @@ TRUST_FROM = 0.6
 """Confidence from which a mask is a target."""
 
 
-def network_folder() -> Path | None:
-    """The folder of the bundled network, seen from the working directory or the repository; None without weights."""
-    folders = (Path(FOLDER), repository() / FOLDER)
-    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
-
-
 def require_network() -> Path:
     """The folder of the bundled network.
 
     Raises:
         ConfigError: it is not there.
     """
-    folder = network_folder()
+    folder = network_folder(FOLDER)
     if folder is None:
         raise ConfigError(
             f"photos.masks: learned is asked for, but {FOLDER}/{WEIGHTS} is not there. Restore it with `git checkout "

@@ -83,7 +83,7 @@ def save_int8(module: nn.Module, path: Path) -> None:
 
 
 def load_int8(module: Network, path: Path) -> Network:
-    """The network with the weights that `save_int8` has written, up to rounding; for use, not for training."""
+    """The network with the weights that `save_int8` has written, up to rounding; frozen."""
     tensors = load_file(path)
     state = {}
     for name, value in tensors.items():

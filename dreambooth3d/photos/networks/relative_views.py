@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from dreambooth3d.photos.networks.layers import ConvBlock, SetAttention, load_int8
 from dreambooth3d.photos.networks.subject_masks import outline_box, window
+from dreambooth3d.photos.networks.weights import WEIGHTS
 
 SIZE = 64
 """Pixels per side of the subject's cut-out."""
@@ -22,7 +23,6 @@ BIN_DEG = 360.0 / BINS
 ELEVATION_UNIT_DEG = 30.0
 MARGIN = 1.15
 """Side of a cut-out in terms of the longer side of the outline's box, in the training with a spread of 6 %."""
-WEIGHTS = "model.safetensors"
 _WIDTHS = (32, 64, 96)
 _BLOCKS = (1, 2, 2)
 _SET_LAYERS = 4

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dreambooth3d.photos.networks.layers import ChannelNorm, ConvBlock, SetAttention, load_int8
+from dreambooth3d.photos.networks.weights import WEIGHTS
 
 SIZE = 128
 """Pixels per side at which the network looks at photos."""
 NEARER = 1.25
 """Side of the window of the second look in terms of the subject's."""
-WEIGHTS = "model.safetensors"
 _WIDTHS = (24, 48, 96, 128)
 _BLOCKS = (1, 2, 3, 2)
 _SET_LAYERS = 2

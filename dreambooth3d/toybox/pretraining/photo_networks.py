@@ -42,14 +42,16 @@ def mask_loss(network: SubjectMaskNetwork, composer: Composer, sets: int) -> Ten
     return entropy + 0.5 * dice.mean() + SURE_WEIGHT * F.binary_cross_entropy_with_logits(sure, reached)
 
 
-def train_masks(things: ViewSets, backgrounds: UInt8[Tensor, "k 3 h w"], run: StageRun) -> SubjectMaskNetwork:
-    """Train the network that finds subjects."""
-    network = SubjectMaskNetwork().to(run.device)
+def train_masks(
+    network: SubjectMaskNetwork, things: ViewSets, backgrounds: UInt8[Tensor, "k 3 h w"], run: StageRun
+) -> None:
+    """Train the network that finds subjects, from the weights that it has."""
+    network.to(run.device).train().requires_grad_(True)
     composer = Composer(things, backgrounds, subject_masks.SIZE)
     sets = MASK_SETS if run.device.type == "cuda" else 2
     loop = PretrainingLoop([network], run.schedule, run.work, "masks", compiled=[network])
     loop.run(lambda: mask_loss(network, composer, sets))
-    return network.eval()
+    network.eval()
 
 
 def azimuth_targets(azimuth_deg: Float[Tensor, "*n"]) -> Float[Tensor, "*n bins"]:
@@ -77,13 +79,13 @@ def _cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     return -(target * logits.log_softmax(-1)).sum(-1)
 
 
-def train_views(things: ViewSets, run: StageRun) -> RelativeViewNetwork:
-    """Train the network that tells from where a subject is seen."""
-    network = RelativeViewNetwork().to(run.device)
+def train_views(network: RelativeViewNetwork, things: ViewSets, run: StageRun) -> None:
+    """Train the network that tells from where a subject is seen, from the weights that it has."""
+    network.to(run.device).train().requires_grad_(True)
     sets = VIEW_SETS if run.device.type == "cuda" else 4
     loop = PretrainingLoop([network], run.schedule, run.work, "views", compiled=[network])
     loop.run(lambda: view_loss(network, things, sets))
-    return network.eval()
+    network.eval()
 
 
 @torch.no_grad()

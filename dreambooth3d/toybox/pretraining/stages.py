@@ -16,7 +16,9 @@ import torch
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import save_image, sheet
 from dreambooth3d.photos.networks.layers import save_int8
-from dreambooth3d.photos.networks.subject_masks import SIZE, WEIGHTS
+from dreambooth3d.photos.networks.relative_views import RelativeViewNetwork
+from dreambooth3d.photos.networks.subject_masks import SIZE, SubjectMaskNetwork
+from dreambooth3d.photos.networks.weights import WEIGHTS
 from dreambooth3d.runtime import pick_device, work_root
 from dreambooth3d.toybox.pretraining import PACK_STAGES, STAGES, card, folders, measure
 from dreambooth3d.toybox.pretraining.composites import Composer
@@ -49,6 +51,11 @@ SCHEDULES = {
     "masks": Schedule(steps=12_000, learning_rate=1.5e-3, weight_decay=0.03, graphed=False),
     "views": Schedule(steps=20_000, learning_rate=1.5e-3, weight_decay=0.15),
 }
+CONTINUED = {
+    "masks": Schedule(steps=12_000, learning_rate=6e-4, weight_decay=0.03, graphed=False),
+    "views": Schedule(steps=20_000, learning_rate=6e-4, weight_decay=0.15),
+}
+"""Schedules of the stages that start from trained models."""
 TOYBOX_THINGS = 120
 """Subjects of the toybox among the things of a pack."""
 _TOYBOX_SEED = 70
@@ -63,7 +70,8 @@ class Pretraining:
         renders: training renders per model family.
         device: where to train.
         pack: folder of a pack of training data, for the stages that need one.
-        steps: optimiser steps of each stage; None takes those of `SCHEDULES`.
+        start: folder of trained models from which to continue; None starts from random weights.
+        steps: optimiser steps of each stage; None takes those of `SCHEDULES` or `CONTINUED`.
         minutes: shorten each stage to about this long; None does not.
     """
 
@@ -71,12 +79,13 @@ class Pretraining:
     renders: int
     device: torch.device
     pack: Path
+    start: Path | None = None
     steps: int | None = None
     minutes: float | None = None
 
     def stage(self, name: str) -> StageRun:
         """How and where a stage trains."""
-        default = SCHEDULES[name]
+        default = (CONTINUED if self.start else SCHEDULES).get(name, SCHEDULES[name])
         schedule = replace(default, steps=self.steps or default.steps, minutes=self.minutes)
         return StageRun(schedule, work_root() / "pretrain", self.device)
 
@@ -121,9 +130,25 @@ def _things(job: Pretraining) -> ViewSets:
     return ViewSets.cat([others, toybox_view_sets(TOYBOX_THINGS, _TOYBOX_SEED, job.device)])
 
 
+def _weights(models: Path, stage: str) -> Path:
+    """The folder with a stage's weights.
+
+    Raises:
+        ConfigError: they are not there.
+    """
+    folder = models / stage
+    if not (folder / WEIGHTS).is_file():
+        raise ConfigError(
+            f"toybox pretrain: {folder / WEIGHTS} is not there, from which {stage} was to continue. Name a folder of "
+            "models with --from, such as models."
+        )
+    return folder
+
+
 def pretrain_masks(job: Pretraining) -> None:
     """Train and save the network that finds what the photos of a set share, and print how well on unseen meshes."""
-    network = train_masks(_things(job), pack_backgrounds(job.pack, "train", job.device), job.stage("masks"))
+    network = SubjectMaskNetwork() if job.start is None else SubjectMaskNetwork.load(_weights(job.start, "masks"))
+    train_masks(network, _things(job), pack_backgrounds(job.pack, "train", job.device), job.stage("masks"))
     save_int8(network, job.models / "masks" / WEIGHTS)
     unseen = pack_view_sets(job.pack, "test", job.device), pack_backgrounds(job.pack, "test", job.device)
     print(json.dumps(mask_figures(network, Composer(*unseen, SIZE)), indent=1))
@@ -131,7 +156,8 @@ def pretrain_masks(job: Pretraining) -> None:
 
 def pretrain_views(job: Pretraining) -> None:
     """Train and save the network that tells from where a subject is seen, and print how well on unseen meshes."""
-    network = train_views(_things(job), job.stage("views"))
+    network = RelativeViewNetwork() if job.start is None else RelativeViewNetwork.load(_weights(job.start, "views"))
+    train_views(network, _things(job), job.stage("views"))
     save_int8(network, job.models / "views" / WEIGHTS)
     print(json.dumps(view_figures(network, pack_view_sets(job.pack, "test", job.device)), indent=1))
 
@@ -170,6 +196,7 @@ def pretrain(
     minutes: float | None = None,
     device: str = "auto",
     pack: Path = Path("pack"),
+    start: Path | None = None,
 ) -> None:
     """Run stages in order.
 
@@ -181,16 +208,17 @@ def pretrain(
         minutes: shorten each stage to about this long.
         device: auto, cpu or cuda.
         pack: folder of a pack of training data, for `PACK_STAGES`.
+        start: folder of trained models from which the stages of `CONTINUED` continue.
 
     Raises:
-        ConfigError: a stage is unknown, or there is no pack for it.
+        ConfigError: a stage is unknown, there is no pack for it, or `start` lacks its weights.
     """
     known = (*STAGES, *PACK_STAGES)
     unknown = sorted(set(stages) - set(known))
     if unknown:
         raise ConfigError(f"toybox pretrain: unknown stage {unknown[0]!r}. Choose from {', '.join(known)}.")
     models.mkdir(parents=True, exist_ok=True)
-    job = Pretraining(models, renders, pick_device(device), pack, steps, minutes)
+    job = Pretraining(models, renders, pick_device(device), pack, start, steps, minutes)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = True
     train: dict[str, Callable[[Pretraining], None]] = {"vae": pretrain_vae, "unet": pretrain_unet}
     train |= {name: partial(pretrain_scorer, name) for name in SCORER_NAMES}
