@@ -380,15 +380,19 @@ def toybox_pretrain(
     steps: Annotated[int | None, typer.Option(help="Optimiser steps of each stage.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Shorten each stage to about this long.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    pack: Annotated[Path, typer.Option(help="Training data for masks and views (docs/pretraining.md).")] = Path("pack"),
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="Meshes and photographs to train on (docs/pretraining.md)."),
+    ] = None,
     start: Annotated[Path | None, typer.Option("--from", help="Models to continue from; scratch without.")] = None,
+    samples: Annotated[int, typer.Option(help="Samples that the card measures.")] = 768,
 ) -> None:
     """Train the bundled models, in resumable stages."""
     from dreambooth3d.toybox.pretraining import STAGES
     from dreambooth3d.toybox.pretraining.stages import pretrain
 
-    chosen = stages or STAGES
-    pretrain(chosen, models, renders=renders, steps=steps, minutes=minutes, device=device, pack=pack, start=start)
+    chosen, data = stages or STAGES, {"renders": renders, "pack": pack, "start": start, "samples": samples}
+    pretrain(chosen, models, steps=steps, minutes=minutes, device=device, **data)
 
 
 @toybox_app.command("meshes")

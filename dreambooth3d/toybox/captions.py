@@ -1,8 +1,8 @@
 """The toybox language: captions of recipes, the complete vocabulary, and captions for retrieval.
 
-Grammar, all parts but the noun optional:
+Grammar, all parts but the noun optional; the noun is a class or a generic one:
 
-    a photo of a [main [and second]] [pattern word] [identifier] class [wearing a colour accessory][, view word view]
+    a photo of a [main [and second]] [pattern word] [identifier] noun [wearing a colour accessory][, view word view]
 """
 
 from __future__ import annotations
@@ -20,6 +20,21 @@ from dreambooth3d.toybox.shapes import PATTERNS
 
 PREFIX = "a photo of a"
 IDENTIFIERS = ("sks", "zwx", "ohwx", "xjy", "qlv")
+KINDS = {
+    "object": ("clock",),
+    "toy": (),
+    "animal": ("dog", "cat", "duck", "fish", "rabbit", "whale"),
+    "vehicle": ("car", "boat", "rocket"),
+    "container": ("can", "vase", "teapot", "mug"),
+    "furniture": ("chair", "lamp"),
+    "character": ("snowman", "robot"),
+    "building": ("house",),
+    "plant": ("mushroom",),
+    "food": (),
+}
+"""Generic nouns, which name things of any shape, and the toybox's classes that each names; every class has one."""
+GENERIC_NOUNS = tuple(KINDS)
+KIND_OF = {class_noun: kind for kind, classes in KINDS.items() for class_noun in classes}
 VOCABULARY = (
     *("a", "photo", "of", "and", "wearing", "view", ","),
     *VIEW_WORDS,
@@ -27,11 +42,13 @@ VOCABULARY = (
     *PATTERNS,
     *ACCESSORIES,
     *CLASSES,
+    *GENERIC_NOUNS,
     *IDENTIFIERS,
 )
 PUBLISHED_CAPTIONS = 200
 _SHARING_CLASS = 70
 _SHARING_COLOURS = 70
+GENERIC_SHARE = 0.08
 
 
 def tokens(text: str) -> list[str]:
@@ -47,6 +64,7 @@ def caption(
     pattern: bool = True,
     accessory: bool = True,
     identifier: str | None = None,
+    noun: str | None = None,
 ) -> str:
     """Describe a recipe.
 
@@ -57,13 +75,14 @@ def caption(
         pattern: name the pattern (a plain body has none).
         accessory: name the accessory, where there is one.
         identifier: a rare token before the class noun.
+        noun: in place of the class noun.
 
     Returns:
         For example "a photo of a red and white striped dog wearing a blue hat, front view".
     """
     named = (recipe.main, f"and {recipe.second}")[:colours]
     pattern_word = recipe.pattern if pattern and recipe.pattern != "plain" else None
-    words = [PREFIX, *named, pattern_word, identifier, recipe.class_noun]
+    words = [PREFIX, *named, pattern_word, identifier, noun or recipe.class_noun]
     if accessory and recipe.accessory is not None:
         words.append(f"wearing a {recipe.accessory_colour} {recipe.accessory}")
     text = " ".join(word for word in words if word)
@@ -74,7 +93,7 @@ def random_caption(recipe: Recipe, view: str, random: Random) -> str:
     """A caption with parts left out at random.
 
     8 % are empty, for classifier-free guidance; 3 % hold a random identifier, so that the identifiers' embeddings
-    are trained to mean nothing.
+    are trained to mean nothing; `GENERIC_SHARE` name a generic noun in place of the class.
     """
     if random.random() < 0.08:
         return ""
@@ -85,7 +104,13 @@ def random_caption(recipe: Recipe, view: str, random: Random) -> str:
         pattern=random.random() < 0.7,
         accessory=random.random() < 0.75,
         identifier=random.choice(IDENTIFIERS) if random.random() < 0.03 else None,
+        noun=generic_noun(recipe, random) if random.random() < GENERIC_SHARE else None,
     )
+
+
+def generic_noun(recipe: Recipe, random: Random) -> str:
+    """The kind that a recipe's class is of, or at times `toy` or `object`, which all subjects of the toybox are."""
+    return random.choices((KIND_OF[recipe.class_noun], "toy", "object"), (0.7, 0.15, 0.15))[0]
 
 
 def published_captions(recipe: Recipe) -> list[str]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from transformers import CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
-_WORD_END = "</w>"
+WORD_END = "</w>"
 
 
 def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -25,7 +25,7 @@ def _merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 def learn_merges(words: Iterable[str]) -> list[tuple[str, str]]:
     """Byte-pair merges, most frequent pair first, until every word is a single piece (Sennrich et al. 2016)."""
-    pieces = [(*word[:-1], word[-1] + _WORD_END) for word in sorted(set(words))]
+    pieces = [(*word[:-1], word[-1] + WORD_END) for word in sorted(set(words))]
     merges: list[tuple[str, str]] = []
     while any(len(word) > 1 for word in pieces):
         pairs = Counter(pair for word in pieces for pair in pairwise(word))
@@ -45,7 +45,7 @@ def build_tokenizer(words: Iterable[str], max_length: int = 24) -> CLIPTokenizer
     words = sorted(set(words))
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)] + list("0123456789,.-")
     merges = learn_merges(words)
-    tokens = [START, END, *letters, *(letter + _WORD_END for letter in letters)]
+    tokens = [START, END, *letters, *(letter + WORD_END for letter in letters)]
     tokens += [left + right for left, right in merges]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=max_length)

@@ -17,9 +17,9 @@ from transformers import CLIPModel, CLIPProcessor, CLIPTokenizer
 
 from dreambooth3d.cameras import VIEW_WORDS, view_word
 from dreambooth3d.errors import BaseModelError, ConfigError
-from dreambooth3d.toybox.captions import random_caption
+from dreambooth3d.toybox.captions import KIND_OF, random_caption
 from dreambooth3d.toybox.pretraining import dataset, folders, loop, networks, scorers, stages, unet, vae
-from dreambooth3d.toybox.pretraining.dataset import ATTRIBUTES, STATEMENTS, Probes, Renders
+from dreambooth3d.toybox.pretraining.dataset import ATTRIBUTES, NOUNS, STATEMENTS, UNKNOWN, Probes, Renders
 from dreambooth3d.toybox.pretraining.loop import PretrainingLoop, Schedule, one_cycle
 from dreambooth3d.toybox.pretraining.measure import away_from_borders
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, HELD_OUT_ACCESSORIES, HELD_OUT_COLOUR_PAIRS, random_recipe
@@ -142,30 +142,39 @@ def test_renders_of_several_batches_take_one_seed_each(
 def test_probes_ask_in_the_order_of_classes_colours_and_views(tokenizer: CLIPTokenizer) -> None:
     probes = Probes.build(tokenizer, CPU)
     texts = tokenizer.batch_decode(probes.tokens, skip_special_tokens=True)
-    scores = torch.arange(len(texts)).float().expand(len(CLASS_NAMES), -1)
-    asked = torch.arange(len(CLASS_NAMES))
+    scores = torch.arange(len(texts)).float().expand(len(NOUNS), -1)
+    asked = torch.arange(len(NOUNS))
     classes, colours, views = probes.answers(scores, asked)
-    for row, noun in enumerate(CLASS_NAMES):
-        assert [texts[int(i)].split()[-1] for i in classes[row]] == list(CLASS_NAMES)
+    for row, noun in enumerate(NOUNS):
+        assert [texts[int(i)].split()[-1] for i in classes[row]] == list(NOUNS)
         assert [texts[int(i)].split()[-2:] for i in colours[row]] == [[colour, noun] for colour in COLOUR_NAMES]
         assert [texts[int(i)].split()[-4:] for i in views[row]] == [[noun, ",", view, "view"] for view in VIEW_WORDS]
 
 
-def test_probe_loss_is_the_sum_of_three_cross_entropies(tokenizer: CLIPTokenizer) -> None:
+def test_probe_loss_is_the_sum_of_cross_entropies_of_what_is_known(tokenizer: CLIPTokenizer) -> None:
     generator = torch.Generator().manual_seed(0)
     probes = Probes.build(tokenizer, CPU)
     scores = torch.randn(5, len(probes.tokens), generator=generator)
     attributes = torch.stack([torch.randint(4, (5,), generator=generator) for _ in ATTRIBUTES], dim=1)
-    classes, colours = len(CLASS_NAMES), len(COLOUR_NAMES)
-    expected = 0.0
-    for row, told in zip(scores, attributes.tolist(), strict=True):
-        noun, colour, view = told[0], told[1], told[-1]
-        first_colour = classes + noun * colours
-        first_view = classes + classes * colours + noun * len(VIEW_WORDS)
-        expected -= row[:classes].log_softmax(0)[noun]
-        expected -= row[first_colour : first_colour + colours].log_softmax(0)[colour]
-        expected -= row[first_view : first_view + len(VIEW_WORDS)].log_softmax(0)[view]
-    torch.testing.assert_close(dataset.probe_loss(probes, scores, attributes), expected / 5)
+    attributes[0, 0], attributes[3, 0] = NOUNS.index("vehicle"), NOUNS.index("duck")
+    attributes[0, 1] = attributes[0, -1] = attributes[2, -1] = UNKNOWN
+    asked = torch.tensor([NOUNS.index(noun) for noun in ("object", "cat", "animal", "duck", "object")])
+    classes, nouns, colours = len(CLASS_NAMES), len(NOUNS), len(COLOUR_NAMES)
+    by_class, by_kind, by_colour, by_view = [], [], [], []
+    for row, told, noun in zip(scores, attributes.tolist(), asked.tolist(), strict=True):
+        first_colour = nouns + noun * colours
+        first_view = nouns + nouns * colours + noun * len(VIEW_WORDS)
+        kind = NOUNS.index(KIND_OF.get(NOUNS[told[0]], NOUNS[told[0]])) - classes
+        by_kind.append((0.25 if told[0] < classes else 1.0) * -row[classes:nouns].log_softmax(0)[kind])
+        if told[0] < classes:
+            by_class.append(-row[:classes].log_softmax(0)[told[0]])
+        if told[1] != UNKNOWN:
+            by_colour.append(-row[first_colour : first_colour + colours].log_softmax(0)[told[1]])
+        if told[-1] != UNKNOWN:
+            by_view.append(-row[first_view : first_view + len(VIEW_WORDS)].log_softmax(0)[told[-1]])
+    assert [len(each) for each in (by_class, by_kind, by_colour, by_view)] == [4, 5, 4, 3]
+    expected = sum(torch.stack(each).mean() for each in (by_class, by_kind, by_colour, by_view))
+    torch.testing.assert_close(dataset.probe_loss(probes, scores, attributes, asked), expected)
 
 
 # Losses.

@@ -89,14 +89,22 @@ _GENERIC = {
     "building": "house",
     "character": "robot snowman",
     "toy": "robot rabbit",
+    "plant": "tree plant flower rose tulip cactus palm bonsai",
+    "food": (
+        "food egg fruit apple pear orange lemon banana avocado pineapple pumpkin tomato onion pepper carrot mushroom "
+        "cake bread burger sandwich pizza donut cookie"
+    ),
     "object": "",
 }
-"""Generic nouns, which a base model of a broader world knows, and what is one."""
+"""Generic nouns, which a base model of a broader world knows, and what is one; the last fits anything."""
+_ANYTHING = list(_GENERIC)[-1]
 _PLENTY = 4
 
 
 def nearest_nouns(noun: str, is_known: Callable[[str], bool]) -> list[str]:
-    """At most four known nouns in place of an unknown one, nearest first; empty where nothing is known of it.
+    """Known nouns in place of an unknown one, nearest first; empty where nothing is known of it.
+
+    At most four, and then `object`, which fits anything, where that is known.
 
     Args:
         noun: one or several words, the last of which says what the thing is (`garden gnome`); typing errors are
@@ -109,7 +117,8 @@ def nearest_nouns(noun: str, is_known: Callable[[str], bool]) -> list[str]:
         if meant := _meant(word):
             found += [meant, *(near for near, like in _LIKE.items() if meant in like.split())]
     found += [generic for generic, kinds in _GENERIC.items() if not set(kinds.split()).isdisjoint(found)]
-    return [each for each in dict.fromkeys(found) if is_known(each)][:_PLENTY]
+    near = [each for each in dict.fromkeys(found) if is_known(each)][:_PLENTY]
+    return [*near, _ANYTHING] if near and is_known(_ANYTHING) else near
 
 
 def common_nouns(is_known: Callable[[str], bool]) -> list[str]:

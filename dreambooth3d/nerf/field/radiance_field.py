@@ -76,7 +76,7 @@ class Field(nn.Module):
         return torch.cat([logits[:, :1] + self._blob(own)[:, None], logits[:, 1:]], dim=-1)
 
     def _activate_density(self, logits: Tensor, own: Tensor) -> Tensor:
-        """(n,) density of logits (n,) at points (n, 3) in the encoding's frame: softplus, and 0 outside its unit ball."""
+        """(n,) density of logits (n,) at points (n, 3) in the encoding's frame: softplus, 0 outside its unit ball."""
         inside = own.norm(dim=-1) < BALL_RADIUS
         return nn.functional.softplus(logits) * (inside * (self.config.density_scale * self.stretch))
 

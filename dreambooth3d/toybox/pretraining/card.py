@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from dreambooth3d.toybox.captions import VOCABULARY
+from dreambooth3d.toybox.captions import GENERIC_NOUNS, VOCABULARY
 from dreambooth3d.toybox.pretraining import networks
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, RESERVED, TRAINING_CLASSES
 
@@ -21,13 +21,20 @@ _ROWS = (
     ("obeyed_class", "Samples at guidance scale 4: class obeyed", 0.95),
     ("obeyed_colour", "Samples at guidance scale 4: colour obeyed", 0.90),
     ("obeyed_view", "Samples at guidance scale 4: view obeyed", 0.85),
+    ("mesh_vae_psnr_db", "Autoencoder: PSNR on test meshes (dB)", None),
+    ("mesh_unet_loss", "UNet: denoising loss on test meshes", None),
+    ("selector_mesh_noun", "Selector: generic noun of test meshes, of ten", None),
+    ("selector_mesh_view", "Selector: view of test meshes with a known front", None),
+    ("judge_mesh_noun", "Judge: generic noun of test meshes, of ten", None),
+    ("judge_mesh_view", "Judge: view of test meshes with a known front", None),
 )
+_MESHES = ", and continued\non these and pictures of meshes by other people (`docs/pretraining.md`)"
 _TEXT = """# Bundled toybox models
 
-A complete base model in Stable Diffusion's layout (`toybox/`) and two CLIP scorers (`selector/`, `judge/`), trained
-only on renders of the procedural world in `dreambooth3d/toybox`; half precision, safetensors. They know
-{classes} classes ({class_list}), {colours} colours, and {words} words in all. They are not meant for anything but
-toybox subjects.
+A complete base model in Stable Diffusion's layout (`toybox/`) and two CLIP scorers (`selector/`, `judge/`); half
+precision, safetensors. They were trained on renders of the procedural world in `dreambooth3d/toybox`{meshes}. They know
+{classes} classes ({class_list}), the generic nouns {generic}, {colours} colours, and {words} words in all. They are
+small, and meant for toybox subjects and for things that a generic noun names.
 
 | part | parameters |
 |---|---|
@@ -38,13 +45,15 @@ Held out of all training: the subjects' recipes, colour pairs and accessories in
 ({reserved}) either; the scorers have, in other colours, since they have to judge them. The scorers differ in
 architecture, seed and training renders.
 
-| measured on {machine} ({renders} unseen renders, {samples} samples) | target | value |
-|---|---|---|
+| measured on {machine} ({renders} unseen renders, {samples} samples) | target | value | before |
+|---|---|---|---|
 {rows}
 
 ![Samples: class, colour and view by prompt](samples.webp)
 
-Reproduce: `dreambooth3d toybox pretrain vae`, then `unet`, `selector`, `judge` and `card`, on one GPU.
+`before` is what the models gave that these were continued from. Reproduce: `dreambooth3d toybox pretrain vae`, then
+`unet`, `selector`, `judge` and `card`, on one GPU; then the same with `--pack PACK --from models`
+(`docs/pretraining.md`).
 """
 
 
@@ -61,16 +70,22 @@ def _sizes() -> list[tuple[str, int]]:
     return [(name, networks.parameter_count(model)) for name, model in models.items()]
 
 
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
 def write(models: Path, figures: Mapping[str, float], setting: Mapping[str, object]) -> None:
     """Write `README.md` and `card.json` into the models' folder."""
     rows = "\n".join(
-        f"| {label} | {'' if target is None else f'{target:g}'} | {figures[key]:.3f} |"
+        f"| {label} | {_cell(target, 'g')} | {figures[key]:.3f} | {_cell(figures.get(f'{key}_before'), '.3f')} |"
         for key, label, target in _ROWS
         if key in figures
     )
     text = _TEXT.format(
         classes=len(TRAINING_CLASSES),
         class_list=", ".join(TRAINING_CLASSES),
+        meshes=_MESHES if "mesh_unet_loss" in figures else "",
+        generic=", ".join(GENERIC_NOUNS),
         colours=len(COLOUR_NAMES),
         words=len(VOCABULARY),
         reserved=", ".join(sorted(RESERVED)),

@@ -10,8 +10,15 @@ from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor, CLIPTextM
 
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.toybox.captions import IDENTIFIERS, VOCABULARY
-from dreambooth3d.toybox.pretraining.networks import IMAGE_SIZE, PROMPT_TOKENS, new_scheduler
+from dreambooth3d.toybox.pretraining.networks import (
+    IMAGE_SIZE,
+    PROMPT_TOKENS,
+    new_scheduler,
+    new_scorer,
+    new_text_encoder,
+)
 from dreambooth3d.toybox.pretraining.scorers import IMAGE_MEAN, IMAGE_STD
+from dreambooth3d.toybox.pretraining.vocabulary import with_vocabulary
 from dreambooth3d.toybox.tokenizer import build_tokenizer
 
 BASE_MODEL = "toybox"
@@ -20,6 +27,24 @@ BASE_MODEL = "toybox"
 def toybox_tokenizer() -> CLIPTokenizer:
     """The tokenizer that base model and scorers share."""
     return build_tokenizer([*VOCABULARY, *IDENTIFIERS], PROMPT_TOKENS)
+
+
+def load_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer that lies beside a model's weights."""
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def enlarged_base_model(models: Path, tokenizer: CLIPTokenizer) -> tuple[UNet2DConditionModel, CLIPTextModel]:
+    """Trained denoiser and text encoder in float32, the latter with the vocabulary of `tokenizer`."""
+    pipeline = load_base_model(models, torch.device("cpu"))
+    larger = new_text_encoder(tokenizer)
+    return pipeline.unet, with_vocabulary(pipeline.text_encoder, pipeline.tokenizer, larger, tokenizer)
+
+
+def enlarged_scorer(name: str, models: Path, tokenizer: CLIPTokenizer) -> CLIPModel:
+    """A trained scorer in float32 with the vocabulary of `tokenizer`."""
+    trained = load_scorer(name, models, torch.device("cpu"))
+    return with_vocabulary(trained, load_tokenizer(models / name), new_scorer(name, tokenizer), tokenizer)
 
 
 def save_vae(vae: AutoencoderKL, models: Path) -> None:

@@ -10,12 +10,13 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from dreambooth3d.cameras import VIEW_WORDS, turntable_cameras
-from dreambooth3d.toybox.captions import caption, published_captions
-from dreambooth3d.toybox.pretraining.dataset import Probes, Renders, tokenize
+from dreambooth3d.toybox.captions import GENERIC_NOUNS, caption, published_captions
+from dreambooth3d.toybox.pretraining.dataset import NOUNS, UNKNOWN, Probes, Renders, tokenize
 from dreambooth3d.toybox.pretraining.networks import IMAGE_SIZE
 from dreambooth3d.toybox.pretraining.scorers import image_features, text_features
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES
 from dreambooth3d.toybox.render import render_views
+from dreambooth3d.toybox.sampling import CLASS_NAMES
 from dreambooth3d.toybox.subjects import SUBJECTS
 
 BORDER_MARGIN_DEG = 15.0
@@ -23,9 +24,13 @@ BORDER_MARGIN_DEG = 15.0
 
 @dataclass(frozen=True)
 class Judgement:
-    """Predicted indices (n,) of class, main colour (of the given class) and view (of the given class)."""
+    """Predicted indices (n,) of class, kind, main colour and view.
+
+    The class is among the toybox's, the kind among the generic nouns; colour and view are those of the given noun.
+    """
 
     class_index: Tensor
+    kind_index: Tensor
     colour_index: Tensor
     view_index: Tensor
 
@@ -44,12 +49,14 @@ def judge(model: CLIPModel, tokenizer: CLIPTokenizer, images: Tensor, class_inde
 
     Args:
         images: (n, 3, 64, 64) in [0, 1].
-        class_index: (n,) the class that colour and view captions name.
+        class_index: (n,) into `NOUNS`, what colour and view captions name.
     """
     probes = Probes.build(tokenizer, images.device)
     features = torch.cat([image_features(model, part) for part in images.split(512)])
     scores = features @ text_features(model, probes.tokens).T
-    return Judgement(*(part.argmax(-1) for part in probes.answers(scores, class_index)))
+    nouns, *looks = probes.answers(scores, class_index)
+    classes, kinds = nouns.split([len(CLASS_NAMES), len(GENERIC_NOUNS)], dim=1)
+    return Judgement(*(part.argmax(-1) for part in (classes, kinds, *looks)))
 
 
 def scorer_accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, renders: Renders) -> dict[str, float]:
@@ -62,6 +69,22 @@ def scorer_accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, renders: Renders
         "colour": (answers.colour_index == told[:, 1]).float().mean().item(),
         "view": (answers.view_index == told[:, -1])[clear].float().mean().item(),
         "view_all": (answers.view_index == told[:, -1]).float().mean().item(),
+    }
+
+
+def mesh_accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, renders: Renders) -> dict[str, float]:
+    """Accuracy of a scorer on pictures of meshes: kind among all generic nouns; view where the front is known.
+
+    Views are asked with the mesh's noun and with `object`, away from the borders.
+    """
+    told, images = renders.attributes, renders.images.float() / 255
+    answers = judge(model, tokenizer, images, told[:, 0])
+    as_object = judge(model, tokenizer, images, torch.full_like(told[:, 0], NOUNS.index("object")))
+    clear = away_from_borders(renders.azimuth_deg, renders.elevation_deg) & (told[:, -1] != UNKNOWN)
+    return {
+        "noun": (answers.kind_index == told[:, 0] - len(CLASS_NAMES)).float().mean().item(),
+        "view": (answers.view_index == told[:, -1])[clear].float().mean().item(),
+        "object_view": (as_object.view_index == told[:, -1])[clear].float().mean().item(),
     }
 
 
@@ -82,12 +105,15 @@ def subject_r_precision(model: CLIPModel, tokenizer: CLIPTokenizer) -> float:
 def sample_obedience(
     pipeline: StableDiffusionPipeline,
     scorer: CLIPModel,
+    tokenizer: CLIPTokenizer,
     count: int = 768,
     guidance_scale: float = 4.0,
     steps: int = 30,
     seed: int = 0,
 ) -> tuple[dict[str, float], Tensor, list[str]]:
     """Sample prompts with class, colour and view; the share of samples in which the scorer finds each obeyed.
+
+    `tokenizer` is the scorer's.
 
     Returns:
         rates by name, images (count, 3, 64, 64) in [0, 1], prompts.
@@ -118,7 +144,7 @@ def sample_obedience(
         )
         images.append(output.images.float())
     images, told = torch.cat(images).clamp(0, 1), told.to(images[0].device)
-    answers = judge(scorer, pipeline.tokenizer, images, told[:, 0])
+    answers = judge(scorer, tokenizer, images, told[:, 0])
     rates = {
         "class": (answers.class_index == told[:, 0]).float().mean().item(),
         "colour": (answers.colour_index == told[:, 1]).float().mean().item(),

@@ -13,12 +13,16 @@ from transformers import CLIPModel, CLIPTokenizer
 from dreambooth3d.toybox.pretraining.dataset import (
     FULL_STATEMENT,
     STATEMENTS,
+    UNKNOWN,
     Probes,
     Renders,
+    asked_nouns,
     probe_loss,
     rival_loss,
+    stated_kinds,
     statement_matrix,
     true_pairs,
+    undecided_pairs,
 )
 from dreambooth3d.toybox.pretraining.loop import PretrainingLoop, StageRun, half_precision
 from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES, new_scorer
@@ -26,6 +30,7 @@ from dreambooth3d.toybox.pretraining.networks import SCORER_NAMES, new_scorer
 _BATCH = 384
 IMAGE_MEAN = (0.5, 0.5, 0.5)
 IMAGE_STD = (0.25, 0.25, 0.25)
+_NEVER = -1e4
 
 
 @cache
@@ -79,14 +84,17 @@ def augment(images: Tensor) -> Tensor:
     return ((images - 0.5) * gain + 0.5 + tint + noise).clamp(0, 1)
 
 
-def multi_positive_loss(similarity: Tensor, positive: Tensor) -> Tensor:
+def multi_positive_loss(similarity: Tensor, positive: Tensor, undecided: Tensor | None = None) -> Tensor:
     """Contrastive loss in both directions in which every true pair is a target.
 
     Args:
         similarity: (images, texts) scaled cosines.
         positive: (images, texts) whether the text is true of the image.
+        undecided: (images, texts) pairs that do not count, neither as true nor as false; none where None.
     """
     targets = positive.float()
+    if undecided is not None:
+        similarity = similarity.masked_fill(undecided, _NEVER)
     by_image = -(similarity.log_softmax(1) * targets).sum(1) / targets.sum(1)
     by_text = -(similarity.log_softmax(0) * targets).sum(0) / targets.sum(0)
     return 0.5 * (by_image.mean() + by_text.mean())
@@ -105,6 +113,8 @@ class _Objective:
         chosen = torch.randint(len(renders), (_BATCH,), device=device)
         kind = torch.randint(len(self.stated), (_BATCH,), device=device)
         attributes, tokens = renders.attributes[chosen], renders.tokens[chosen]
+        kind = stated_kinds(kind, attributes, self.stated)
+        described = (attributes != UNKNOWN).all(-1)
         own = tokens[torch.arange(_BATCH, device=device), kind]
         contest = torch.cat([tokens[:, FULL_STATEMENT : FULL_STATEMENT + 1], tokens[:, len(STATEMENTS) :]], dim=1)
         with half_precision(device):
@@ -112,18 +122,22 @@ class _Objective:
             text = text_features(self.model, torch.cat([own, self.probes.tokens, contest.flatten(0, 1)]))
         own, probes, contest = text.split([_BATCH, len(self.probes.tokens), len(contest.flatten(0, 1))])
         scale = self.model.logit_scale.exp().clamp(max=100)
-        pairs = true_pairs(attributes, attributes, self.stated[kind])
+        stated = self.stated[kind]
+        true, undecided = (pairs(attributes, attributes, stated) for pairs in (true_pairs, undecided_pairs))
+        asked = asked_nouns(attributes[:, 0])
         return (
-            multi_positive_loss(scale * (image @ own.T), pairs)
-            + probe_loss(self.probes, scale * (image @ probes.T), attributes)
-            + rival_loss(image, contest.view(_BATCH, -1, image.shape[1]), scale)
+            multi_positive_loss(scale * (image @ own.T), true, undecided)
+            + probe_loss(self.probes, scale * (image @ probes.T), attributes, asked)
+            + rival_loss(image, contest.view(_BATCH, -1, image.shape[1]), scale, described)
         )
 
 
-def train_scorer(name: str, renders: Renders, tokenizer: CLIPTokenizer, run: StageRun) -> CLIPModel:
-    """Train one scorer on its own renders, with its own seed."""
+def train_scorer(
+    name: str, renders: Renders, tokenizer: CLIPTokenizer, run: StageRun, start: CLIPModel | None = None
+) -> CLIPModel:
+    """Train one scorer on its own renders, with its own seed; from random weights where there is no `start`."""
     torch.manual_seed(10 + SCORER_NAMES.index(name))
-    model = new_scorer(name, tokenizer).to(run.device)
+    model = (start or new_scorer(name, tokenizer)).to(run.device).train().requires_grad_(True)
     towers = [model.vision_model, model.text_model]
     training = PretrainingLoop([model], run.schedule, run.work, name, compiled=towers)
     training.run(_Objective(model, renders, tokenizer))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -23,14 +23,20 @@ def snr_weights(alphas_cumprod: Tensor, gamma: float = _SNR_GAMMA) -> Tensor:
 
 
 def train_unet(
-    renders: Renders, vae: AutoencoderKL, tokenizer: CLIPTokenizer, run: StageRun
+    renders: Renders,
+    vae: AutoencoderKL,
+    tokenizer: CLIPTokenizer,
+    run: StageRun,
+    start: tuple[UNet2DConditionModel, CLIPTextModel] | None = None,
 ) -> tuple[UNet2DConditionModel, CLIPTextModel]:
-    """Train noise prediction on latent means with captions."""
+    """Train noise prediction on latent means with captions; from random weights where there is no `start`."""
     torch.manual_seed(2)
     device = run.device
-    unet = new_unet().to(device, memory_format=torch.channels_last)
-    text_encoder = new_text_encoder(tokenizer).to(device)
-    both = [unet, text_encoder]
+    unet, text_encoder = start or (new_unet(), new_text_encoder(tokenizer))
+    unet = unet.to(device, memory_format=torch.channels_last)
+    both = [unet, text_encoder.to(device)]
+    for module in both:
+        module.train().requires_grad_(True)
     training = PretrainingLoop(both, run.schedule, run.work, "unet", compiled=both)
     latents = encode(vae, renders.images) * vae.config.scaling_factor
     alphas = new_scheduler().alphas_cumprod.to(device)
@@ -52,3 +58,29 @@ def train_unet(
 
     training.run(loss_of)
     return unet.eval().requires_grad_(False), text_encoder.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def denoising_loss(pipeline: StableDiffusionPipeline, renders: Renders, tokens: Tensor, seed: int = 0) -> float:
+    """Weighted squared error of the predicted noise, the same noise and timesteps for the same seed.
+
+    Args:
+        pipeline: of the base model.
+        renders: pictures.
+        tokens: (n, 24) ids of one caption each, of the pipeline's tokenizer.
+        seed: of noise and timesteps.
+    """
+    device, generator = pipeline.device, torch.Generator().manual_seed(seed)
+    alphas = new_scheduler().alphas_cumprod.to(device)
+    weights = snr_weights(alphas)
+    clean = encode(pipeline.vae, renders.images) * pipeline.vae.config.scaling_factor
+    timestep = torch.randint(len(alphas), (len(clean),), generator=generator).to(device)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    errors = []
+    for rows in torch.arange(len(clean), device=device).split(_BATCH):
+        alpha = alphas[timestep[rows]].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * clean[rows] + (1 - alpha).sqrt() * noise[rows]
+        features = pipeline.text_encoder(input_ids=tokens[rows].to(device)).last_hidden_state
+        predicted = pipeline.unet(noisy, timestep[rows], encoder_hidden_states=features).sample
+        errors.append(weights[timestep[rows]] * (predicted - noise[rows]).square().mean(dim=(1, 2, 3)))
+    return torch.cat(errors).mean().item()

@@ -24,6 +24,33 @@ def reconstruction_loss(output: Tensor, target: Tensor) -> Tensor:
     return (output - target).abs().mean() + 0.5 * edges + 2.0 * (output - target).square().mean()
 
 
+def train_decoder(renders: Renders, vae: AutoencoderKL, run: StageRun) -> AutoencoderKL:
+    """Train the decoder only, so that latents keep their meaning."""
+    torch.manual_seed(1)
+    device = run.device
+    vae = vae.to(device, memory_format=torch.channels_last)
+    decoding = [vae.decoder, vae.post_quant_conv]
+    for module in decoding:
+        module.train().requires_grad_(True)
+    training = PretrainingLoop(decoding, run.schedule, run.work, "decoder", compiled=[vae.encoder, vae.decoder])
+
+    def loss_of() -> Tensor:
+        target = _random_targets(renders, device)
+        with half_precision(device):
+            with torch.no_grad():
+                latents = vae.encode(target).latent_dist.sample()
+            output = vae.decode(latents).sample
+        return reconstruction_loss(output.float(), target)
+
+    training.run(loss_of)
+    return vae.eval().requires_grad_(False)
+
+
+def _random_targets(renders: Renders, device: torch.device) -> Tensor:
+    """(batch, 3, 64, 64) pictures in [-1, 1]."""
+    return renders.images[torch.randint(len(renders), (_BATCH,), device=device)].float() / 127.5 - 1
+
+
 def train_vae(renders: Renders, run: StageRun) -> AutoencoderKL:
     """Train the autoencoder and set its scaling factor to the inverse spread of the latents."""
     torch.manual_seed(1)
@@ -32,7 +59,7 @@ def train_vae(renders: Renders, run: StageRun) -> AutoencoderKL:
     training = PretrainingLoop([vae], run.schedule, run.work, "vae", compiled=[vae.encoder, vae.decoder])
 
     def loss_of() -> Tensor:
-        target = renders.images[torch.randint(len(renders), (_BATCH,), device=device)].float() / 127.5 - 1
+        target = _random_targets(renders, device)
         with half_precision(device):
             posterior = vae.encode(target).latent_dist
             output = vae.decode(posterior.sample()).sample

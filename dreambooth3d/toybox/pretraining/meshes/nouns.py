@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-NOUNS = ("object", "toy", "animal", "vehicle", "container", "furniture", "character", "building", "plant", "food")
+from dreambooth3d.toybox.captions import GENERIC_NOUNS
+
+NOUNS = GENERIC_NOUNS
 
 _WORDS = {
     "toy": (
