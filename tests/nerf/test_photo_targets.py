@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.cameras import Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
-from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.field.pose import MirrorPlane, Solid, mirror_plane
+from dreambooth3d.nerf.field.radiance_field import Field, turn_about_z
+from dreambooth3d.nerf.photo_cameras import photo_targets
 from dreambooth3d.nerf.photo_cameras.photo_targets import MAX_LOG_GAIN, PhotoTargets, Symmetry
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from dreambooth3d.nerf.rendering.sampling import DenseSampler
@@ -170,6 +173,51 @@ def test_told_cameras_are_put_at_the_usual_scale_at_the_start() -> None:
     larger = PhotoTargets(views, config.model_copy(update={"usual_distance": 2.5 * 1.21}), CameraConfig(), fresh=True)
     assert larger.found.cameras.distance.tolist() == pytest.approx([2.75] * 3, rel=0.02)
     assert targets.cameras.distance[3] == 2.5 and not targets.cameras.azimuth_deg.isnan().any()
+
+
+def located_targets(field: Field, **known: bool) -> PhotoTargets:
+    """Photos of a field whose cameras the photos themselves have told, and a scorer."""
+    views = replace(views_of(field, AROUND), cameras=AROUND)
+    return PhotoTargets(views, PhotoTargetsConfig(), CameraConfig(), view_logits=lambda images: images, **known)
+
+
+def test_a_field_faces_its_own_mirror_plane_where_photos_were_located(
+    robot: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo_targets, "front_azimuth", lambda *_: 40.0)
+    turned = copy.deepcopy(robot)
+    turned.turn_by(11.0)
+    targets = located_targets(turned)
+    assert targets.face_front(turned) == pytest.approx(-11.0, abs=2.0)
+    assert targets.heading_deg == pytest.approx(11.0, abs=2.0)
+    moved = wrap_degrees(targets.cameras.azimuth_deg - AROUND.azimuth_deg)
+    torch.testing.assert_close(moved, torch.full((4,), -targets.heading_deg), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize(("scorer_deg", "turned_deg"), [(12.0, -12.0), (35.0, 0.0)])
+def test_without_a_mirror_plane_the_scorer_is_believed_near_the_front_that_photos_told(
+    scorer_deg: float, turned_deg: float, robot: Field, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(photo_targets, "front_azimuth", lambda *_: scorer_deg)
+    monkeypatch.setattr(photo_targets, "mirror_plane", lambda *_, **__: MirrorPlane(0.0, 0.0, 0.9))
+    assert located_targets(robot).face_front(copy.deepcopy(robot)) == turned_deg
+
+
+@pytest.mark.parametrize("centred", [True, False])
+def test_a_finished_field_stands_up_and_the_trained_one_stays(centred: bool, robot: Field) -> None:
+    turned = copy.deepcopy(robot)
+    turned.move(turn_about_z(9.0), None if centred else torch.tensor([0.06, -0.05, 0.0]))
+    targets = located_targets(turned, centred=centred)
+    before = turned.state()
+    made = targets.stand_up(turned)
+    assert all(torch.equal(value, before[name]) for name, value in turned.state().items())
+    solid = Solid.of(made)
+    assert solid is not None
+    assert abs(mirror_plane(solid, offset=False).heading_deg) < 2.0
+    middle = (solid.places.amin(dim=0) + solid.places.amax(dim=0)) / 2
+    if not centred:
+        assert middle[:2].abs().max() < 0.04
+    assert (made.stretch == 1) == centred
 
 
 def symmetry_of(field: Ball, cameras: Cameras) -> Symmetry | None:

@@ -295,6 +295,21 @@ def test_what_is_known_of_pairs_brings_its_azimuths_forward() -> None:
     assert wrap_degrees(plain[0] - azimuth).abs().max() > STEP_DEG
 
 
+def test_a_scorer_s_angles_off_the_front_speak_for_the_azimuths_that_have_them() -> None:
+    """Whatever the heading, and whichever way round: it does not tell left from right."""
+    azimuth = torch.tensor([-47.0, -3.0, 24.0, 74.0, 162.0])
+    even = ViewPrior(torch.zeros(5, 5, 36), torch.zeros(5, 36), torch.full((5,), 18.0))
+    prior = replace(even, off_front_deg=azimuth.abs())
+    others = azimuth + torch.tensor([0.0, 0.0, 0.0, 40.0, -40.0])
+    told = prior.energy(torch.stack([azimuth, azimuth + 130, -azimuth, others]))
+    assert told[:3].max() < 0.1
+    assert told[3] > told[:3].max() + 0.5
+    assert even.energy(azimuth[None]) == pytest.approx(0.0)
+    same_side = replace(even, off_front_deg=torch.tensor([19.0, 18, 14, 29, 11]))
+    assert same_side.energy(azimuth[None]) == pytest.approx(0.0), "a scorer that sees one side only has no opinion"
+    assert prior[[1, 3]].off_front_deg.tolist() == [3.0, 74.0]
+
+
 def test_of_photos_that_were_not_looked_at_nothing_is_known() -> None:
     generator = torch.Generator().manual_seed(0)
     prior = ViewPrior(

@@ -398,6 +398,21 @@ def test_base_model_loads_as_stable_diffusion(trained: Path) -> None:
     assert next(folders.load_vae(trained, CPU).parameters()).dtype == torch.float32
 
 
+def test_no_configuration_names_the_folder_that_its_model_came_from(trained: Path) -> None:
+    loaded = folders.load_vae(trained, CPU)
+    folders.save_vae(loaded, trained)
+    for part in ("vae", "unet"):
+        assert str(trained) not in (trained / "toybox" / part / "config.json").read_text()
+
+
+def test_what_is_saved_lies_between_the_start_and_the_trained_weights() -> None:
+    start, trained = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    expected = 0.3 * start.weight.detach() + 0.7 * trained.weight.detach()
+    torch.testing.assert_close(stages.averaged(trained, start, 0.3).weight.detach(), expected)
+    kept = trained.weight.detach().clone()
+    assert torch.equal(stages.averaged(trained, None, 0.3).weight, kept), "without a start nothing is averaged"
+
+
 def test_training_moves_the_weights(trained: Path) -> None:
     torch.manual_seed(2)
     start = networks.new_unet().state_dict()

@@ -1,4 +1,4 @@
-"""How a finished field stands: its mirror plane, and the box around it.
+"""How a finished field stands: by its mirror plane, and in the middle of the box around it.
 
 Photos taken anyhow say neither where the middle of a subject is, nor how large it is, nor quite how it is turned. What
 they leave open, the finished shape says: most subjects are their own mirror images from left to right.
@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
+from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.field.radiance_field import Field, turn_about_z
 
 RESOLUTION = 64
 RADIUS = 0.8
@@ -26,14 +27,14 @@ MIN_PART_SHARE = 0.03
 COMPARED = 6000
 """Voxels that are compared with their mirror images."""
 HEADING_LIMIT_DEG, HEADING_STEP_DEG = 24.0, 4.0
-ROLL_LIMIT_DEG, ROLL_STEP_DEG = 6.0, 3.0
 OFFSET_LIMIT, OFFSET_STEP = 0.12, 0.04
 REFINEMENTS = 5
 """Halvings of the steps around the best plane."""
-MAX_ERROR_SHARE = 0.6
-"""Of the median over all planes that were tried, up to which the best one is a mirror's."""
-SHAPE_WEIGHT = 1.0
-"""Of a difference in opacity against one in colour."""
+PLANES_AT_ONCE = 64
+MAX_ERROR_SHARE = 0.65
+"""Of the median over all headings that were tried, up to which the best plane is a mirror's."""
+FLOOR = 1e-2
+"""Mean difference between voxels that comes from their size."""
 
 
 @dataclass(frozen=True)
@@ -72,17 +73,15 @@ class Solid:
 
 @dataclass(frozen=True)
 class MirrorPlane:
-    """The plane in which a field is its own mirror image.
+    """The upright plane in which a field is its own mirror image.
 
     Attributes:
         heading_deg: azimuth of its front end.
-        roll_deg: by which its left side is too low.
         offset: of the plane from the origin, to the left.
-        error: of the mirror image, as a share of the median over all planes that were tried.
+        error: of the mirror image, as a share of the median over all headings that were tried.
     """
 
     heading_deg: float
-    roll_deg: float
     offset: float
     error: float
 
@@ -94,13 +93,12 @@ class MirrorPlane:
 
 
 @torch.no_grad()
-def mirror_plane(solid: Solid, roll: bool = True, offset: bool = True) -> MirrorPlane:
-    """The vertical or nearly vertical plane near azimuth 0 in which a field is most its own mirror image.
+def mirror_plane(solid: Solid, offset: bool) -> MirrorPlane:
+    """The upright plane near azimuth 0 in which a field is most its own mirror image.
 
     Args:
         solid: the field.
-        roll: whether the plane may be tilted.
-        offset: whether it may miss the origin.
+        offset: whether the plane may miss the origin.
     """
     device = solid.places.device
     chosen = torch.randperm(len(solid.places), generator=torch.Generator().manual_seed(0))[:COMPARED]
@@ -108,61 +106,43 @@ def mirror_plane(solid: Solid, roll: bool = True, offset: bool = True) -> Mirror
     own = solid.at(places[None])
 
     def errors(planes: Tensor) -> Tensor:
-        parts = [_difference(solid, places, own, part) for part in planes.split(64)]
-        return torch.cat(parts)
+        return torch.cat([_difference(solid, places, own, part) for part in planes.split(PLANES_AT_ONCE)])
 
-    steps = torch.tensor(
-        [HEADING_STEP_DEG, ROLL_STEP_DEG if roll else 0.0, OFFSET_STEP if offset else 0.0], device=device
-    )
-    counts = [
-        round(HEADING_LIMIT_DEG / HEADING_STEP_DEG),
-        round(ROLL_LIMIT_DEG / ROLL_STEP_DEG) if roll else 0,
-        round(OFFSET_LIMIT / OFFSET_STEP) if offset else 0,
-    ]
-    axes = [torch.arange(-count, count + 1, device=device) for count in counts]
-    planes = torch.cartesian_prod(*axes) * steps
+    steps = torch.tensor([HEADING_STEP_DEG, OFFSET_STEP if offset else 0.0], device=device)
+    counts = round(HEADING_LIMIT_DEG / HEADING_STEP_DEG), round(OFFSET_LIMIT / OFFSET_STEP) if offset else 0
+    planes = torch.cartesian_prod(*[torch.arange(-count, count + 1, device=device) for count in counts]) * steps
     tried = errors(planes)
     best, least = planes[tried.argmin()], tried.min()
-    around = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], device=device)] * 3)
+    around = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], device=device)] * 2)
     for _ in range(REFINEMENTS):
         steps = steps / 2
         near = best + around * steps
         found = errors(near)
         best, least = near[found.argmin()], found.min()
-    heading, tilt, beside = best.tolist()
-    return MirrorPlane(heading, tilt, beside, (least / tried.median().clamp(min=1e-9)).item())
+    heading, beside = best.tolist()
+    # Of each heading its best offset: a body of revolution has a mirror plane at all of them.
+    usual = tried.view(-1, 2 * counts[1] + 1).amin(dim=1).median()
+    return MirrorPlane(heading, beside, ((least + FLOOR) / (usual + FLOOR)).item())
 
 
 def _difference(solid: Solid, places: Tensor, own: Tensor, planes: Tensor) -> Tensor:
-    """(planes,) mean difference between voxels and their mirror images in planes (planes, 3), as `MirrorPlane`."""
-    left = _left(planes[:, 0], planes[:, 1])
-    beside = torch.einsum("kc,pc->pk", places, left) - planes[:, 2:]
+    """(planes,) mean difference between voxels and their mirror images in planes (planes, 2), as `MirrorPlane`."""
+    heading = torch.deg2rad(planes[:, 0])
+    left = torch.stack([-heading.sin(), heading.cos(), torch.zeros_like(heading)], dim=-1)
+    beside = torch.einsum("kc,pc->pk", places, left) - planes[:, 1:]
     image = places - 2 * beside[..., None] * left[:, None]
-    weight = own.new_tensor([SHAPE_WEIGHT, 1.0, 1.0, 1.0])[:, None, None]
-    return ((solid.at(image) - own).abs() * weight).mean(dim=(0, 2))
-
-
-def _left(heading_deg: Tensor, roll_deg: Tensor) -> Tensor:
-    """(planes, 3) unit vectors to the left of somebody who faces a heading and leans to the left by a roll."""
-    heading, roll = torch.deg2rad(heading_deg), torch.deg2rad(roll_deg)
-    return torch.stack([-heading.sin() * roll.cos(), heading.cos() * roll.cos(), -roll.sin()], dim=-1)
-
-
-def upright(plane: MirrorPlane) -> Float[Tensor, "3 3"]:
-    """(3, 3) rotation of the world that turns a plane's front end to azimuth 0 and sets the plane upright."""
-    heading = torch.tensor([plane.heading_deg])
-    left = _left(heading, torch.tensor([plane.roll_deg]))[0]
-    ahead = torch.tensor([math.cos(math.radians(plane.heading_deg)), math.sin(math.radians(plane.heading_deg)), 0.0])
-    return torch.stack([ahead, left, torch.linalg.cross(ahead, left)])
+    return (solid.at(image) - own).abs().mean(dim=(0, 2))
 
 
 @torch.no_grad()
-def stand_up(field: Field, known_centre: bool) -> MirrorPlane | None:
+def stand_up(field: Field, centred: bool) -> MirrorPlane | None:
     """Turn a finished field to its mirror plane; where its centre is unknown, move and scale it into the usual ball.
+
+    Its height stays what it was: photos from above do not show where a subject ends below, and a field goes on there.
 
     Args:
         field: the field; unchanged if there is nothing in it.
-        known_centre: whether the origin is the subject's centre and up is up, as photos that all look at one point say.
+        centred: whether the origin is the subject's centre, as photos that all look at one point say.
 
     Returns:
         The plane that was found, clear or not; None if the field is empty.
@@ -170,25 +150,25 @@ def stand_up(field: Field, known_centre: bool) -> MirrorPlane | None:
     solid = Solid.of(field)
     if solid is None:
         return None
-    plane = mirror_plane(solid, roll=not known_centre, offset=not known_centre)
-    rotation = upright(plane).to(solid.places) if plane.clear else torch.eye(3).to(solid.places)
-    if known_centre:
+    plane = mirror_plane(solid, offset=not centred)
+    rotation = turn_about_z(-plane.heading_deg if plane.clear else 0.0).to(solid.places)
+    if centred:
         field.move(rotation)
         return plane
     places = solid.places @ rotation.T
     middle = (places.amin(dim=0) + places.amax(dim=0)) / 2
+    middle[2] = 0.0
     if plane.clear:
         middle[1] = plane.offset
+    seen = places[places[:, 2] >= -places[:, 2].max()]
     # A voxel's centre lies inside the surface by half a voxel, on average.
-    radius = (places - middle).norm(dim=1).max() + 1 / RESOLUTION
+    radius = (seen - middle).norm(dim=1).max() + 1 / RESOLUTION
     field.move(rotation, -middle, RADIUS / radius.item())
     return plane
 
 
 def _without_floaters(solid: Tensor) -> Tensor:
     """A bool volume without parts that are small against the largest one."""
-    from scipy import ndimage
-
     labels, count = ndimage.label(solid.cpu().numpy())
     if count < 2:
         return solid

@@ -105,9 +105,7 @@ class Field(nn.Module):
 
     def turn_by(self, angle_deg: float) -> None:
         """Turn all that the field holds about z, counter-clockwise seen from above; the occupancy is unknown then."""
-        angle = math.radians(angle_deg)
-        rotation = [[math.cos(angle), -math.sin(angle), 0.0], [math.sin(angle), math.cos(angle), 0.0], [0.0, 0.0, 1.0]]
-        self.move(self.turn.new_tensor(rotation))
+        self.move(turn_about_z(angle_deg).to(self.turn))
 
     def move(
         self, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, " 3"] | None = None, scale: float = 1.0
@@ -147,6 +145,12 @@ class Field(nn.Module):
         field.load_state_dict(dict(state))
         field.occupancy.mark_changed()
         return field
+
+
+def turn_about_z(angle_deg: float) -> Float[Tensor, "3 3"]:
+    """(3, 3) rotation about z, counter-clockwise seen from above."""
+    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
+    return torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
 
 
 class Background(nn.Module):

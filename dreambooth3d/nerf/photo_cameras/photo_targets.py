@@ -30,6 +30,8 @@ CAMERA_BETAS = (0.9, 0.99)
 MAX_LOG_GAIN = 0.25
 """Largest exposure correction, in natural logarithms."""
 NEAR_PHOTO_DEG = 30.0
+MAX_SCORER_TURN_DEG = 20.0
+"""By which a stage lets a scorer turn a field away from the front that located photos have told."""
 CAMERAS = "photo_cameras"
 """Parameter of a stage: azimuth, elevation, distance and field of view of each photo in the end, as JSON."""
 HEADING = "heading_corrected_deg"
@@ -274,7 +276,8 @@ class PhotoTargets:
     def face_front(self, field: Field) -> float:
         """Turn the field, and the photos' cameras with it, to where a scorer sees its front.
 
-        A scorer is some degrees off; where photos were located, the field's own mirror plane is truer if it has one.
+        A scorer is some degrees off, and more with what it has not learned: where photos were located, the field's own
+        mirror plane near their front is truer, if it has one.
 
         Returns:
             By how many degrees the field was turned, as in `Field.turn_by`; 0 without scorer.
@@ -282,12 +285,24 @@ class PhotoTargets:
         self.settle()
         if self.view_logits is None:
             return 0.0
-        turned = self._turn(field, -front_azimuth(field, self.view_logits))
-        solid = Solid.of(field) if self.located.any() else None
-        if solid is None:
-            return turned
-        plane = mirror_plane(solid, roll=False, offset=not self.centred)
-        return turned + (self._turn(field, -plane.heading_deg) if plane.clear else 0.0)
+        turned = self._to_mirror_plane(field) if self.located.any() else None
+        if turned is None:
+            turned = self._turn(field, -self._scorer_heading(field, self.view_logits))
+            if self.located.any():
+                turned += self._to_mirror_plane(field) or 0.0
+        return turned
+
+    def _scorer_heading(self, field: Field, view_logits: ViewLogits) -> float:
+        """Where a scorer sees the field's front; 0 if photos were located and that is far from the front they told."""
+        heading = front_azimuth(field, view_logits)
+        far = abs(self.heading_deg + heading) > MAX_SCORER_TURN_DEG
+        return 0.0 if self.located.any() and far else heading
+
+    def _to_mirror_plane(self, field: Field) -> float | None:
+        """Turn a field to its mirror plane nearby; returns the angle, or None where it has no clear one."""
+        solid = Solid.of(field)
+        plane = None if solid is None else mirror_plane(solid, offset=not self.centred)
+        return self._turn(field, -plane.heading_deg) if plane is not None and plane.clear else None
 
     def _turn(self, field: Field, angle_deg: float) -> float:
         """Turn a field and the photos' cameras about z; returns the angle."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -50,6 +51,15 @@ def enlarged_scorer(name: str, models: Path, tokenizer: CLIPTokenizer) -> CLIPMo
 def save_vae(vae: AutoencoderKL, models: Path) -> None:
     """Write the autoencoder into the base model's folder."""
     vae.to(torch.float16).save_pretrained(models / BASE_MODEL / "vae")
+    _forget_origin(models / BASE_MODEL / "vae")
+
+
+def _forget_origin(folder: Path) -> None:
+    """Leave out of a model's configuration from which folder it was loaded: a path of the machine that trained it."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("_name_or_path", None)
+    path.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def load_vae(models: Path, device: torch.device) -> AutoencoderKL:
@@ -78,6 +88,8 @@ def save_base_model(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder
         requires_safety_checker=False,
     )
     pipeline.to("cpu", torch.float16).save_pretrained(models / BASE_MODEL, safe_serialization=True)
+    for part in ("vae", "unet"):
+        _forget_origin(models / BASE_MODEL / part)
 
 
 def load_base_model(models: Path, device: torch.device) -> StableDiffusionPipeline:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
@@ -10,8 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 from transformers import CLIPTokenizer
 
 from dreambooth3d.errors import ConfigError
@@ -50,6 +53,8 @@ from dreambooth3d.toybox.pretraining.vae import reconstruction_psnr, train_decod
 from dreambooth3d.toybox.pretraining.view_sets import ViewSets, toybox_view_sets
 from dreambooth3d.toybox.sampling import UNSEEN_SEEDS
 
+Network = TypeVar("Network", bound=nn.Module)
+
 # Each model family sees its own renders.
 FIRST_SEEDS = {"base": 0, "selector": 100_000, "judge": 200_000}
 UNSEEN_FIRST_SEED = UNSEEN_SEEDS[0]
@@ -70,6 +75,10 @@ CONTINUED = {
     "views": Schedule(steps=20_000, learning_rate=6e-4, weight_decay=0.15),
 }
 """Schedules of the stages that start from trained models."""
+START_SHARE = {"selector": 0.4, "judge": 0.4, "masks": 0.5}
+"""Of the weights that a stage starts from in those that it saves, so that what they knew is not lost.
+
+Source: Wortsman et al. 2022, "Robust fine-tuning of zero-shot models"."""
 TOYBOX_THINGS = 120
 """Subjects of the toybox among the things of a pack."""
 _TOYBOX_SEED = 70
@@ -161,7 +170,18 @@ def pretrain_scorer(name: str, job: Pretraining) -> None:
     start = folders.enlarged_scorer(name, job.start, tokenizer) if job.start else None
     renders = make_renders(job.renders, seed, tokenizer, scorer_captions, job.device, reserved=True)
     renders = job.with_meshes(renders, seed, mesh_statement_captions)
-    folders.save_scorer(train_scorer(name, renders, tokenizer, job.stage(name), start), name, job.models)
+    before = copy.deepcopy(start)
+    scorer = train_scorer(name, renders, tokenizer, job.stage(name), start)
+    folders.save_scorer(averaged(scorer, before, START_SHARE[name]), name, job.models)
+
+
+@torch.no_grad()
+def averaged(network: Network, before: nn.Module | None, share: float) -> Network:
+    """A network whose weights are moved by a share towards what they were before its training; unchanged without."""
+    if before is not None:
+        for trained, started in zip(network.parameters(), before.parameters(), strict=True):
+            trained.lerp_(started.to(trained), share)
+    return network
 
 
 def _things(job: Pretraining) -> ViewSets:
@@ -187,8 +207,10 @@ def _weights(models: Path, stage: str) -> Path:
 
 def pretrain_masks(job: Pretraining) -> None:
     """Train and save the network that finds what the photos of a set share, and print how well on unseen meshes."""
-    network = SubjectMaskNetwork() if job.start is None else SubjectMaskNetwork.load(_weights(job.start, "masks"))
+    start = None if job.start is None else SubjectMaskNetwork.load(_weights(job.start, "masks"))
+    network = SubjectMaskNetwork() if start is None else copy.deepcopy(start)
     train_masks(network, _things(job), pack_backgrounds(job.needed_pack, "train", job.device), job.stage("masks"))
+    averaged(network, start, START_SHARE["masks"])
     save_int8(network, job.models / "masks" / WEIGHTS)
     unseen = pack_view_sets(job.needed_pack, "test", job.device), pack_backgrounds(job.needed_pack, "test", job.device)
     print(json.dumps(mask_figures(network, Composer(*unseen, SIZE)), indent=1))
