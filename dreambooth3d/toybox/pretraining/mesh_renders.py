@@ -228,7 +228,8 @@ def _grounds(
     device: torch.device,
 ) -> Float[Tensor, "count 3 size size"]:
     """The toybox's backgrounds, and before a share photographs and textures in their stead."""
-    painted = paint_backgrounds(*(part.to(device) for part in random_backgrounds(count, random)), IMAGE_SIZE)
+    colours, horizon = random_backgrounds(count, random)
+    painted = paint_backgrounds(colours.to(device), horizon.to(device), IMAGE_SIZE)
     chosen = torch.randint(len(backgrounds), (count,), generator=generator).to(device)
     small = F.interpolate(backgrounds[chosen].float() / 255, (_BACKGROUND_SIZE,) * 2, mode="area")
     scale = uniform(0.5, 0.8)
