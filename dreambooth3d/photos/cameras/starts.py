@@ -25,7 +25,7 @@ RAYS, POINTS = 40, 20
 MISS_WEIGHT, COLOR_WEIGHT = 2.0, 0.3
 PAIR_WEIGHT = 2e-3
 """Of a unit of logarithmic probability of a pair's relative azimuth, in units of the energy."""
-SCORER_WEIGHT, SCORER_SPREAD_DEG, SCORER_MAX_OFF_DEG = 3.0, 15.0, 45.0
+SCORER_WEIGHT, SCORER_SPREAD_DEG, SCORER_MAX_OFF_DEG = 1.2, 15.0, 45.0
 """Of a scorer's angles off the front: against the pairs, their usual error, and the error beyond which one is wrong."""
 SCORER_SPAN_DEG = (40.0, 100.0)
 """Of a set's angles off the front: below the first a scorer tells nothing apart, above the second it counts in full."""
