@@ -14,12 +14,12 @@ from torch import Tensor
 from trimesh.exchange.gltf import export_glb
 
 from dreambooth3d.errors import EmptyFieldError
+from dreambooth3d.nerf.field.parts import large_parts
 
 DensityAndColor = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points (n, 3) in world units -> density (n,) in inverse world units and albedo (n, 3) in [0, 1]."""
 
 BOUND = 1.0
-MIN_PART_SHARE = 0.03
 _CHUNK_POINTS = 1 << 18
 
 
@@ -116,10 +116,7 @@ def _largest_parts(density: np.ndarray, threshold: float) -> np.ndarray:
             f"radiance field: no density exceeds {threshold:g} (the largest is {density.max():.3g}), so there is no"
             " surface for a mesh. Lower export_asset.mesh_threshold, or train longer."
         )
-    labels, _ = ndimage.label(inside)
-    sizes = np.bincount(labels.ravel())
-    sizes[0] = 0
-    kept = (sizes >= MIN_PART_SHARE * sizes.max())[labels]
+    kept = large_parts(inside)
     solid = np.clip(density, 0, 2 * threshold)
     solid[inside & ~kept] = 0
     cavities = ndimage.binary_fill_holes(kept) & ~kept

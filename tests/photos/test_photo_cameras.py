@@ -310,6 +310,15 @@ def test_a_scorer_s_angles_off_the_front_speak_for_the_azimuths_that_have_them()
     assert prior[[1, 3]].off_front_deg.tolist() == [3.0, 74.0]
 
 
+def test_what_a_scorer_says_of_a_grid_is_what_it_says_of_each_of_its_sets() -> None:
+    off_front = torch.tensor([40.0, 5.0, 90.0, 150.0])
+    prior = ViewPrior(torch.zeros(4, 4, 36), torch.zeros(4, 36), torch.full((4,), 18.0), off_front)
+    angles = torch.arange(0, 360, 20.0)
+    on_grid = [torch.zeros(1, 1, 1), angles.view(-1, 1, 1), angles.view(1, -1, 1), angles.view(1, 1, -1)]
+    sets = torch.cat([torch.zeros(18**3, 1), torch.cartesian_prod(angles, angles, angles)], dim=1)
+    torch.testing.assert_close(prior.scorer_energy(on_grid).flatten(), prior.energy(sets), atol=1e-5, rtol=1e-5)
+
+
 def test_of_photos_that_were_not_looked_at_nothing_is_known() -> None:
     generator = torch.Generator().manual_seed(0)
     prior = ViewPrior(

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy import ndimage
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from dreambooth3d.nerf.field.parts import large_parts
 from dreambooth3d.nerf.field.radiance_field import Field, turn_about_z
 
 RESOLUTION = 64
@@ -22,8 +22,6 @@ RADIUS = 0.8
 """Of the ball around a subject, as of any other thing in the world here."""
 SOLID_OPACITY = 0.5
 """Of a voxel's diagonal, from which it belongs to the subject."""
-MIN_PART_SHARE = 0.03
-"""Of the subject's voxels, below which a part that hangs in the air is left out."""
 COMPARED = 6000
 """Voxels that are compared with their mirror images."""
 HEADING_LIMIT_DEG, HEADING_STEP_DEG = 24.0, 4.0
@@ -59,7 +57,8 @@ class Solid:
         points = torch.stack([x, y, z], dim=-1).view(-1, 3)
         density, color = field.density_and_color(points)
         opacity = 1 - torch.exp(-density.float() * (2 * math.sqrt(3) / RESOLUTION))
-        kept = _without_floaters((opacity > SOLID_OPACITY).view(RESOLUTION, RESOLUTION, RESOLUTION))
+        solid = (opacity > SOLID_OPACITY).view(RESOLUTION, RESOLUTION, RESOLUTION)
+        kept = torch.from_numpy(large_parts(solid.cpu().numpy())).to(device)
         if not kept.any():
             return None
         layers = torch.cat([opacity[None], color.float().T * opacity]).view(4, RESOLUTION, RESOLUTION, RESOLUTION)
@@ -165,14 +164,3 @@ def stand_up(field: Field, centred: bool) -> MirrorPlane | None:
     radius = (seen - middle).norm(dim=1).max() + 1 / RESOLUTION
     field.move(rotation, -middle, RADIUS / radius.item())
     return plane
-
-
-def _without_floaters(solid: Tensor) -> Tensor:
-    """A bool volume without parts that are small against the largest one."""
-    labels, count = ndimage.label(solid.cpu().numpy())
-    if count < 2:
-        return solid
-    sizes = torch.bincount(torch.from_numpy(labels).flatten())
-    sizes[0] = 0
-    kept = sizes >= MIN_PART_SHARE * sizes.max()
-    return solid & kept[torch.from_numpy(labels).long()].to(solid.device)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -65,27 +66,34 @@ class ViewPrior:
         return ViewPrior(pairs, front, elevation)
 
     def energy(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
-        """(sets,) what is against azimuths relative to one another, in units of a logarithmic probability.
+        """(sets,) what is against azimuths relative to one another: by the pairs, and by the scorer."""
+        return self.pair_energy(azimuth_deg) + self.scorer_energy(azimuth_deg.unbind(1))
 
-        The mean negative logarithmic probability of the pairs, linear between the middles of the bins; and how badly
-        the scorer's angles fit whichever front they fit best.
-        """
+    def pair_energy(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
+        """(sets,) mean negative logarithmic probability of the pairs, linear between the middles of the bins."""
         own, other = torch.triu_indices(azimuth_deg.shape[1], azimuth_deg.shape[1], 1)
-        pairs = -between_bins(self.pairs[own, other], azimuth_deg[:, other] - azimuth_deg[:, own]).mean(dim=1)
-        return pairs + self._scorer_energy(azimuth_deg)
+        return -between_bins(self.pairs[own, other], azimuth_deg[:, other] - azimuth_deg[:, own]).mean(dim=1)
 
-    def _scorer_energy(self, azimuth_deg: Tensor) -> Tensor | float:
-        """(sets,) for a scorer that tells the photos apart: one that sees all of them from one side has no opinion."""
+    def scorer_energy(self, azimuth_deg: Sequence[Tensor]) -> Tensor | float:
+        """How badly the scorer's angles fit whichever front they fit best, in units of a logarithmic probability.
+
+        A scorer that sees all photos from one side has no opinion.
+
+        Args:
+            azimuth_deg: one tensor for each photo, which are broadcast: those of a grid need not be spread out.
+        """
         if self.off_front_deg is None:
             return 0.0
-        off = self.off_front_deg
         low, high = SCORER_SPAN_DEG
-        sure = ((off.max() - off.min() - low) / (high - low)).clamp(0, 1)
-        best = torch.full_like(azimuth_deg[:, 0], math.inf)
+        sure = ((self.off_front_deg.max() - self.off_front_deg.min() - low) / (high - low)).clamp(0, 1)
+        best: Tensor | None = None
         for front in torch.arange(0, 360, FRONT_STEP_DEG).tolist():
-            around = (wrap_degrees(azimuth_deg - front).abs() - off).abs().clamp(max=SCORER_MAX_OFF_DEG)
-            best = torch.minimum(best, 0.5 * (around / SCORER_SPREAD_DEG).square().mean(dim=1))
-        return SCORER_WEIGHT * sure * best
+            total = torch.zeros_like(azimuth_deg[0])
+            for azimuth, off in zip(azimuth_deg, self.off_front_deg, strict=True):
+                around = (wrap_degrees(azimuth - front).abs() - off).abs().clamp(max=SCORER_MAX_OFF_DEG)
+                total = total + 0.5 * (around / SCORER_SPREAD_DEG).square() / len(azimuth_deg)
+            best = total if best is None else torch.minimum(best, total)
+        return 0.0 if best is None else SCORER_WEIGHT * sure * best
 
     def facing(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, " sets"]:
         """(sets,) logarithmic probability of azimuths relative to the front, summed over the photos."""
@@ -118,7 +126,9 @@ def azimuth_starts(
     if prior is not None:
         cells = torch.cartesian_prod(*[steps] * (len(photos) - 1)).view(-1, len(photos) - 1)
         azimuth = torch.cat([torch.zeros_like(cells[:, :1]), cells], dim=1) * STEP_DEG
-        energy = energy + PAIR_WEIGHT * prior.energy(azimuth).view_as(energy)
+        on_grid = [_cells(photo, len(photos), energy.device) * STEP_DEG for photo in range(len(photos))]
+        known = prior.pair_energy(azimuth).view_as(energy) + prior.scorer_energy(on_grid)
+        energy = energy + PAIR_WEIGHT * known
     best = energy.flatten().topk(min(CANDIDATES, energy.numel()), largest=False).indices
     cells = torch.stack(torch.unravel_index(best, energy.shape), dim=-1)
     chosen = _apart(cells, count)
@@ -150,14 +160,17 @@ def _table(photos: CentredPhotos, generator: torch.Generator) -> Tensor:
 
 def _spread(table: Tensor, three: tuple[int, ...], count: int) -> Tensor:
     """The table of some of the photos, over the azimuths of all of them."""
-    axis = torch.arange(AZIMUTHS, device=table.device)
-    cells = []
-    for photo in three:
-        shape = [1] * (count - 1)
-        if photo > 0:
-            shape[photo - 1] = AZIMUTHS
-        cells.append(axis.view(shape) if photo > 0 else torch.zeros(shape, dtype=torch.long, device=table.device))
+    cells = [_cells(photo, count, table.device) for photo in three]
     return table[tuple((cell - cells[0]) % AZIMUTHS for cell in cells[1:])]
+
+
+def _cells(photo: int, count: int, device: torch.device) -> Tensor:
+    """Steps of one photo's azimuth along its dimension of those of `count` photos; the first one's is 0 everywhere."""
+    shape = [1] * (count - 1)
+    if photo == 0:
+        return torch.zeros(shape, dtype=torch.long, device=device)
+    shape[photo - 1] = AZIMUTHS
+    return torch.arange(AZIMUTHS, device=device).view(shape)
 
 
 def _apart(cells: Tensor, count: int) -> Tensor:
