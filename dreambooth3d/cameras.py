@@ -17,6 +17,8 @@ from torch import Tensor
 
 VIEW_WORDS = ("front", "side", "back", "overhead")
 OVERHEAD_ELEVATION_DEG = 60.0
+SUBJECT_RADIUS = 0.8
+"""Of the ball around the origin that a subject fills: the convention of the whole world here."""
 TURNTABLE_FRAMES = 36
 TURNTABLE_DISTANCE = 2.5
 TURNTABLE_FOV_Y_DEG = 42.0

@@ -16,6 +16,8 @@ MIN_BORDER_SHARE = 0.6
 BACKGROUND_SHARES = (0.2, 0.995)
 MAX_CUT_SHARE = 0.2
 """Largest share of the border that a subject may cover; beyond it the frame cuts the subject, or the mask is wrong."""
+MAX_CUT_OUTLINE = 0.02
+"""Share of a subject's outline on the frame up to which nothing of it is taken to be beyond the frame."""
 FIT_ROUNDS = 4
 FINE_SIZE = 256
 """Pixels per side at which photos are masked."""

@@ -48,7 +48,7 @@ class PhotoTargetsConfig(Section):
     from the second on not at all."""
     stand_up: bool = True
     """In the end turn the field to its mirror plane, if it has a clear one; where the photos do not all look at one
-    point, also put it in the middle of its box, except in height, and scale it to the usual ball."""
+    point, also put it in the middle of the box around what they see, and scale it to the usual ball."""
     min_overlap: Share = 0.8
     """A fresh field whose renders overlap with the photos' subjects by less, in the mean, is tried again with another
     seed, as after a collapse; the last attempt is kept as it is."""

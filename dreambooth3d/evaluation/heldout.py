@@ -23,7 +23,7 @@ from dreambooth3d.evaluation.registration import (
     register,
     render_placed,
 )
-from dreambooth3d.masks import FINE_SIZE
+from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
 from dreambooth3d.runtime import Runtime
@@ -36,8 +36,6 @@ DEFINITIONS = {
     "heldout_photo_psnr_fg_mean": "As heldout_photo_psnr_fg, with the mean of the training photos in place of the "
     "render, each of them turned so that its subject is in the middle.",
 }
-MAX_CUT = 0.02
-"""Share of the outline on the frame beyond which the subject counts as cut."""
 COLUMNS = 8
 SUPERSAMPLE = 2
 """Per axis, of the scored renders: photos are antialiased."""
@@ -125,7 +123,7 @@ def _centred(photos: SubjectPhotos, size: int) -> list[CentredPhoto]:
         photos.resized(FINE_SIZE)[chosen],
         photos.masks_resized(FINE_SIZE)[chosen],
         photos.frame(FINE_SIZE)[chosen],
-        (photos.cut[chosen] > MAX_CUT).tolist(),
+        (photos.cut[chosen] > MAX_CUT_OUTLINE).tolist(),
         fov[chosen],
         size,
     )

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreambooth3d.cameras import SUBJECT_RADIUS, orbit_cameras
 from dreambooth3d.config.field import FieldConfig
-from dreambooth3d.nerf.field.pose import RADIUS, RESOLUTION, Solid, mirror_plane, stand_up
+from dreambooth3d.nerf.field.pose import RESOLUTION, Solid, mirror_plane, stand_up
 from dreambooth3d.nerf.field.radiance_field import Field
 
 VOXEL = 2 / RESOLUTION
+PHOTOS = orbit_cameras(torch.tensor([-60.0, 5.0, 70.0, 140.0, -140.0]), elevation_deg=20.0)
 
 
 def _animal(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,32 +85,40 @@ def test_a_plane_at_the_border_of_what_was_tried_is_not_clear() -> None:
 
 def test_a_field_stands_in_the_middle_of_its_box_and_in_the_usual_ball_and_faces_ahead() -> None:
     field = _field(_animal, turn_deg=-16.0, shift=(0.09, -0.07, 0.05))
-    stand_up(field, centred=False)
+    stand_up(field, PHOTOS, centred=False)
     places = _solid(field).places
     low, high = places.amin(dim=0), places.amax(dim=0)
-    assert ((low + high) / 2)[:2].abs().max() < VOXEL
-    assert places[places[:, 2] >= -high[2]].norm(dim=1).max() == pytest.approx(RADIUS, abs=VOXEL)
+    assert ((low + high) / 2).abs().max() < VOXEL
+    assert places.norm(dim=1).max() == pytest.approx(SUBJECT_RADIUS, abs=VOXEL)
     # The head is in front: where the shape is the highest.
     top = places[places[:, 2] > high[2] - 2 * VOXEL].mean(dim=0)
     assert math.degrees(math.atan2(top[1].item(), top[0].item())) == pytest.approx(0.0, abs=3.0)
 
 
-def test_what_a_field_has_below_its_seen_part_does_not_make_it_smaller() -> None:
-    def on_a_column(points: Tensor) -> tuple[Tensor, Tensor]:
-        inside, color = _animal(points)
-        column = (points[:, :2].norm(dim=1) < 0.1) & (points[:, 2] < 0) & (points[:, 2] > -0.9)
-        return inside | column, color
+def test_what_no_photo_shows_below_a_subject_does_not_change_where_it_stands() -> None:
+    def drum(points: Tensor) -> tuple[Tensor, Tensor]:
+        radius, z = points[:, :2].norm(dim=1), points[:, 2]
+        return (radius < 0.55) & (z > -0.2) & (z < 0.3), torch.full_like(points, 0.4)
 
-    alone, standing = _field(_animal), _field(on_a_column)
+    def with_a_cone_below(points: Tensor) -> tuple[Tensor, Tensor]:
+        inside, color = drum(points)
+        # Behind the drum's lower edge for all that look down by 20 degrees or more.
+        depth = -0.2 - points[:, 2]
+        cone = (depth >= 0) & (points[:, :2].norm(dim=1) + depth / math.tan(math.radians(18.0)) < 0.5)
+        return inside | cone, color
+
+    alone, standing = _field(drum), _field(with_a_cone_below)
+    assert _solid(standing).places[:, 2].min() < _solid(alone).places[:, 2].min() - 3 * VOXEL
     for field in (alone, standing):
-        stand_up(field, centred=False)
+        stand_up(field, PHOTOS, centred=False)
     assert standing.stretch.item() == pytest.approx(alone.stretch.item(), rel=0.01)
+    torch.testing.assert_close(standing.shift, alone.shift, atol=VOXEL, rtol=0)
 
 
 def test_of_a_field_whose_centre_is_known_only_the_heading_changes() -> None:
     field = _field(_animal, turn_deg=10.0, shift=(0.0, 0.0, 0.1))
     before = _solid(field).places
-    stand_up(field, centred=True)
+    stand_up(field, PHOTOS, centred=True)
     after = _solid(field).places
     assert field.shift.abs().max() == 0
     assert field.stretch == 1
@@ -134,7 +144,7 @@ def test_moving_a_field_moves_what_it_shows_and_keeps_its_opacity() -> None:
 
 def test_an_empty_field_stays_where_it_is() -> None:
     field = _field(lambda points: (torch.zeros(len(points), dtype=torch.bool), torch.full_like(points, 0.5)))
-    assert stand_up(field, centred=False) is None
+    assert stand_up(field, PHOTOS, centred=False) is None
     assert field.stretch == 1
 
 
@@ -145,7 +155,7 @@ def test_a_speck_in_the_air_does_not_count() -> None:
         return inside | speck, color
 
     field = _field(with_a_speck)
-    stand_up(field, centred=False)
+    stand_up(field, PHOTOS, centred=False)
     alone = _field(_animal)
-    stand_up(alone, centred=False)
+    stand_up(alone, PHOTOS, centred=False)
     torch.testing.assert_close(field.shift, alone.shift)

@@ -18,7 +18,7 @@ from numpy import ndarray
 from PIL import Image
 from typer.testing import CliRunner
 
-from dreambooth3d.cameras import Cameras
+from dreambooth3d.cameras import SUBJECT_RADIUS, Cameras
 from dreambooth3d.cli.main import app
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.toybox.pretraining.meshes import backgrounds, fetch, formats, pack, screen, sources
@@ -26,7 +26,7 @@ from dreambooth3d.toybox.pretraining.meshes.assimp import read_acc, read_assimp
 from dreambooth3d.toybox.pretraining.meshes.candidates import Candidate, axes
 from dreambooth3d.toybox.pretraining.meshes.nouns import NOUNS, generic_noun, is_benchmark
 from dreambooth3d.toybox.pretraining.meshes.render import Camera, Light, MeshRenderer, random_cameras
-from dreambooth3d.toybox.pretraining.meshes.textured import BALL, Material, MeshError, TexturedMesh, joined
+from dreambooth3d.toybox.pretraining.meshes.textured import Material, MeshError, TexturedMesh, joined
 from dreambooth3d.toybox.pretraining.meshes.textures import texture_finder
 
 pytest.importorskip("embreex")
@@ -86,14 +86,14 @@ def test_a_cube_shows_the_side_that_faces_the_camera(azimuth: float, color: tupl
 
 def test_a_spheres_silhouette_is_where_the_products_rays_meet_the_sphere() -> None:
     camera = Camera(130, 25, 2.4, 50)
-    ball = plain(trimesh.creation.icosphere(5, BALL), Material())
+    ball = plain(trimesh.creation.icosphere(5, SUBJECT_RADIUS), Material())
     alpha = MeshRenderer(ball).render(camera, UNLIT, pixels=64)[..., 3] / 255
     pose = Cameras(*(torch.tensor([value]) for value in (130.0, 25.0, 2.4, 50.0))).camera_to_world[0].numpy()
     steps = ((np.arange(512) + 0.5) / 256 - 1) * np.tan(np.deg2rad(25))
     local = np.stack([*np.meshgrid(steps, -steps), np.full((512, 512), -1.0)], -1)
     rays = local / np.linalg.norm(local, axis=-1, keepdims=True) @ pose[:3, :3].T
     along = rays @ pose[:3, 3]
-    inside = along**2 - pose[:3, 3] @ pose[:3, 3] + BALL**2 > 0
+    inside = along**2 - pose[:3, 3] @ pose[:3, 3] + SUBJECT_RADIUS**2 > 0
     truth = inside.reshape(64, 8, 64, 8).mean((1, 3))
     assert np.abs(alpha - truth).mean() < 0.004
     assert alpha.mean() == pytest.approx(truth.mean(), rel=0.01)
@@ -110,7 +110,7 @@ def test_a_camera_projects_points_to_where_they_are_rendered() -> None:
 
 
 def test_light_from_above_leaves_the_lower_half_of_a_ball_in_the_ambient_light() -> None:
-    ball = plain(trimesh.creation.icosphere(4, BALL), Material((0.5, 0.5, 0.5, 1.0)))
+    ball = plain(trimesh.creation.icosphere(4, SUBJECT_RADIUS), Material((0.5, 0.5, 0.5, 1.0)))
     picture = MeshRenderer(ball).render(Camera(0, 0, 3.0, 40), Light((0.0, 0.0, 1.0), 0.4), pixels=65)
     lower = picture[45, 32, 0] / 255
     upper = picture[12, 32, 0] / 255
@@ -145,7 +145,7 @@ def test_random_cameras_stand_all_around_and_see_the_whole_mesh() -> None:
 def test_a_mesh_is_brought_into_the_ball_and_turned_to_the_front() -> None:
     long = trimesh.creation.box((2.0, 4.0, 20.0)).apply_translation((3, 4, 5))
     mesh = plain(long, Material()).normalized(Y_UP)  # its front at +z, its top at +y
-    assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(BALL)
+    assert np.linalg.norm(mesh.vertices, axis=1).max() == pytest.approx(SUBJECT_RADIUS)
     assert np.allclose(mesh.extents() / mesh.extents()[0], [1, 0.1, 0.2])
     assert np.allclose(mesh.vertices.min(0), -mesh.vertices.max(0))
     assert np.allclose(axes("+z", "+y") @ [0, 0, 1], [1, 0, 0]) and np.allclose(axes("+z", "+y") @ [0, 1, 0], [0, 0, 1])

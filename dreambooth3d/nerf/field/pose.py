@@ -1,7 +1,9 @@
 """How a finished field stands: by its mirror plane, and in the middle of the box around it.
 
 Photos taken anyhow say neither where the middle of a subject is, nor how large it is, nor quite how it is turned. What
-they leave open, the finished shape says: most subjects are their own mirror images from left to right.
+they leave open, the finished shape says: most subjects are their own mirror images from left to right. Where it ends
+above and below, its surface says as the photos see it: under a subject, which photos from above do not show, a field
+goes on.
 """
 
 from __future__ import annotations
@@ -10,16 +12,17 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn.functional import grid_sample
+from torch.nn.functional import grid_sample, max_pool3d
 
+from dreambooth3d.cameras import SUBJECT_RADIUS, Cameras
 from dreambooth3d.nerf.field.parts import large_parts
 from dreambooth3d.nerf.field.radiance_field import Field, turn_about_z
+from dreambooth3d.nerf.rendering.sampling import DenseSampler
+from dreambooth3d.nerf.rendering.volume import render_images
 
 RESOLUTION = 64
-RADIUS = 0.8
-"""Of the ball around a subject, as of any other thing in the world here."""
 SOLID_OPACITY = 0.5
 """Of a voxel's diagonal, from which it belongs to the subject."""
 COMPARED = 6000
@@ -31,6 +34,12 @@ REFINEMENTS = 5
 PLANES_AT_ONCE = 64
 MAX_ERROR_SHARE = 0.65
 """Of the median over all headings that were tried, up to which the best plane is a mirror's."""
+SEEN_SIZE, SEEN_SAMPLES = 64, 96
+"""Pixels and samples of the renders that tell where the subject ends above and below."""
+SEEN_OPACITY = 0.7
+"""Of a pixel, from which its depth is the surface's."""
+STRAY = 2e-3
+"""Share of these pixels that may lie above, and below, what counts as seen."""
 FLOOR = 1e-2
 """Mean difference between voxels that comes from their size."""
 
@@ -68,6 +77,14 @@ class Solid:
         """Layers at places; nothing outside the cube."""
         where = places[None, :, :, None]
         return grid_sample(self.layers[None], where, align_corners=False)[0, ..., 0]
+
+    def beside(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
+        """Which points lie in the subject's voxels, or in their neighbours."""
+        inside = torch.zeros(1, 1, RESOLUTION, RESOLUTION, RESOLUTION, device=points.device)
+        x, y, z = ((self.places + 1) * (RESOLUTION / 2)).long().unbind(-1)
+        inside[0, 0, z, y, x] = 1.0
+        grown = max_pool3d(inside, 3, stride=1, padding=1)
+        return grid_sample(grown, points[None, None, None], "nearest", align_corners=False).flatten() > 0.5
 
 
 @dataclass(frozen=True)
@@ -134,13 +151,12 @@ def _difference(solid: Solid, places: Tensor, own: Tensor, planes: Tensor) -> Te
 
 
 @torch.no_grad()
-def stand_up(field: Field, centred: bool) -> MirrorPlane | None:
+def stand_up(field: Field, cameras: Cameras, centred: bool) -> MirrorPlane | None:
     """Turn a finished field to its mirror plane; where its centre is unknown, move and scale it into the usual ball.
-
-    Its height stays what it was: photos from above do not show where a subject ends below, and a field goes on there.
 
     Args:
         field: the field; unchanged if there is nothing in it.
+        cameras: of the photos, which show where the subject ends above and below.
         centred: whether the origin is the subject's centre, as photos that all look at one point say.
 
     Returns:
@@ -155,12 +171,26 @@ def stand_up(field: Field, centred: bool) -> MirrorPlane | None:
         field.move(rotation)
         return plane
     places = solid.places @ rotation.T
-    middle = (places.amin(dim=0) + places.amax(dim=0)) / 2
-    middle[2] = 0.0
+    low, high = _seen_heights(field, solid, cameras) or (places[:, 2].min(), places[:, 2].max())
+    seen = places[(places[:, 2] >= low) & (places[:, 2] <= high)]
+    middle = (seen.amin(dim=0) + seen.amax(dim=0)) / 2
+    middle[2] = (low + high) / 2
     if plane.clear:
         middle[1] = plane.offset
-    seen = places[places[:, 2] >= -places[:, 2].max()]
     # A voxel's centre lies inside the surface by half a voxel, on average.
     radius = (seen - middle).norm(dim=1).max() + 1 / RESOLUTION
-    field.move(rotation, -middle, RADIUS / radius.item())
+    field.move(rotation, -middle, SUBJECT_RADIUS / radius.item())
     return plane
+
+
+def _seen_heights(field: Field, solid: Solid, cameras: Cameras) -> tuple[Tensor, Tensor] | None:
+    """Lowest and highest z of a subject's surface that cameras see, but for stray pixels; None if they see nothing."""
+    cameras = cameras.to(solid.places.device)
+    rendering = render_images(field, cameras, size=SEEN_SIZE, sampler=DenseSampler(SEEN_SAMPLES))
+    origins, directions = cameras.rays(SEEN_SIZE, SEEN_SIZE)
+    points = (origins + rendering.depth[..., None] * directions)[rendering.opacity > SEEN_OPACITY]
+    heights = points[solid.beside(points), 2]
+    if not len(heights):
+        return None
+    low, high = torch.quantile(heights, torch.tensor([STRAY, 1 - STRAY], device=heights.device))
+    return low, high

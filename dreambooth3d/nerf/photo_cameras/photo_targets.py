@@ -317,7 +317,7 @@ class PhotoTargets:
     def stand_up(self, field: Field) -> Field:
         """A copy of the field that stands as the photos could not tell; the photos' cameras stay those of the field."""
         copy = Field.from_state(field.state(), field.config.model_dump(), field.occupancy.density.device)
-        self.plane = stand_up(copy, self.centred)
+        self.plane = stand_up(copy, self.cameras[self.located], self.centred)
         return copy
 
     def _take(self, matches: PhotoCameras, searches: int) -> None:

@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import Cameras
-from dreambooth3d.masks import FINE_SIZE, smooth_background, subject_masks
+from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE, smooth_background, subject_masks
 from dreambooth3d.photos.cameras.placement import (
     PlacedCameras,
     fitting_fov_y_deg,
@@ -24,8 +24,6 @@ from dreambooth3d.transfer import send
 MANY = 16
 PLAIN_LEVELS = (0.1, 0.9)
 """Of each channel of the colours before which subjects are put."""
-MAX_UNCUT = 0.02
-"""Share of the outline on the frame up to which nothing of the subject is taken to be beyond it."""
 WHOLE = 0.999
 """Share of a pixel that must be inside the frame."""
 
@@ -243,7 +241,7 @@ def far_color(images: Tensor, masks: Tensor) -> Tensor:
 
 def _cut(photos: SubjectPhotos) -> Tensor:
     """(n,) bool: the frame cuts the subject."""
-    return (photos.cut > MAX_UNCUT) & ~photos.before_smooth_background
+    return (photos.cut > MAX_CUT_OUTLINE) & ~photos.before_smooth_background
 
 
 def _known(photos: SubjectPhotos, size: int, cut: Tensor) -> Tensor | None:

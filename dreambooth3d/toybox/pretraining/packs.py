@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from dreambooth3d.cameras import SUBJECT_RADIUS
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.toybox.captions import GENERIC_NOUNS
 from dreambooth3d.toybox.pretraining.meshes.pack import read_picture
-from dreambooth3d.toybox.pretraining.meshes.textured import BALL
 from dreambooth3d.toybox.pretraining.view_sets import VIEWS, ViewSets
 
 
@@ -56,7 +56,7 @@ def pack_views(folder: Path, split: str, device: torch.device) -> MeshViews:
         azimuth_deg=column("azimuth_deg"),
         elevation_deg=column("elevation_deg"),
         heading_known=column("heading_known") > 0,
-        ball=BALL / (column("distance") * half_fov.tan()),
+        ball=SUBJECT_RADIUS / (column("distance") * half_fov.tan()),
     )
 
 

@@ -11,10 +11,9 @@ from jaxtyping import Float, Integer, UInt8
 from numpy import ndarray
 from PIL import Image, UnidentifiedImageError
 
+from dreambooth3d.cameras import SUBJECT_RADIUS
 from dreambooth3d.errors import DreamBooth3DError
 
-BALL = 0.8
-"""Radius of the ball, around the origin, that every mesh is brought into."""
 LARGEST_TEXTURE = 512
 
 
@@ -56,7 +55,7 @@ class TexturedMesh:
     materials: tuple[Material, ...]
 
     def normalized(self, axes: Float[ndarray, "3 3"]) -> TexturedMesh:
-        """The mesh under `axes`, in the ball of radius `BALL` around the middle of its bounding box.
+        """The mesh under `axes`, in the ball of radius `SUBJECT_RADIUS` around the middle of its bounding box.
 
         Raises:
             MeshError: no face, or one point only.
@@ -71,7 +70,7 @@ class TexturedMesh:
         if radius == 0:
             raise MeshError("all faces lie in one point.")
         normals = None if self.normals is None else self.normals @ np.asarray(axes).T
-        return replace(self, vertices=vertices * (BALL / radius), normals=normals)
+        return replace(self, vertices=vertices * (SUBJECT_RADIUS / radius), normals=normals)
 
     def extents(self) -> Float[ndarray, " 3"]:
         """Width, depth and height of the bounding box."""
