@@ -1,6 +1,7 @@
 """How well are the cameras of casual photos found? Photo sets with known cameras, one folder each.
 
 Usage: python -m benchmarks.photo_cameras FOLDER [--found-masks] [--grow PIXELS] [--no-network] [--threads 2]
+    [--device auto]
 
 FOLDER/<subject>/photos/*, masks/*.png of the same names, and subject.json with `class_noun` and `shots`: azimuth_deg
 and elevation_deg of each photo. The photos go through what `validate_photos` does. Photos do not tell a turn of all
@@ -30,12 +31,12 @@ from dreambooth3d.cameras import wrap_degrees
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.views import name_photo_views
-from dreambooth3d.photos.cameras.locate import locate_photos
+from dreambooth3d.photos.cameras.locate import CPU, locate_photos
 from dreambooth3d.photos.cameras.prior import view_prior, views_digest
 from dreambooth3d.photos.check import check_photos
 from dreambooth3d.photos.masks.choose import mask_models
 from dreambooth3d.record import StepLog
-from dreambooth3d.runtime import Runtime
+from dreambooth3d.runtime import Runtime, pick_device
 
 NEAR_DEG = 20.0
 SELECTOR = "models/selector"
@@ -115,11 +116,14 @@ class Row:
     seconds: float
 
 
-def measure(given: PhotoSet, found: bool = False, grow: int = 0, network: bool = True) -> Row:
+def measure(
+    given: PhotoSet, found: bool = False, grow: int = 0, network: bool = True, device: torch.device = CPU
+) -> Row:
     """One row of the table."""
     photos = given.masked(found, grow)
     started = time.perf_counter()
-    located = locate_photos(photos, view_prior(photos, views_digest()) if network else None)
+    prior = view_prior(photos, views_digest()) if network else None
+    located = locate_photos(photos, prior, device)
     seconds = time.perf_counter() - started
     cameras = located.cameras
     known = ~cameras.azimuth_deg.isnan()
@@ -139,12 +143,14 @@ def main() -> None:
     parser.add_argument("--grow", type=int, default=0)
     parser.add_argument("--no-network", action="store_true")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     print("subject             located  azimuth off (median, worst)  within 20  elevation off  heading off  seconds")
     rows = []
     for folder in sorted(path.parent for path in given.folder.glob("*/subject.json")):
-        rows.append(measure(PhotoSet.read(folder), given.found_masks, given.grow, not given.no_network))
+        photos = PhotoSet.read(folder)
+        rows.append(measure(photos, given.found_masks, given.grow, not given.no_network, pick_device(given.device)))
         print(_line(folder.name, [rows[-1]]), flush=True)
     if rows:
         print(_line("all", rows))

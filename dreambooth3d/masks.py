@@ -18,6 +18,9 @@ MAX_CUT_SHARE = 0.2
 """Largest share of the border that a subject may cover; beyond it the frame cuts the subject, or the mask is wrong."""
 MAX_CUT_OUTLINE = 0.02
 """Share of a subject's outline on the frame up to which nothing of it is taken to be beyond the frame."""
+UNSURE = (0.1, 0.9)
+UNSURE_WIDTH, MAX_UNSURE = 0.05, 0.5
+"""Width of an unsure region in terms of the photo's side, and the largest share of a subject that may be unsure."""
 FIT_ROUNDS = 4
 FINE_SIZE = 256
 """Pixels per side at which photos are masked."""
@@ -126,3 +129,18 @@ def subject_masks(
     edge = border_pixels(images.shape[-2], images.shape[-1], images.device)
     cut = (~background[:, edge]).float().mean(1)
     return ~background, (share > low) & (share < high) & (cut <= MAX_CUT_SHARE)
+
+
+def unsure_regions(masks: Float[Tensor, "n height height"]) -> Bool[Tensor, "n height height"]:
+    """(n, height, height) where masks are neither one thing nor the other over more than an outline.
+
+    Nowhere in a mask that is unsure of most of its subject: the rest of it would be another thing.
+    """
+    low, high = UNSURE
+    side = 2 * round(UNSURE_WIDTH * masks.shape[-1] / 2) + 1
+    unsure = ((masks > low) & (masks < high)).float()[:, None]
+    narrow = -max_pool2d(-unsure, side, 1, side // 2)
+    wide = max_pool2d(narrow, side, 1, side // 2)[:, 0] > 0.5
+    solid = masks > 0.5
+    mostly = (solid & wide).sum(dim=(1, 2)) > MAX_UNSURE * solid.sum(dim=(1, 2))
+    return wide & ~mostly[:, None, None]

@@ -43,7 +43,7 @@ def validate_photos(
 
     photos = check_photos(config, data_md5, models, runtime)
     named = name_photo_views(photos, ClipScorer.load(pinned(selector)))
-    located = locate_photos(named, view_prior(named, models.views))
+    located = locate_photos(named, view_prior(named, models.views), runtime.device)
     runtime.log.params(views=", ".join(named.views))
     runtime.log.metrics(photos_located=int(located.facts["azimuth_deg"].notna().sum()))
     return replace(located, record=runtime.log.record())

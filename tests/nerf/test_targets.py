@@ -93,6 +93,20 @@ def test_beyond_the_frame_that_cuts_a_subject_nothing_is_known() -> None:
     assert torch.equal(views.where(torch.tensor([False, True])).known, views.known[1:])
 
 
+def test_where_a_mask_is_unsure_nothing_is_known() -> None:
+    """The first of two masks is unsure of a patch beside the ball."""
+    cameras = orbit_cameras(AZIMUTHS[:2])
+    share = ball_share(cameras, 256)
+    unsure = torch.zeros(256, 256, dtype=torch.bool)
+    unsure[96:160, :56] = True
+    assert (share[0][unsure] == 0).all()
+    share[0][unsure] = 0.5
+    views = TargetViews.of_photos(with_given_masks(photos_of(*ball_on_grey(cameras, 256)), share), SIZE, CPU)
+    small = torch.nn.functional.avg_pool2d(unsure[None].float(), 256 // SIZE)[0]
+    assert torch.equal(views.known[0], (small == 0).float()), "known beyond the patch, and at the ball's own outline"
+    assert (views.known[1] == 1).all()
+
+
 def with_given_masks(
     photos: SubjectPhotos, masks: Tensor, cut: Sequence[float] | float = 0.0, height: int = 256
 ) -> SubjectPhotos:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +21,8 @@ from dreambooth3d.artifacts import FRAME_FACTS, SubjectPhotos
 from dreambooth3d.cameras import Cameras, wrap_degrees
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.evaluation.clip import scorer_ref
+from dreambooth3d.masks import unsure_regions
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
 from dreambooth3d.photos.cameras import locate as locating
 from dreambooth3d.photos.cameras import search
@@ -41,10 +45,13 @@ from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
 from dreambooth3d.photos.cameras.starts import STEP_DEG, ViewPrior, azimuth_starts
 from dreambooth3d.photos.models import photo_models
 from dreambooth3d.photos.networks import weights
+from dreambooth3d.record import StepLog
+from dreambooth3d.runtime import Runtime
+from dreambooth3d.stages import validate_photos
 from dreambooth3d.toybox.packing import pack_scenes
 from dreambooth3d.toybox.recipes import Recipe
 from dreambooth3d.toybox.render import Light, _shade_rays
-from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
+from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, write_subject
 
 SIZE = 96
 BACKGROUND = torch.tensor([0.5, 0.7, 0.6])
@@ -340,7 +347,7 @@ def test_the_front_is_where_the_photos_azimuths_are_likeliest(
     """The front is put where it is not, so that nothing else can have turned the cameras there."""
     around = torch.ones(5, 24).index_fill(1, torch.tensor([0]), 0.0)
     found = search.FoundCameras(TRUE, torch.zeros(5), TRUE.cameras.azimuth_deg[None], torch.ones(1), around)
-    monkeypatch.setattr(locating, "find_cameras", lambda *_: found)
+    monkeypatch.setattr(locating, "find_cameras", lambda *_, **__: found)
     front = torch.full((5, 36), -8.0)
     for row, azimuth in enumerate(TRUE.cameras.azimuth_deg + 120):
         front[row, round(azimuth.item() % 360 / 10) % 36] = 0.0
@@ -456,3 +463,124 @@ def test_the_middle_of_a_subject_is_that_of_its_box_although_nobody_saw_it_from_
 
 def test_a_subject_of_which_nothing_is_left_stays_where_it_is() -> None:
     assert torch.equal(subject_middle(TRUE, torch.zeros(5, 32, 32)), torch.zeros(3))
+
+
+TOLD_AROUND = torch.ones(5, 24).index_fill(1, torch.tensor([0]), 0.0)
+"""No photo fits elsewhere."""
+
+
+def painted_ball(paint: Callable[[Tensor, Tensor], Tensor], azimuth_deg: Tensor, size: int = 96) -> CentredPhotos:
+    """Photos from level cameras of a ball whose colour (..., 3) is a function of longitude in radians and height."""
+    along = (torch.arange(size) + 0.5) * 2 / size - 1
+    y, x = torch.meshgrid(-along, along, indexing="ij")
+    images, masks = [], []
+    for azimuth in torch.deg2rad(azimuth_deg):
+        toward = torch.tensor([azimuth.cos(), azimuth.sin(), 0.0])
+        right = torch.tensor([-azimuth.sin(), azimuth.cos(), 0.0])
+        up = torch.tensor([0.0, 0.0, 1.0])
+        ray = normalize(0.4 * x[..., None] * right + 0.4 * y[..., None] * up - toward, dim=-1)
+        # From 3 away, a ball of radius 0.8: the nearer root of |3 toward + t ray| = 0.8.
+        middle = -3 * (ray * toward).sum(-1)
+        root = middle.square() - 9 + 0.64
+        place = 3 * toward + (middle - root.clamp(min=0).sqrt())[..., None] * ray
+        color = paint(torch.atan2(place[..., 1], place[..., 0]), place[..., 2])
+        hit = (root > 0).float()
+        images.append((color * hit[..., None]).permute(2, 0, 1))
+        masks.append(hit)
+    full = torch.full_like(azimuth_deg, 2 * math.degrees(math.atan(0.4)))
+    return CentredPhotos.of(torch.stack(images), torch.stack(masks), full)
+
+
+AROUND_BALL = torch.tensor([0.0, 50.0, 110.0, 200.0])
+
+
+def by_height(longitude: Tensor, height: Tensor) -> Tensor:
+    red = (height > 0.2).float()
+    return torch.stack([0.2 + 0.7 * red, torch.full_like(red, 0.3), 0.9 - 0.7 * red], dim=-1)
+
+
+def by_longitude(longitude: Tensor, height: Tensor) -> Tensor:
+    phases = torch.tensor([0.0, 2.0, 4.0])
+    return 0.5 + 0.45 * torch.cos(longitude[..., None] - phases)
+
+
+def level_sets(problem: Coherence, azimuth_deg: Tensor) -> Tensor:
+    sets = problem.neutral(azimuth_deg)
+    sets[1] = 0.0
+    return sets
+
+
+def test_colours_that_are_alike_at_a_height_from_all_sides_speak_for_no_cameras() -> None:
+    """A red top and a blue foot are seen together from anywhere, the most by cameras that are all at one place."""
+    ball = painted_ball(by_height, AROUND_BALL)
+    problem = Coherence(ball)
+    sets = level_sets(problem, torch.stack([AROUND_BALL, torch.tensor([0.0, 5.0, -5.0, 10.0])]))
+    pixels = problem.pixels(200, torch.Generator().manual_seed(0))
+    assert problem.evidence(sets, pixels, 32)[1].min() > -0.02
+    striped = Coherence(painted_ball(by_longitude, AROUND_BALL))
+    true, crowded = striped.evidence(sets, pixels, 32)[1].tolist()
+    assert true < -0.03 and true < crowded
+
+
+def test_outlines_that_say_nothing_are_ranked_by_colours() -> None:
+    problem = Coherence(painted_ball(by_longitude, AROUND_BALL))
+    wrong = AROUND_BALL + torch.tensor([0.0, 60.0, 0.0, -60.0])
+    true, other = search._outline_score(problem, level_sets(problem, torch.stack([AROUND_BALL, wrong])), None).tolist()
+    assert true < other - 0.005
+
+
+def test_where_a_mask_is_unsure_nothing_is_known() -> None:
+    """A bar at the side of a disc, of which a mask says 0.6: neither the middle nor the outlines heed it."""
+    along = torch.linspace(-1, 1, 128)
+    y, x = torch.meshgrid(-along, along, indexing="ij")
+    disc = torch.sigmoid((0.5 - (x.square() + y.square()).sqrt()) * 120)
+    bar = (x > 0.3) & (x < 0.6) & (y.abs() < 0.95)
+    masks = torch.stack([disc, torch.where(bar & (disc < 0.9), torch.tensor(0.6), disc), 0.6 * (disc > 0.5)])
+    unsure = unsure_regions(masks)
+    assert not unsure[0].any(), "outlines are soft"
+    assert unsure[1][bar & (disc < 0.05)].float().mean() > 0.9 and not unsure[1][x < 0.2].any()
+    assert not unsure[2].any(), "nothing would be left"
+    photos = CentredPhotos.of(torch.rand(3, 3, 128, 128), masks, torch.full((3,), 45.0))
+    torch.testing.assert_close(photos.rotation[1], photos.rotation[0], atol=2e-2, rtol=0)
+    torch.testing.assert_close(photos.half_width[1], photos.half_width[0], atol=2e-2, rtol=0)
+    beside = photos.depth_inside[:, 8, 50]
+    assert beside[0] < 0 < beside[1], "a point there is in no other photo's way"
+    pixels = Coherence(photos[[0, 1]]).pixels(400, torch.Generator().manual_seed(0))
+    assert pixels[1].norm(dim=-1).max() < 0.85, "and needs no point of its own"
+
+
+def test_cameras_are_searched_on_the_run_s_device_and_come_back_from_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The device is one that computes nothing, so that the search can only be asked, not made."""
+    write_subject("bunny", tmp_path)
+    asked = []
+
+    def found(images: Tensor, masks: Tensor, fov_y_deg: Tensor, prior: ViewPrior, **_: float) -> search.FoundCameras:
+        known = (images, masks, fov_y_deg, prior.pairs, prior.front, prior.elevation_deg, prior.off_front_deg)
+        asked.extend(values.device.type for values in known)
+        return search.FoundCameras(TRUE, torch.zeros(5), TRUE.cameras.azimuth_deg[None], torch.ones(1), TOLD_AROUND)
+
+    monkeypatch.setattr(locating, "find_cameras", found)
+    config = PhotosConfig(dir=str(tmp_path / "bunny"))
+    selector = scorer_ref("models/selector")
+    runtime = Runtime(StepLog("validate_photos"), tmp_path / "work", torch.device("meta"), progress=False)
+    photos = validate_photos(runtime, config, "untracked:0", selector, photo_models(config))
+    assert asked == ["meta"] * 7
+    assert placed_cameras(photos).cameras.azimuth_deg.isfinite().all()
+
+
+@pytest.mark.gpu
+def test_a_gpu_finds_the_cameras_that_a_cpu_finds(bunny: tuple[Tensor, Tensor]) -> None:
+    given = (*bunny, torch.ones(5, dtype=torch.bool), TRUE.cameras.fov_y_deg)
+    photos = masked(*bunny, pd.DataFrame({"file": list("abcde")}))
+    off_front = TRUE.cameras.azimuth_deg.abs()
+    prior = view_prior(photos, views_digest())
+    started = time.monotonic()
+    on_gpu = locate(*given, off_front, prior, torch.device("cuda")).placed
+    assert time.monotonic() - started < 30
+    on_cpu = locate(*given, off_front, prior).placed
+    assert {values.device.type for values in (on_gpu.roll_deg, on_gpu.centre, on_gpu.cameras.azimuth_deg)} == {"cpu"}
+    for placed in (on_gpu, on_cpu):
+        assert relative_errors(placed.cameras.azimuth_deg, TRUE.cameras.azimuth_deg).max() < 15
+    assert wrap_degrees(on_gpu.cameras.azimuth_deg - on_cpu.cameras.azimuth_deg).abs().max() < 15

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import Cameras
-from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE, smooth_background, subject_masks
+from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE, smooth_background, subject_masks, unsure_regions
 from dreambooth3d.photos.cameras.placement import (
     PlacedCameras,
     fitting_fov_y_deg,
@@ -134,7 +134,8 @@ class TargetViews:
         """The views as upright cameras that look at the subject's centre would show them, `size` pixels wide.
 
         Of cameras whose place is unknown (NaN), only the direction of the subject is used. Beyond the frames of those
-        views that are `cut` (n,) bool nothing is known; beyond the others there is nothing of the subject.
+        views that are `cut` (n,) bool nothing is known; beyond the others there is nothing of the subject. What is not
+        known stays so.
         """
         masks = self.masks.cpu()
         unknown = placed.cameras.azimuth_deg.isnan()
@@ -145,8 +146,9 @@ class TargetViews:
         turned, share = rectify(layers, frames, fov_y_deg, size)
         images, background, seen, told = turned.split([3, 3, 1, 1], dim=1)
         inside = share[:, None]
-        within = ((told * inside)[:, 0] >= WHOLE).float()
-        known = torch.where(cut.to(within.device)[:, None, None], within, 1.0) if cut.any() else None
+        told = (told * inside)[:, 0]
+        told = torch.where(cut.to(told.device)[:, None, None], told, told + 1 - share)
+        known = None if self.known is None else (told >= WHOLE).float()
         full = torch.full_like(placed.cameras.fov_y_deg, fov_y_deg)
         cameras = replace(placed.cameras, fov_y_deg=full.masked_fill(unknown, math.nan))
         return replace(
@@ -245,10 +247,16 @@ def _cut(photos: SubjectPhotos) -> Tensor:
 
 
 def _known(photos: SubjectPhotos, size: int, cut: Tensor) -> Tensor | None:
-    """(n, size, size): 0 beyond the frame of the photos that are `cut` (n,) bool; None where no frame cuts any."""
-    if not cut.any():
+    """(n, size, size): 0 beyond the frame of the photos that are `cut` (n,) bool, and where masks are unsure.
+
+    None where all is known.
+    """
+    masks, frame = photos.masks_resized(FINE_SIZE), photos.frame(size) >= WHOLE
+    unsure = unsure_regions(masks) & ~photos.before_smooth_background[:, None, None]
+    if not (cut.any() or unsure.any()):
         return None
-    return torch.where(cut[:, None, None], (photos.frame(size) >= WHOLE).float(), 1.0)
+    sure = adaptive_avg_pool2d((~unsure).float(), size) >= WHOLE
+    return (sure & (frame | ~cut[:, None, None])).float()
 
 
 def _draw_places(count: int, wanted: int, generator: torch.Generator) -> Tensor:

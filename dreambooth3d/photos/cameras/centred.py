@@ -10,6 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
+from dreambooth3d.masks import unsure_regions
 from dreambooth3d.photos.cameras.placement import (
     PlacedCameras,
     pixel_directions,
@@ -53,16 +54,21 @@ class CentredPhotos:
         fov_y_deg: Float[Tensor, " n"],
         size: int = CENTRED_SIZE,
     ) -> CentredPhotos:
-        """Turn photos with masks; each mask has pixels above 0.5."""
+        """Turn photos with masks; each mask has pixels above 0.5.
+
+        Of regions where a mask is unsure nothing is known: they may be the subject, and say nothing for themselves.
+        """
+        unsure = unsure_regions(masks)
         half = torch.tan(torch.deg2rad(fov_y_deg) / 2)
-        boxes = [pixel_directions(mask > 0.5, own) for mask, own in zip(masks, half, strict=True)]
+        boxes = [pixel_directions(mask > 0.5, own) for mask, own in zip(masks * ~unsure, half, strict=True)]
         middles = torch.stack([torch.cat([(box.amax(0) + box.amin(0))[:2] / 2, box[0, 2:]]) for box in boxes])
         rotation = rotation_towards(middles)
         turned = [box @ own.T for box, own in zip(boxes, rotation, strict=True)]
         width = torch.stack([MARGIN * (box[:, :2] / -box[:, 2:]).abs().max() for box in turned])
-        both, known = turn_photos(torch.cat([images, masks[:, None]], 1), fov_y_deg, rotation, width, size)
+        layers = torch.cat([images, (masks * ~unsure)[:, None], unsure[:, None].float()], 1)
+        both, known = turn_photos(layers, fov_y_deg, rotation, width, size)
         solid = (both[:, 3] * known) > 0.5
-        open_ended = solid | ((known < 0.5) & _cut(masks)[:, None, None])
+        open_ended = solid | (both[:, 4] > 0.5) | ((known < 0.5) & _cut(masks)[:, None, None])
         depth = torch.stack([_depth_inside(mask) for mask in open_ended]) * (2 / size)
         return CentredPhotos(both[:, :3], both[:, 3] * known, depth, width, rotation, fov_y_deg)
 

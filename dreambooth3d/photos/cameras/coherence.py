@@ -36,6 +36,7 @@ MAX_DIFFERENCE = 0.4
 UNRELATED_SHARE = 0.8
 """Of the difference between unrelated colours, below which colours speak for being the same."""
 MAX_COLORS = 120
+NEAR_ROWS = 3
 
 
 class Coherence:
@@ -67,12 +68,23 @@ class Coherence:
         self._unrelated = self._unrelated_difference(solid)
 
     def _unrelated_difference(self, solid: Tensor) -> Tensor:
-        """(n, h, w) mean difference between each pixel's colour and all photos' colours."""
-        colors = torch.cat([color[:, mask].T for color, mask in zip(self.colors, solid, strict=True)])
-        some = colors[:: max(1, len(colors) // MAX_COLORS)]
-        flat = self.colors.flatten(2).transpose(1, 2)
-        difference = (flat[:, :, None] - some).abs().mean(-1).clamp(max=MAX_DIFFERENCE).mean(-1)
-        return difference.view_as(self.photos.masks)
+        """(n, h, w) mean difference between each pixel's colour and the colours of all photos about as high up.
+
+        Of a subject with a red top and a white foot, photos are alike row by row from wherever they are taken.
+        """
+        rows = self.colors.permute(2, 0, 3, 1)
+        height = solid.shape[1]
+        difference = []
+        for row in range(height):
+            near = slice(max(0, row - NEAR_ROWS), row + NEAR_ROWS + 1)
+            colors = rows[near][solid.transpose(0, 1)[near]]
+            if not len(colors):
+                difference.append(torch.zeros_like(rows[row, ..., 0]))
+                continue
+            some = colors[:: max(1, len(colors) // MAX_COLORS)]
+            apart = (rows[row, ..., None, :] - some).abs().mean(-1).clamp(max=MAX_DIFFERENCE)
+            difference.append(apart.mean(-1))
+        return torch.stack(difference, dim=1)
 
     def neutral(self, azimuth_deg: Float[Tensor, "sets n"]) -> Float[Tensor, "6 sets n"]:
         """Cameras at given azimuths, and else as they usually are."""

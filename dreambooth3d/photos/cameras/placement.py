@@ -130,6 +130,10 @@ class PlacedCameras:
     def __getitem__(self, index: Tensor) -> PlacedCameras:
         return PlacedCameras(self.cameras[index], self.roll_deg[index], self.centre[index])
 
+    def cpu(self) -> PlacedCameras:
+        """The same on the CPU."""
+        return PlacedCameras(self.cameras.to(torch.device("cpu")), self.roll_deg.cpu(), self.centre.cpu())
+
     def where_known(self, others: PlacedCameras) -> PlacedCameras:
         """These cameras where their places are known, the others elsewhere."""
         known = ~self.cameras.azimuth_deg.isnan()

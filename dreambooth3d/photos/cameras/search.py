@@ -59,6 +59,11 @@ class FoundCameras:
     error: Float[Tensor, " sets"]
     around: Float[Tensor, "k directions"]
 
+    def cpu(self) -> FoundCameras:
+        """The same on the CPU."""
+        rest = (values.cpu() for values in (self.miss, self.rivals, self.error, self.around))
+        return FoundCameras(self.placed.cpu(), *rest)
+
 
 def find_cameras(
     images: Float[Tensor, "n 3 height height"],
@@ -66,6 +71,7 @@ def find_cameras(
     fov_y_deg: Float[Tensor, " n"],
     prior: ViewPrior | None = None,
     seed: int = 0,
+    effort: float = 1.0,
 ) -> FoundCameras:
     """Find the cameras by which photos of one thing agree best.
 
@@ -79,14 +85,15 @@ def find_cameras(
         fov_y_deg: (n,) of the photos.
         prior: what else is known of their directions.
         seed: of sampled pixels.
+        effort: share of the usual number of sets.
     """
     generator = torch.Generator().manual_seed(seed)
     photos = CentredPhotos.of(images, masks, fov_y_deg)
     core = list(range(min(CORE_PHOTOS, len(photos))))
     own_prior = None if prior is None else prior[core]
-    cameras = cameras_by_outlines(photos[core], generator, own_prior)
+    cameras = cameras_by_outlines(photos[core], generator, own_prior, effort)
     fine = Coherence(photos[core], 1, None if own_prior is None else own_prior.elevation_deg)
-    cameras, error, around = _by_appearance(fine, cameras, generator, own_prior)
+    cameras, error, around = _by_appearance(fine, cameras, generator, own_prior, effort)
     rivals = wrap_degrees(cameras[0])
     for added in range(len(core), len(photos)):
         cameras = _with_one_more(Coherence(photos[list(range(added + 1))]), cameras, generator)
@@ -101,20 +108,25 @@ def find_cameras(
 
 
 def cameras_by_outlines(
-    photos: CentredPhotos, generator: torch.Generator, prior: ViewPrior | None = None
+    photos: CentredPhotos, generator: torch.Generator, prior: ViewPrior | None = None, effort: float = 1.0
 ) -> Float[Tensor, "6 sets n"]:
     """Sets of cameras under which the silhouettes of n photos, 3 to `CORE_PHOTOS`, agree, the best one first."""
     problem = Coherence(photos, elevation_deg=None if prior is None else prior.elevation_deg)
-    cameras = problem.neutral(azimuth_starts(photos, STARTS, generator, prior))
+    cameras = problem.neutral(azimuth_starts(photos, _some(STARTS, effort), generator, prior))
     for kept, *settings in OUTLINE_ROUNDS:
         parts = cameras.split(SETS_AT_ONCE, dim=1)
         cameras = torch.cat([_improved(problem, part, settings, generator) for part in parts], dim=1)
-        cameras = cameras[:, _outline_score(problem, cameras, prior).argsort()[:kept]]
+        cameras = cameras[:, _outline_score(problem, cameras, prior).argsort()[: _some(kept, effort)]]
     return cameras
 
 
+def _some(count: int, effort: float) -> int:
+    """At least one of so many sets."""
+    return max(1, round(count * effort))
+
+
 def _by_appearance(
-    problem: Coherence, cameras: Tensor, generator: torch.Generator, prior: ViewPrior | None
+    problem: Coherence, cameras: Tensor, generator: torch.Generator, prior: ViewPrior | None, effort: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The sets of cameras (6, sets, n) whose fields show the photos best, improved, and their errors; best first.
 
@@ -125,7 +137,7 @@ def _by_appearance(
         fields.fit(steps, generator, rate)
         error = sum(part.mean(1) for part in fields.errors())
         error = error + _against(problem, fields.cameras, prior)
-        cameras = fields.cameras[:, error.argsort()[:kept]]
+        cameras = fields.cameras[:, error.argsort()[: _some(kept, effort)]]
     colors, fields = _held_out(problem, cameras, generator)
     error = colors + _against(problem, cameras, prior)
     around = _around(problem, fields, int(error.argmin()) * problem.count)
@@ -173,11 +185,13 @@ def _improved(problem: Coherence, cameras: Tensor, settings: Sequence[float], ge
 
 @torch.no_grad()
 def _outline_score(problem: Coherence, cameras: Tensor, prior: ViewPrior | None) -> Tensor:
-    """(sets,) how badly silhouettes fit together under cameras (6, sets, n)."""
+    """(sets,) how badly silhouettes and colours fit together under cameras (6, sets, n)."""
     pixels = problem.pixels(SCORE_RAYS, torch.Generator().manual_seed(1))
     parts = cameras.split(SETS_AT_ONCE, dim=1)
-    miss = torch.cat([problem.miss(part, pixels, SCORE_POINTS).mean(1) for part in parts])
-    return MISS_WEIGHT * miss + PRIOR_WEIGHT * problem.prior(cameras).mean(1) + _prior_energy(cameras, prior)
+    seen = [problem.evidence(part, pixels, SCORE_POINTS) for part in parts]
+    miss, colors = (torch.cat(values) for values in zip(*seen, strict=True))
+    usual = PRIOR_WEIGHT * problem.prior(cameras).mean(1)
+    return MISS_WEIGHT * miss + COLOR_WEIGHT * colors + usual + _prior_energy(cameras, prior)
 
 
 def _prior_energy(cameras: Tensor, prior: ViewPrior | None) -> Tensor | float:

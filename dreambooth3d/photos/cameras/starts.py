@@ -56,6 +56,11 @@ class ViewPrior:
         off = None if self.off_front_deg is None else self.off_front_deg[index]
         return ViewPrior(self.pairs[index][:, index], self.front[index], self.elevation_deg[index], off)
 
+    def to(self, device: torch.device) -> ViewPrior:
+        """The same on a device."""
+        off = None if self.off_front_deg is None else self.off_front_deg.to(device)
+        return ViewPrior(self.pairs.to(device), self.front.to(device), self.elevation_deg.to(device), off)
+
     def among(self, count: int, index: list[int]) -> ViewPrior:
         """Of `count` photos, of which these are those at `index`; of the others nothing is known."""
         bins, rows = self.front.shape[1], torch.tensor(index)
