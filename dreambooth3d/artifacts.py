@@ -243,13 +243,14 @@ class GroundTruth:
 
 @dataclass(frozen=True)
 class RadianceField:
-    """A trained radiance field.
+    """A trained asset: a radiance field, or one of another kind (`dreambooth3d.representation`).
 
     Attributes:
-        state: the field's parameters and buffers (occupancy included).
-        config: the field's configuration as plain values (`FieldConfig.model_dump()`).
+        state: its parameters and buffers (a field's occupancy included).
+        config: its settings as plain values, which depend on the kind (`FieldConfig.model_dump()`).
         previews: (n, 3, height, width) renders on white from evenly spread azimuths.
         steps: training steps that were run, all stages together.
+        kind: what it is made of, as in `config.representation.SETTINGS`; says how state and config are read.
     """
 
     state: Mapping[str, Tensor]
@@ -257,6 +258,7 @@ class RadianceField:
     previews: Float[Tensor, "n 3 height width"]
     steps: int
     record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("init_nerf"))
+    kind: str = "field"
 
 
 @dataclass(frozen=True)

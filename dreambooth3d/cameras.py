@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
@@ -28,6 +28,76 @@ TURNTABLE_ELEVATION_DEG = 15.0
 def wrap_degrees(angle_deg: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Map angles in degrees to [-180, 180)."""
     return torch.remainder(angle_deg + 180.0, 360.0) - 180.0
+
+
+class Viewpoints(Protocol):
+    """A batch of n pinhole cameras with square pixels and the principal point in the middle, as renderers see them."""
+
+    @property
+    def camera_to_world(self) -> Float[Tensor, "n 4 4"]:
+        """(n, 4, 4) OpenGL camera-to-world matrices: columns right, up, backward, position."""
+        ...
+
+    @property
+    def fov_y_deg(self) -> Float[Tensor, " n"]:
+        """(n,) vertical field of view in degrees."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def to(self, device: torch.device | str) -> Viewpoints:
+        """The same cameras on another device."""
+        ...
+
+    def rays(
+        self, height: int, width: int
+    ) -> tuple[Float[Tensor, "n {height} {width} 3"], Float[Tensor, "n {height} {width} 3"]]:
+        """Origins and unit directions (n, height, width, 3) of the rays through pixel centres, in world units."""
+        ...
+
+
+@dataclass(frozen=True)
+class PosedCameras:
+    """A batch of cameras anywhere, turned anyhow.
+
+    Attributes:
+        camera_to_world: (n, 4, 4) OpenGL camera-to-world matrices.
+        fov_y_deg: (n,) vertical field of view in degrees.
+    """
+
+    camera_to_world: Float[Tensor, "n 4 4"]
+    fov_y_deg: Float[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.fov_y_deg)
+
+    def to(self, device: torch.device | str) -> PosedCameras:
+        """The same cameras on another device."""
+        return PosedCameras(self.camera_to_world.to(device), self.fov_y_deg.to(device))
+
+    def rays(
+        self, height: int, width: int
+    ) -> tuple[Float[Tensor, "n {height} {width} 3"], Float[Tensor, "n {height} {width} 3"]]:
+        """See `Viewpoints`."""
+        return pinhole_rays(self.camera_to_world, self.fov_y_deg, height, width)
+
+
+def pinhole_rays(
+    pose: Float[Tensor, "n 4 4"], fov_y_deg: Float[Tensor, " n"], height: int, width: int
+) -> tuple[Float[Tensor, "n {height} {width} 3"], Float[Tensor, "n {height} {width} 3"]]:
+    """Rays through the pixel centres of cameras with poses (n, 4, 4) and fields of view (n,); see `Viewpoints.rays`."""
+    half = torch.tan(torch.deg2rad(fov_y_deg) / 2)[:, None, None]
+    y, x = torch.meshgrid(
+        1 - 2 * (torch.arange(height, device=pose.device) + 0.5) / height,
+        2 * (torch.arange(width, device=pose.device) + 0.5) / width - 1,
+        indexing="ij",
+    )
+    local = torch.stack(
+        [half * x * (width / height), half * y, -torch.ones_like(half * x)], dim=-1
+    )  # (n, height, width, 3)
+    directions = torch.nn.functional.normalize(torch.einsum("nij,nhwj->nhwi", pose[:, :3, :3], local), dim=-1)
+    origins = pose[:, None, None, :3, 3].expand_as(directions)
+    return origins, directions
 
 
 @dataclass(frozen=True)
@@ -93,19 +163,7 @@ class Cameras:
         Returns:
             origins (n, height, width, 3) in world units and directions (n, height, width, 3) of unit length.
         """
-        pose = self.camera_to_world
-        half = torch.tan(torch.deg2rad(self.fov_y_deg) / 2)[:, None, None]
-        y, x = torch.meshgrid(
-            1 - 2 * (torch.arange(height, device=pose.device) + 0.5) / height,
-            2 * (torch.arange(width, device=pose.device) + 0.5) / width - 1,
-            indexing="ij",
-        )
-        local = torch.stack(
-            [half * x * (width / height), half * y, -torch.ones_like(half * x)], dim=-1
-        )  # (n, height, width, 3)
-        directions = torch.nn.functional.normalize(torch.einsum("nij,nhwj->nhwi", pose[:, :3, :3], local), dim=-1)
-        origins = pose[:, None, None, :3, 3].expand_as(directions)
-        return origins, directions
+        return pinhole_rays(self.camera_to_world, self.fov_y_deg, height, width)
 
     def view_words(self) -> list[str]:
         """One of `VIEW_WORDS` per camera."""

@@ -123,10 +123,10 @@ def generate_pseudo_views(
 
     from dreambooth3d.cameras import spread_cameras
     from dreambooth3d.diffusion.sampling.img2img import RenderedViews, pseudo_views
-    from dreambooth3d.nerf.rendering.volume import render_field
+    from dreambooth3d.kinds import render_asset
 
     cameras = spread_cameras(config.count, config.elevations_deg)
-    renders = render_field(
+    renders = render_asset(
         coarse,
         cameras,
         size=config.render.size,

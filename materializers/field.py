@@ -32,11 +32,12 @@ class RadianceFieldMaterializer(FolderMaterializer):
         values = read_json(folder / "field.json")
         previews = read_tensors(folder / "previews.safetensors")["previews"]
         state = read_tensors(folder / "field.safetensors")
-        return RadianceField(state, values["config"], previews, values["steps"], record or StepRecord("init_nerf"))
+        record = record or StepRecord("init_nerf")
+        return RadianceField(state, values["config"], previews, values["steps"], record, values["kind"])
 
     def figures(self, data: RadianceField) -> dict[str, Any]:
-        """Size and training steps."""
-        return {"steps": data.steps, "values": sum(value.numel() for value in data.state.values())}
+        """Kind, size and training steps."""
+        return {"kind": data.kind, "steps": data.steps, "values": sum(value.numel() for value in data.state.values())}
 
     def picture(self, data: RadianceField) -> Tensor | None:
         """The previews on one sheet."""
@@ -44,9 +45,9 @@ class RadianceFieldMaterializer(FolderMaterializer):
 
 
 def write_field(field: RadianceField, folder: Path) -> None:
-    """Write what a field needs to be rendered: `field.safetensors` and `field.json`."""
+    """Write what an asset of any kind needs to be rendered: `field.safetensors` and `field.json`."""
     write_tensors(field.state, folder / "field.safetensors")
-    write_json({"config": dict(field.config), "steps": field.steps}, folder / "field.json")
+    write_json({"kind": field.kind, "config": dict(field.config), "steps": field.steps}, folder / "field.json")
 
 
 class PseudoViewsMaterializer(FolderMaterializer):

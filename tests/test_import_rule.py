@@ -18,10 +18,11 @@ GROUND = (
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.
     ("dreambooth3d", "dreambooth3d.config", *(f"dreambooth3d.{name}" for name in GROUND)),
-    ("dreambooth3d.diffusion.model", "dreambooth3d.nerf.field", "dreambooth3d.photos"),
+    ("dreambooth3d.diffusion.model", "dreambooth3d.representation", "dreambooth3d.photos"),
     ("dreambooth3d.diffusion.sampling", "dreambooth3d.diffusion.guidance", "dreambooth3d.nerf.rendering",
      "dreambooth3d.toybox"),
-    ("dreambooth3d.diffusion.finetuning", "dreambooth3d.nerf.photo_cameras"),
+    ("dreambooth3d.diffusion.finetuning", "dreambooth3d.nerf.field"),
+    ("dreambooth3d.kinds", "dreambooth3d.nerf.photo_cameras"),
     ("dreambooth3d.nerf.training",),
     ("dreambooth3d.evaluation", "dreambooth3d.export"),
     ("dreambooth3d.checkpoint_distillation",),

@@ -26,7 +26,7 @@ from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.evaluation.selection import choose
 from dreambooth3d.in_process import FinishedStage, InProcess
-from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.kinds import render_asset
 from dreambooth3d.record import StepRecord
 from dreambooth3d.runtime import Runtime
 
@@ -130,7 +130,7 @@ class Subject:
 
     def _views(self, asset: RadianceField, config: TrainingConfig | CeilingConfig) -> Tensor:
         settings = config.evaluate
-        rendering = render_field(
+        rendering = render_asset(
             asset,
             turntable_cameras()[list(SHOWN_FRAMES)],
             size=settings.size,

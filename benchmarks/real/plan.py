@@ -17,7 +17,7 @@ from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation.pixels import Views, mean_baseline
-from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.kinds import render_asset
 from dreambooth3d.photos.cameras.locate import REASON
 
 MEAN_IMAGE = "mean_image"
@@ -66,7 +66,7 @@ class Real:
     def score(self, asset: RadianceField, config: EvaluateConfig, device: torch.device, /) -> Mapping[str, float]:
         """See `benchmarks.quality.sources.Source`; the mean image's scores with its name before theirs."""
         truth = self.set.truth
-        rendering = render_field(
+        rendering = render_asset(
             asset,
             turntable_cameras(),
             size=truth.masks.shape[-1],

@@ -21,9 +21,9 @@ from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import load_components
-from dreambooth3d.nerf.training import view_loss
+from dreambooth3d.nerf.field import radiance_field
 from dreambooth3d.nerf.training.inputs import DistillInputs
-from dreambooth3d.nerf.training.trainer import FieldTrainer
+from dreambooth3d.nerf.training.trainer import Trainer
 from dreambooth3d.parallel import Team
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
@@ -53,10 +53,10 @@ def stage(
 
 def make_trainer(
     guidance: ScoreDistillation, config: InitNerfConfig, device: torch.device, folder: Path, members: Team | None = None
-) -> FieldTrainer:
+) -> Trainer:
     """One attempt at the stage."""
     runtime = Runtime(StepLog("init_nerf"), folder, device, progress=False)
-    return FieldTrainer(DistillInputs(guidance, team=members or Team(device=device)), config, 0, runtime)
+    return Trainer(DistillInputs(guidance, team=members or Team(device=device)), config, 0, runtime)
 
 
 def load_guidance(model: Path, config: InitNerfConfig, device: torch.device) -> ScoreDistillation:
@@ -80,19 +80,21 @@ def measure(model: Path, config: InitNerfConfig, device: torch.device, steps: in
     while trainer.step < SETTLED and device.type == "cuda":
         trainer.train_step()
     timing = time_steps(trainer.train_step, steps, device)
+    field = trainer.asset
+    assert isinstance(field, radiance_field.Field)
     result = timing.summary() | {
         "first_step_s": start_up,
         "losses": losses,
         "samples_ms": timing.samples,
-        "implementation": type(trainer.field.encoding).__name__,
-        "sampler": type(trainer.sampler).__name__,
+        "implementation": type(field.encoding).__name__,
+        "sampler": type(field.sampler).__name__,
         "evaluated_samples": float(trainer.train_step()["evaluated_samples"]),
     }
     result["profile"] = profile(trainer, device, min(steps, 50))
     return result
 
 
-def profile(trainer: FieldTrainer, device: torch.device, steps: int) -> dict[str, float]:
+def profile(trainer: Trainer, device: torch.device, steps: int) -> dict[str, float]:
     """Mean milliseconds of each part of a step."""
     watch = Stopwatch(device)
     with _marks(trainer, watch):
@@ -104,9 +106,9 @@ def profile(trainer: FieldTrainer, device: torch.device, steps: int) -> dict[str
 
 
 @contextmanager
-def _marks(trainer: FieldTrainer, watch: Stopwatch) -> Iterator[None]:
+def _marks(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
     """Let the parts of a step report to the watch."""
-    guidance, render = trainer.guidance, view_loss.render_cameras
+    guidance, render = trainer.guidance, radiance_field.render_cameras
     components = guidance.components
     encode, gradient, summed = components.encode_images, guidance._gradient, trainer.team.sum_gradients
 
@@ -138,10 +140,10 @@ def _marks(trainer: FieldTrainer, watch: Stopwatch) -> Iterator[None]:
             summed(parameters)
 
     team = trainer.team
-    view_loss.render_cameras, components.encode_images, guidance._gradient = rendered, encoded, judged
+    radiance_field.render_cameras, components.encode_images, guidance._gradient = rendered, encoded, judged
     trainer.team = Reporting()
     try:
         yield
     finally:
-        view_loss.render_cameras, trainer.team = render, team
+        radiance_field.render_cameras, trainer.team = render, team
         del components.encode_images, guidance._gradient

@@ -1,4 +1,4 @@
-"""The stages that train a radiance field."""
+"""The stages that train an asset."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
 from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
 from dreambooth3d.config.photo_targets import EditPhotoTargetsConfig, InitPhotoTargetsConfig, PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig, RenderConfig, ShadingConfig
+from dreambooth3d.config.representation import RepresentationKind
 
 
 class RegularizerConfig(Section):
@@ -61,6 +62,8 @@ NoReconstruction = Annotated[None, BeforeValidator(_no_reconstruction)]
 class DistillConfig(Section):
     """One stage of score distillation."""
 
+    representation: RepresentationKind | None = None
+    """What the asset is made of: field, mesh or gaussians; nothing leaves it as it is where the stage begins."""
     field: FieldConfig | None = None
     """What a fresh field is made of; nothing where the stage goes on from an earlier one's."""
     reconstruction: ReconstructionConfig | None = None
@@ -98,6 +101,10 @@ class DistillConfig(Section):
     collapse_retries: Count = 1
     """New seeds to try after a collapse."""
 
+    def settings_of(self, kind: str) -> Section | None:
+        """The section of a kind of asset; None where this stage makes none of that kind."""
+        return getattr(self, kind, None)
+
     @model_validator(mode="after")
     def _processes_have_work(self) -> Self:
         if self.processes > self.views_per_step:
@@ -115,6 +122,8 @@ class DistillConfig(Section):
 class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
+    representation: RepresentationKind = "field"  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    """What the asset is made of: field, mesh or gaussians."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: there are no pseudo views yet."""
@@ -162,6 +171,8 @@ class EditNerfConfig(DistillConfig):
 class FitTrueViewsConfig(DistillConfig):
     """The ceiling: a fresh field fitted to true views, without guidance."""
 
+    representation: RepresentationKind = "field"  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    """What the asset is made of: field, mesh or gaussians."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: ReconstructionConfig = ReconstructionConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """How the true views are reconstructed, in place of pseudo views."""

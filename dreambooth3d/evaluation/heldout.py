@@ -23,9 +23,10 @@ from dreambooth3d.evaluation.registration import (
     register,
     render_placed,
 )
+from dreambooth3d.kinds import load_representation
 from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE
-from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
+from dreambooth3d.representation.interface import Representation
 from dreambooth3d.runtime import Runtime
 
 DEFINITIONS = {
@@ -103,7 +104,7 @@ def compare_held_out(
         reason = f"none: no mask of {', '.join(held_out.facts['file'])} is trusted"
         runtime.log.params(heldout_photos=reason)
         return None
-    field = Field.from_artifact(asset, runtime.device)
+    field = load_representation(asset, runtime.device)
     targets = _centred(held_out, config.size)
     registrations = tuple(register(field, target) for target in targets)
     renders = _rendered(field, targets, registrations, config)
@@ -141,7 +142,7 @@ def _where_known(images: Tensor, masks: Tensor, photos: list[CentredPhoto]) -> V
 
 
 def _rendered(
-    field: Field, photos: list[CentredPhoto], registrations: tuple[Registration, ...], config: EvaluateConfig
+    field: Representation, photos: list[CentredPhoto], registrations: tuple[Registration, ...], config: EvaluateConfig
 ) -> Views:
     size = SUPERSAMPLE * config.size
     renderings = [render_placed(field, each.placed, size, config.samples_per_ray) for each in registrations]

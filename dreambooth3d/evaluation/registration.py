@@ -14,14 +14,12 @@ from dataclasses import dataclass, replace
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import avg_pool2d, normalize
+from torch.nn.functional import avg_pool2d
 
-from dreambooth3d.cameras import Cameras, wrap_degrees
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.sampling import DenseSampler
-from dreambooth3d.nerf.rendering.volume import Rendering, render_grids
+from dreambooth3d.cameras import Cameras, PosedCameras, wrap_degrees
 from dreambooth3d.photos.cameras.centred import CentredPhotos
 from dreambooth3d.photos.cameras.placement import PlacedCameras, turn_photos
+from dreambooth3d.representation.interface import Rendering, Representation
 
 AZIMUTH_STEP_DEG = 10.0
 ELEVATIONS_DEG = (-15.0, 5.0, 25.0, 50.0)
@@ -114,14 +112,14 @@ def centred_photos(
     return [CentredPhoto(*each) for each in zip(cut_out, centred.masks, known, widths, strict=True)]
 
 
-def register(field: Field, photo: CentredPhoto) -> Registration:
+def register(field: Representation, photo: CentredPhoto) -> Registration:
     """Find the camera from which a field looks the most like a photo; deterministic.
 
     Args:
         field: of the asset.
         photo: with pixels of the subject.
     """
-    photo = photo.to(field.occupancy.density.device)
+    photo = photo.to(field.device)
     views = _Comparison(field, photo.resized(GRID_SIZE))
     poses = _starts(views)
     for size, count, steps in ROUNDS:
@@ -134,25 +132,18 @@ def register(field: Field, photo: CentredPhoto) -> Registration:
 
 
 @torch.no_grad()
-def render_placed(field: Field, placed: PlacedCameras, size: int, samples_per_ray: int) -> Rendering:
-    """(n, ...) a field on white, from cameras that roll and look past the origin, which share a field of view."""
-    cameras = placed.cameras.to(field.occupancy.density.device)
-    pose = cameras.camera_to_world
-    rotation = pose[:, :3, :3] @ placed.to_upright.to(pose)
-    half = torch.tan(torch.deg2rad(cameras.fov_y_deg) / 2)[:, None, None]
-    along = (torch.arange(size, device=pose.device) + 0.5) * 2 / size - 1
-    y, x = torch.meshgrid(-along, along, indexing="ij")
-    local = torch.stack([half * x, half * y, -torch.ones_like(half * x)], dim=-1)
-    directions = normalize(torch.einsum("nij,nhwj->nhwi", rotation, local), dim=-1)
-    origins = pose[:, None, None, :3, 3].expand_as(directions)
-    return render_grids(field, origins, directions, sampler=DenseSampler(samples_per_ray))
+def render_placed(field: Representation, placed: PlacedCameras, size: int, samples_per_ray: int) -> Rendering:
+    """(n, ...) an asset on white, from cameras that roll and look past the origin, which share a field of view."""
+    pose = placed.cameras.camera_to_world
+    pose[:, :3, :3] = pose[:, :3, :3] @ placed.to_upright.to(pose)
+    return field.render(PosedCameras(pose, placed.cameras.fov_y_deg), size, samples_per_ray=samples_per_ray)
 
 
 @dataclass(frozen=True)
 class _Comparison:
     """Poses (n, 6) as `STEPS` lists them, compared with a photo of one size by rendering."""
 
-    field: Field
+    field: Representation
     photo: CentredPhoto
 
     def residuals(self, poses: Tensor) -> Tensor:
@@ -170,7 +161,7 @@ class _Comparison:
         return self.residuals(poses).square().sum(dim=1)
 
 
-def _rendered(field: Field, poses: Tensor, photo: CentredPhoto) -> Rendering:
+def _rendered(field: Representation, poses: Tensor, photo: CentredPhoto) -> Rendering:
     return render_placed(field, _placed(poses, photo.half_width), photo.mask.shape[-1], SAMPLES_PER_RAY)
 
 

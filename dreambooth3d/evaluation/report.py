@@ -168,11 +168,11 @@ def baselines_sheet(truth: Views) -> Float[Tensor, "3 height width"]:
 
 
 def field_renderer(config: EvaluateConfig, runtime: Runtime) -> RenderViews:
-    """Rendering by the radiance field's own renderer, on white."""
-    from dreambooth3d.nerf.rendering.volume import render_field
+    """Rendering by the asset's own renderer, on white."""
+    from dreambooth3d.kinds import render_asset
 
     def render_views(field: RadianceField, cameras: Cameras) -> Views:
-        rendering = render_field(
+        rendering = render_asset(
             field, cameras, size=config.size, samples_per_ray=config.samples_per_ray, background="white",
             device=runtime.device,
         )  # fmt: skip

@@ -14,12 +14,12 @@ from dreambooth3d.artifacts import AssetBundle, RadianceField
 from dreambooth3d.cameras import Cameras, turntable_cameras
 from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.errors import EmptyFieldError
-from dreambooth3d.export.mesh import DensityAndColor, Mesh, extract_mesh, to_glb
+from dreambooth3d.export.mesh import Mesh, surface_of, to_glb
 from dreambooth3d.export.turntable import upsample, write_film, write_frames
 from dreambooth3d.export.viewer import viewer_page
 from dreambooth3d.images import sheet
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.kinds import load_representation
+from dreambooth3d.representation.interface import Representation
 from dreambooth3d.runtime import Runtime
 
 GLB, FILM, PAGE = "asset.glb", "turntable.mp4", "asset.html"
@@ -38,7 +38,7 @@ def export(
     """Write the asset in forms that other programs and people can use.
 
     Args:
-        asset: the field.
+        asset: of any kind.
         config: resolutions.
         runtime: the bundle lies in `runtime.folder / "bundle"`, complete or not at all.
         title: of the page.
@@ -46,20 +46,20 @@ def export(
         prompt: shown below the title.
 
     Raises:
-        EmptyFieldError: the field has no surface at `config.mesh_threshold`.
+        EmptyFieldError: the asset has no surface at `config.mesh_threshold`.
     """
-    field = Field.from_artifact(asset, runtime.device).eval()
-    mesh = extract_mesh(field.density_and_color, config.mesh_resolution, config.mesh_threshold, runtime.device)
+    shown = load_representation(asset, runtime.device).eval()
+    mesh = surface_of(shown, config.mesh_resolution, config.mesh_threshold)
     glb = to_glb(mesh)
     cameras = turntable_cameras()
-    frames = _render_frames(asset, cameras, config, runtime)
+    frames = _render_frames(shown, cameras, config)
     partial = runtime.folder / "bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / GLB).write_bytes(glb)
     write_frames(frames, cameras, partial)
     encoder = write_film(frames, partial / FILM, config.frames_per_second)
-    page = _fitting_page(field.density_and_color, glb, mesh, frames, config, runtime, title, prompt, metrics)
+    page = _fitting_page(shown, glb, mesh, frames, config, title, prompt, metrics)
     (partial / PAGE).write_text(page, encoding="utf-8")
     folder = _replace(partial, runtime.folder / "bundle")
     _log(mesh, frames, folder, encoder, config, runtime)
@@ -71,22 +71,18 @@ def bundle_files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
 
 
-def _render_frames(asset: RadianceField, cameras: Cameras, config: ExportConfig, runtime: Runtime) -> Tensor:
+def _render_frames(shown: Representation, cameras: Cameras, config: ExportConfig) -> Tensor:
     """(36, 3, frame_size, frame_size) on white."""
-    rendering = render_field(
-        asset, cameras, size=config.frame_rays, samples_per_ray=config.samples_per_ray, background="white",
-        device=runtime.device,
-    )  # fmt: skip
+    rendering = shown.render(cameras, config.frame_rays, samples_per_ray=config.samples_per_ray)
     return upsample(rendering.color.detach().float().cpu().clamp(0, 1), config.frame_size)
 
 
 def _fitting_page(
-    density_and_color: DensityAndColor,
+    asset: Representation,
     glb: bytes,
     mesh: Mesh,
     frames: Float[Tensor, "n 3 height width"],
     config: ExportConfig,
-    runtime: Runtime,
     title: str,
     prompt: str,
     metrics: Mapping[str, float] | None,
@@ -104,7 +100,7 @@ def _fitting_page(
     while len(page) > config.page_limit_mb * 1e6 and resolution * _COARSER >= _COARSEST:
         resolution = int(resolution * _COARSER)
         try:
-            coarse = extract_mesh(density_and_color, resolution, config.mesh_threshold, runtime.device)
+            coarse = surface_of(asset, resolution, config.mesh_threshold)
         except EmptyFieldError:
             break  # thinner than the coarse grid: better a large page than none
         page = page_of(to_glb(coarse), len(coarse.faces))

@@ -1,4 +1,4 @@
-"""A triangle mesh with vertex colours from a density field, as GLB."""
+"""A triangle mesh with vertex colours, from any asset, as GLB."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from trimesh.exchange.gltf import export_glb
 
 from dreambooth3d.errors import EmptyFieldError
 from dreambooth3d.nerf.field.parts import large_parts
+from dreambooth3d.representation.interface import Representation
 
 DensityAndColor = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points (n, 3) in world units -> density (n,) in inverse world units and albedo (n, 3) in [0, 1]."""
@@ -49,6 +50,30 @@ class Mesh:
             "mesh_watertight": float(surface.is_watertight),
             "mesh_volume": float(surface.volume),
         }
+
+
+def surface_of(asset: Representation, resolution: int, threshold: float) -> Mesh:
+    """An asset's own triangles, else where its density crosses a threshold; see `extract_mesh`.
+
+    Raises:
+        EmptyFieldError: it has no surface.
+    """
+
+    def dense(points: Tensor) -> tuple[Tensor, Tensor]:
+        found = asset.density_and_color(points)
+        if found is None:
+            raise EmptyFieldError(f"{asset.kind}: it has neither triangles nor a density, so there is no mesh.")
+        return found
+
+    own = asset.triangles()
+    if own is None:
+        return extract_mesh(dense, resolution, threshold, asset.device)
+    if len(own.faces) == 0:
+        raise EmptyFieldError(f"{asset.kind}: it has no triangles, so there is no mesh. Train longer, or another seed.")
+    vertices, colors = (values.detach().float().cpu().numpy() for values in (own.vertices, own.colors))
+    surface = trimesh.Trimesh(vertices, own.faces.cpu().numpy(), process=False)
+    normals = np.asarray(surface.vertex_normals, dtype=np.float32)
+    return Mesh(vertices, np.asarray(surface.faces, dtype=np.int64), normals, colors.clip(0, 1))
 
 
 def extract_mesh(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.cameras import TURNTABLE_DISTANCE, TURNTABLE_FOV_Y_DEG, Cameras
-from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.kinds import render_asset
 
 SIZE, SAMPLES_PER_RAY = 128, 96
 
@@ -24,11 +24,12 @@ class AssetModel(PythonModel):
     """Rows of azimuth_deg and elevation_deg in, images (rows, 3, 128, 128) in [0, 1] on white out."""
 
     def load_context(self, context: PythonModelContext) -> None:
-        """Read the field's safetensors and configuration."""
+        """Read the asset's safetensors and settings."""
         folder = Path(context.artifacts["field"])
         values = json.loads((folder / "field.json").read_text())
         state = load_file(folder / "field.safetensors")
-        self.field = RadianceField(state, values["config"], torch.empty(0, 3, 1, 1), values["steps"])
+        none = torch.empty(0, 3, 1, 1)
+        self.asset = RadianceField(state, values["config"], none, values["steps"], kind=values["kind"])
 
     def predict(  # pyright: ignore[reportIncompatibleMethodOverride] - MLflow declares no result
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -39,7 +40,7 @@ class AssetModel(PythonModel):
         )
         full = torch.ones_like(azimuth)
         cameras = Cameras(azimuth, elevation, full * TURNTABLE_DISTANCE, full * TURNTABLE_FOV_Y_DEG)
-        return render_field(self.field, cameras, size=SIZE, samples_per_ray=SAMPLES_PER_RAY).color.numpy()
+        return render_asset(self.asset, cameras, size=SIZE, samples_per_ray=SAMPLES_PER_RAY).color.numpy()
 
 
 set_model(AssetModel())

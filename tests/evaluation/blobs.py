@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.field.occupancy import OccupancyGrid
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.occupancy import OccupancyGrid
 
 CENTRES = torch.tensor([[0, 0, 0], [0.45, 0, 0.1], [0, 0.35, 0.2], [-0.2, -0.3, -0.3], [0, 0, 0.5]])
 RADII = torch.tensor([0.4, 0.2, 0.22, 0.25, 0.18])
@@ -14,6 +15,8 @@ COLOURS = torch.tensor([[0.9, 0.1, 0.1], [0.1, 0.2, 0.9], [0.1, 0.8, 0.2], [0.9,
 
 class Blobs:
     """Five balls, each of one colour."""
+
+    device, render = Field.device, Field.render
 
     def __init__(self) -> None:
         self.occupancy = OccupancyGrid(16)

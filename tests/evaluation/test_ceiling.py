@@ -18,7 +18,7 @@ from dreambooth3d.evaluation import ceiling
 from dreambooth3d.evaluation.ceiling import fit_true_views
 from dreambooth3d.evaluation.pixels import Views, mean_baseline, psnr_fg
 from dreambooth3d.evaluation.truth import true_views
-from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.kinds import render_asset
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
 
@@ -50,7 +50,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> RadianceField:
 def test_true_views_make_a_better_field_than_their_mean(fitted: RadianceField) -> None:
     cameras = turntable_cameras()[list(range(0, 36, 4))]
     truth = true_views(TRUTH, cameras, SIZE)
-    rendering = render_field(fitted, cameras, size=SIZE, samples_per_ray=48)
+    rendering = render_asset(fitted, cameras, size=SIZE, samples_per_ray=48)
     ours = psnr_fg(Views(rendering.color, rendering.opacity), truth)
     assert (ours > psnr_fg(mean_baseline(truth), truth) + 2).all(), ours
     assert ours.mean() > 16

@@ -38,7 +38,7 @@ def photo_set(*azimuths: float, trusted: bool = True) -> SubjectPhotos:
 
 def compared(photos: SubjectPhotos, field: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """What is found, and the log."""
-    monkeypatch.setattr(heldout.Field, "from_artifact", staticmethod(lambda asset, device: field))
+    monkeypatch.setattr(heldout, "load_representation", lambda asset, device: field)
     runtime = Runtime(StepLog("evaluate"), tmp_path)
     return compare_held_out(blob_field(), photos, CONFIG, runtime), runtime.log.record()
 

@@ -11,7 +11,8 @@ import torch
 import trimesh
 
 from dreambooth3d.errors import EmptyFieldError
-from dreambooth3d.export.mesh import extract_mesh, srgb_to_linear, to_glb, to_gltf_axes
+from dreambooth3d.export.mesh import extract_mesh, srgb_to_linear, surface_of, to_glb, to_gltf_axes
+from dreambooth3d.representation.interface import Triangles
 from tests.export.fields import RADIUS, ball
 
 
@@ -79,6 +80,33 @@ def test_hidden_cavity_is_filled_and_border_is_closed():
     assert extract_mesh(shell, 48, 10.0).facts()["mesh_parts"] == 1
     full = extract_mesh(lambda points: (torch.full_like(points[:, 0], 50.0), torch.ones_like(points)), 16, 10.0)
     assert full.facts()["mesh_watertight"] == 1 and full.facts()["mesh_volume"] == pytest.approx(8, rel=0.25)
+
+
+class Tetrahedron:
+    """An asset of four triangles, half of whose corners are red, or of none."""
+
+    kind = "mesh"
+
+    def __init__(self, faces: int = 4) -> None:
+        corners = torch.tensor([[0.5, 0.5, 0.5], [0.5, -0.5, -0.5], [-0.5, 0.5, -0.5], [-0.5, -0.5, 0.5]])
+        colors = torch.tensor([[1.0, 0.0, 0.0]] * 2 + [[0.0, 0.0, 1.0]] * 2, requires_grad=True)
+        winding = torch.tensor([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]])
+        self.own = Triangles(corners, winding[:faces], colors)
+
+    def triangles(self) -> Triangles:
+        """The four."""
+        return self.own
+
+
+def test_triangles_of_an_asset_are_its_mesh():
+    mesh = surface_of(Tetrahedron(), 32, 10.0)
+    facts = mesh.facts()
+    assert facts["mesh_faces"] == 4 and facts["mesh_watertight"] == 1
+    assert facts["mesh_volume"] == pytest.approx(1 / 3), "positive: faces wind counter-clockwise seen from outside"
+    assert (np.einsum("vc,vc->v", mesh.normals, mesh.vertices) > 0.8).all()
+    assert mesh.colors.tolist() == [[1, 0, 0]] * 2 + [[0, 0, 1]] * 2
+    with pytest.raises(EmptyFieldError, match="mesh: it has no triangles"):
+        surface_of(Tetrahedron(faces=0), 32, 10.0)
 
 
 @pytest.mark.parametrize("value", [0.0, 9.0, math.nan])

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.guidance import Guidance, GuidanceLoss
-from dreambooth3d.nerf.field.occupancy import OccupancyGrid
+from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.occupancy import OccupancyGrid
 
 RED, BLUE, GREEN = torch.tensor([0.9, 0.1, 0.1]), torch.tensor([0.2, 0.4, 0.8]), torch.tensor([0.2, 0.8, 0.2])
 
@@ -49,7 +50,9 @@ class BallGuidance(Guidance):
 
 
 class UniformBall:
-    """A field of one density and colour inside a ball around the origin; `Field`'s interface for rendering."""
+    """A field of one density and colour inside a ball around the origin; `Field`'s interface for looking at it."""
+
+    device, render, filled_share = Field.device, Field.render, Field.filled_share
 
     def __init__(self, density: float, radius: float = 1.0, color: Tensor = RED) -> None:
         self.value, self.radius, self.color = density, radius, color

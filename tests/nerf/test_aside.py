@@ -11,9 +11,9 @@ import torch
 from dreambooth3d.cameras import orbit_cameras
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.aside import Handover, aside, moment, sample_aside
 from dreambooth3d.nerf.rendering.sampling import DenseSampler, Samples
 from dreambooth3d.nerf.rendering.volume import SampledRays, render_cameras, sample_cameras
-from dreambooth3d.nerf.training.aside import Handover, aside, moment, sample_aside
 
 CPU_AND_GPU = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 LONG_CYCLES = 2_000_000_000

@@ -25,7 +25,7 @@ from dreambooth3d.config.photo_targets import InitPhotoTargetsConfig, PhotoTarge
 from dreambooth3d.config.rendering import RenderConfig, ShadingConfig
 from dreambooth3d.errors import CollapseError
 from dreambooth3d.guidance import Guidance, GuidanceLoss
-from dreambooth3d.nerf.rendering.volume import render_field
+from dreambooth3d.kinds import render_asset
 from dreambooth3d.nerf.training.distillation import distil
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.record import StepLog, StepRecord
@@ -56,7 +56,7 @@ def runtime(folder: Path, **changes: object) -> Runtime:
 
 
 def psnr(field: RadianceField, cameras: Cameras) -> float:
-    render = render_field(field, cameras, size=64, samples_per_ray=64).color
+    render = render_asset(field, cameras, size=64, samples_per_ray=64).color
     return -10 * (render - colored_ball(cameras, 64)).square().mean().log10().item()
 
 
@@ -68,7 +68,7 @@ def fitted(tmp_path_factory: pytest.TempPathFactory) -> RadianceField:
 def test_fits_a_known_ball_whose_front_is_red(fitted: RadianceField) -> None:
     cameras = orbit_cameras(torch.arange(0, 360, 30.0) + 7)
     assert psnr(fitted, cameras) > 22
-    front, side, back = render_field(
+    front, side, back = render_asset(
         fitted, orbit_cameras(torch.tensor([0.0, 90.0, 180.0]), elevation_deg=0.0), size=33, samples_per_ray=48
     ).color[:, :, 16, 16]
     assert front[0] > 0.7 and front[2] < 0.4
@@ -191,7 +191,7 @@ def test_reconstruction_teaches_what_guidance_does_not(fitted: RadianceField, tm
 
     refined = distil(DistillInputs(Silent(), init=fitted, pseudo_views=pseudo), config, 0, runtime(tmp_path))
     assert refined.steps == 160
-    front = render_field(refined, orbit_cameras(torch.zeros(1)), size=33, samples_per_ray=48)
+    front = render_asset(refined, orbit_cameras(torch.zeros(1)), size=33, samples_per_ray=48)
     assert front.color[0, 2, 16, 16] > 0.6 and front.color[0, 0, 16, 16] < 0.4
     assert front.opacity[0, 0, 0] < 0.01
     assert abs(refined.record.metrics["opacity"] - fitted.record.metrics["opacity"]) < 0.03
@@ -261,7 +261,7 @@ def test_photos_teach_what_guidance_does_not_once_their_cameras_are_known(
     series = refined.record.series
     assert series.query("name == 'photo_reconstruction'").step.min() > 10
     assert refined.record.metrics["photos_found"] == 4 and "photo_cameras" in refined.record.images
-    front, back = render_field(
+    front, back = render_asset(
         refined, orbit_cameras(torch.tensor([0.0, 180.0]), elevation_deg=0.0), size=33, samples_per_ray=48
     ).color[:, :, 16, 16]
     assert front[0] > 0.6 and back[2] > 0.6 and back[1] < 0.2, "blue was (0.2, 0.4, 0.8)"
@@ -302,7 +302,7 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
         folder = tmp_path / f"{mirror_weight}-{len(init.record.metrics)}"
         field = distil(DistillInputs(Silent(), init=init, photos=photos), config, 0, runtime(folder))
         view = orbit_cameras(torch.tensor([-85.0]), elevation_deg=15.0)
-        return field, render_field(field, view, size=33, samples_per_ray=48).color[0, :, 16, 16]
+        return field, render_asset(field, view, size=33, samples_per_ray=48).color[0, :, 16, 16]
 
     (mirrored, color), (plain, unmirrored) = other_side(1.0), other_side(0.0)
     assert color[0] > 0.6 and color[2] < 0.4, color
@@ -319,7 +319,7 @@ def test_mirrored_photos_teach_the_side_that_no_photo_shows(fitted: RadianceFiel
 def test_exposures_of_photos_are_learned_and_reported(fitted: RadianceField, tmp_path: Path) -> None:
     """Photos of the field itself, one darker and one brighter, while the field hardly learns."""
     cameras = orbit_cameras(torch.tensor([0.0, 80.0, 180.0]), elevation_deg=30.0)
-    views = render_field(fitted, cameras, size=64, samples_per_ray=48, background=torch.full((3,), 0.6))
+    views = render_asset(fitted, cameras, size=64, samples_per_ray=48, background=torch.full((3,), 0.6))
     gain = torch.tensor([0.85, 1.0, 1.15])[:, None, None, None]
     images = gain * (views.color - 0.6 * (1 - views.opacity)[:, None]) + 0.6 * (1 - views.opacity)[:, None]
     photos = PhotoTargetsConfig(

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.kinds import load_representation
 from dreambooth3d.nerf.field import radiance_field
 from dreambooth3d.nerf.field.encoding import Encoding
 from dreambooth3d.nerf.field.radiance_field import Background, Field
-from dreambooth3d.nerf.training.losses import smoothness
+from dreambooth3d.nerf.field.regularizers import smoothness
 
 SETTINGS = {"levels": 4, "log2_table_size": 10, "volume_resolution": 24}
 
@@ -84,7 +85,7 @@ def test_state_round_trip(config: FieldConfig, points: Tensor) -> None:
     field = Field(config, occupancy_resolution=12)
     field.occupancy.update(field.density, 0.01, torch.Generator().manual_seed(0))
     artifact = RadianceField(field.state(), config.model_dump(), torch.zeros(1, 3, 8, 8), steps=1)
-    again = Field.from_artifact(artifact)
+    again = load_representation(artifact)
     torch.testing.assert_close(again.density_and_color(points), field.density_and_color(points), atol=0, rtol=0)
     assert torch.equal(again.occupancy.occupied, field.occupancy.occupied)
     assert again.occupancy.occupied.float().mean() < 1
@@ -96,7 +97,7 @@ def test_a_field_trained_on_a_gpu_loads_without_one(implementation: str) -> None
     config = FieldConfig(implementation=implementation, **SETTINGS).model_dump()
     artifact = RadianceField(field.state(), config, torch.zeros(1, 3, 8, 8), 1)
     point = torch.full((1, 3), 0.2)
-    torch.testing.assert_close(Field.from_artifact(artifact).density(point), field.density(point))
+    torch.testing.assert_close(load_representation(artifact).density(point), field.density(point))
 
 
 class Corners(Encoding):

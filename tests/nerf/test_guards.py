@@ -38,7 +38,6 @@ from dreambooth3d.nerf.training.guards import (
     Look,
     Reading,
     chroma,
-    filled_share,
     photos_chroma,
 )
 from dreambooth3d.nerf.training.inputs import DistillInputs
@@ -99,8 +98,8 @@ def test_a_fog_over_the_whole_ball_trips_occupancy_where_opacity_lets_it_pass() 
 def test_the_filled_share_of_a_ball_is_its_volume(radius: float) -> None:
     ball = UniformBall(50.0, radius)
     ball.occupancy.resolution = 64
-    assert filled_share(ball, CELL_THRESHOLD) == pytest.approx(radius**3, abs=0.01)
-    assert filled_share(ball, 1.0) == 0, "no cell is that opaque"
+    assert ball.filled_share(CELL_THRESHOLD) == pytest.approx(radius**3, abs=0.01)
+    assert ball.filled_share(1.0) == 0, "no cell is that opaque"
 
 
 @pytest.mark.parametrize(("opacity", "trips"), [(0.004, True), (0.006, False), (0.94, False), (0.96, True)])

@@ -8,11 +8,12 @@ import torch
 from dreambooth3d.cameras import random_cameras
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import ShadingConfig
+from dreambooth3d.nerf.field import regularizers
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.rendering.sampling import DenseSampler, Samples
-from dreambooth3d.nerf.rendering.shading import Shading, draw_shading, random_lights
 from dreambooth3d.nerf.rendering.volume import render_rays
 from dreambooth3d.nerf.training import losses
+from dreambooth3d.representation.shading import Shading, draw_shading, random_lights
 
 
 def test_sparsity_and_entropy_have_known_values() -> None:
@@ -36,25 +37,25 @@ def test_distortion_equals_the_double_sum() -> None:
             if rays[i] == rays[j]:
                 distance = abs(starts[i].item() + ends[i].item() - starts[j].item() - ends[j].item()) / 4
                 total += weights[i].item() * weights[j].item() * distance
-    assert losses.distortion(samples, weights).item() == pytest.approx(total / 4, rel=1e-4)
+    assert regularizers.distortion(samples, weights).item() == pytest.approx(total / 4, rel=1e-4)
 
 
 def test_orientation_punishes_only_normals_that_face_away() -> None:
     field = Field(FieldConfig(encoding="dense", volume_resolution=24))
     origins, directions = (x.reshape(-1, 3) for x in random_cameras(1, torch.Generator().manual_seed(0)).rays(16, 16))
     rays = render_rays(field, origins, directions, sampler=DenseSampler(48), with_normals=True)
-    loss = losses.orientation(rays, directions).item()
+    loss = regularizers.orientation(rays, directions).item()
     total = 0.0
     for weight, normal, ray in zip(rays.weights.tolist(), rays.normals, rays.samples.rays.tolist(), strict=True):
         total += weight * max(0.0, (normal * directions[ray]).sum().item()) ** 2
     assert loss == pytest.approx(total / len(origins), rel=1e-3)
-    assert losses.orientation(rays, -directions).item() > 10 * loss
+    assert regularizers.orientation(rays, -directions).item() > 10 * loss
 
 
 def test_total_variation_of_a_ramp() -> None:
     ramp = torch.arange(5.0).view(1, 1, 1, 1, 5).expand(1, 2, 5, 5, 5) * 3
-    assert losses.total_variation(ramp).item() == pytest.approx(9.0)
-    assert losses.total_variation(torch.ones(1, 4, 3, 3, 3)).item() == 0
+    assert regularizers.total_variation(ramp).item() == pytest.approx(9.0)
+    assert regularizers.total_variation(torch.ones(1, 4, 3, 3, 3)).item() == 0
 
 
 @pytest.mark.parametrize("encoding", ["dense", "hash_grid"])
@@ -66,7 +67,7 @@ def test_smoothness_prefers_the_smooth_field(encoding: str) -> None:
         with torch.no_grad():
             for parameter in field.encoding.parameters():
                 parameter += noise * torch.randn_like(parameter)
-        loss = losses.smoothness(field, torch.Generator().manual_seed(0))
+        loss = regularizers.smoothness(field, torch.Generator().manual_seed(0))
         loss.backward()
         values.append(loss.item())
     assert values[1] > 2 * values[0]
@@ -85,7 +86,7 @@ def test_sampled_variation_estimates_the_mean_over_the_cube() -> None:
         expected = sum(
             (field.logits(points + width * move) - field.logits(points)).square().mean() for move in torch.eye(3)
         )
-        estimate = losses.sampled_variation(field, torch.Generator().manual_seed(0))
+        estimate = regularizers.sampled_variation(field, torch.Generator().manual_seed(0))
     assert estimate.item() == pytest.approx(expected.item(), rel=0.03)
 
 

@@ -14,7 +14,7 @@ from dreambooth3d.cameras import Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
 from dreambooth3d.nerf.field.pose import MirrorPlane, Solid, mirror_plane
-from dreambooth3d.nerf.field.radiance_field import Field, turn_about_z
+from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.photo_cameras import photo_targets
 from dreambooth3d.nerf.photo_cameras.photo_targets import MAX_LOG_GAIN, PhotoTargets, Symmetry
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
@@ -22,6 +22,7 @@ from dreambooth3d.nerf.rendering.sampling import DenseSampler
 from dreambooth3d.nerf.rendering.volume import render_images, render_rays
 from dreambooth3d.nerf.training.losses import reconstruction, silhouette
 from dreambooth3d.record import StepLog
+from dreambooth3d.representation.interface import turn_about_z
 from dreambooth3d.runtime import ResumePoint
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
@@ -79,8 +80,8 @@ def learn(targets: PhotoTargets, field: Field | Ball, steps: int, pixels: int = 
     """Steps of the losses that a stage takes on photos, with a field that stays as it is."""
     generator = torch.Generator().manual_seed(seed)
     for _ in range(steps):
-        origins, directions, target = targets.found.draw(len(targets.photos), pixels, generator)
-        rays = render_rays(field, origins, directions, sampler=DenseSampler(48), generator=generator)
+        drawn, target = targets.found.draw(len(targets.photos), pixels, generator)
+        rays = render_rays(field, drawn.origins, drawn.directions, sampler=DenseSampler(48), generator=generator)
         color = reconstruction(target.gain[:, None] * rays.color, rays.opacity, target.color, target.background)
         (100 * color + silhouette(rays.opacity, target.mask, target.trusted)).backward()
         targets.improve()

@@ -316,8 +316,8 @@ def test_gradients_move_cameras_to_where_the_photos_were_taken(robot: Field) -> 
     targets.restore(targets.state() | {"cameras": vars(off), "used": torch.ones(5, dtype=torch.bool)})
     generator = torch.Generator().manual_seed(0)
     for _ in range(60):
-        origins, directions, target = targets.found.draw(5, 800, generator)
-        rays = render_rays(robot, origins, directions, sampler=DenseSampler(48), generator=generator)
+        drawn, target = targets.found.draw(5, 800, generator)
+        rays = render_rays(robot, drawn.origins, drawn.directions, sampler=DenseSampler(48), generator=generator)
         (100 * reconstruction(rays.color, rays.opacity, target.color, target.background)).backward()
         targets.improve()
     targets.settle()

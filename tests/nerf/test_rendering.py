@@ -9,6 +9,7 @@ from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.cameras import orbit_cameras, random_cameras
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import RenderConfig
+from dreambooth3d.kinds import load_representation, render_asset
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.rendering.sampling import (
     DenseSampler,
@@ -17,8 +18,8 @@ from dreambooth3d.nerf.rendering.sampling import (
     make_sampler,
     nerfacc_cuda_available,
 )
-from dreambooth3d.nerf.rendering.shading import Shading
-from dreambooth3d.nerf.rendering.volume import render_cameras, render_field, render_images, render_rays
+from dreambooth3d.nerf.rendering.volume import render_cameras, render_images, render_rays
+from dreambooth3d.representation.shading import Shading
 from tests.nerf.scenes import RED, UniformBall
 
 
@@ -125,20 +126,21 @@ def test_occupancy_grid_finds_a_ball_and_forgets_it() -> None:
     assert not ball.occupancy.occupied.any()
 
 
-def test_render_field_is_deterministic_and_independent_of_chunks() -> None:
+def test_an_artifact_renders_deterministically_and_independently_of_chunks() -> None:
     config = FieldConfig(encoding="dense", volume_resolution=16)
     artifact = RadianceField(Field(config).state(), config.model_dump(), torch.zeros(1, 3, 8, 8), 0)
     cameras = orbit_cameras(torch.tensor([0.0, 120.0]))
-    first = render_field(artifact, cameras, size=20, samples_per_ray=32)
-    second = render_field(artifact, cameras, size=20, samples_per_ray=32, chunk=77)
+    first = render_asset(artifact, cameras, size=20, samples_per_ray=32)
+    field = load_representation(artifact)
+    second = render_images(field, cameras, size=20, sampler=DenseSampler(32), chunk=77)
     assert first.color.shape == (2, 3, 20, 20) and first.opacity.shape == first.depth.shape == (2, 20, 20)
     torch.testing.assert_close(first.color, second.color, atol=1e-6, rtol=0)
     assert (first.color[:, :, 0, 0] > 0.95).all()
     assert 1.5 < first.depth[0, 10, 10] < 2.5
-    blue = render_field(artifact, cameras, size=20, samples_per_ray=32, background=torch.tensor([0.0, 0.0, 1.0]))
+    blue = render_asset(artifact, cameras, size=20, samples_per_ray=32, background=torch.tensor([0.0, 0.0, 1.0]))
     assert (blue.color[:, 2] - blue.color[:, 0])[first.opacity < 0.01].min() > 0.9
     with pytest.raises(ValueError, match="background='green'"):
-        render_field(artifact, cameras, size=4, samples_per_ray=4, background="green")
+        render_asset(artifact, cameras, size=4, samples_per_ray=4, background="green")
 
 
 def test_textureless_diffuse_shading_is_brightest_towards_the_light() -> None:

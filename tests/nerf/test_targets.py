@@ -88,7 +88,7 @@ def test_beyond_the_frame_that_cuts_a_subject_nothing_is_known() -> None:
     assert (views.known[1] == 1).all(), "no part of the second is beyond the frame"
     views = replace(views, cameras=cameras)
     assert torch.equal(views.mirrored().known, views.known.flip(-1))
-    _, _, target = views.draw(2, SIZE**2, torch.Generator().manual_seed(0))
+    _, target = views.draw(2, SIZE**2, torch.Generator().manual_seed(0))
     assert target.known.mean().item() == pytest.approx(0.75)
     assert torch.equal(views.where(torch.tensor([False, True])).known, views.known[1:])
 
@@ -147,7 +147,8 @@ def test_drawn_pixels_lie_where_their_rays_go() -> None:
     views = TargetViews.of(ball_on_grey(cameras), cameras)
     gain = torch.tensor([0.9, 1.0, 1.2])
     views = replace(views, masks=ball_share(cameras, SIZE), gain=gain)
-    origins, directions, target = views.draw(2, 300, torch.Generator().manual_seed(0))
+    drawn, target = views.draw(2, 300, torch.Generator().manual_seed(0))
+    origins, directions = drawn.origins, drawn.directions
     assert origins.shape == directions.shape == target.color.shape == (600, 3)
     through_middle = -(origins * directions).sum(-1)
     nearest = (origins.square().sum(-1) - through_middle.square()).sqrt()
@@ -156,7 +157,7 @@ def test_drawn_pixels_lie_where_their_rays_go() -> None:
     azimuth = torch.rad2deg(torch.atan2(origins[:, 1], origins[:, 0]))
     camera = (azimuth[:, None] - AZIMUTHS).abs().argmin(dim=1)
     assert torch.equal(target.gain, gain[camera]) and camera.unique().numel() == 2
-    assert replace(views, gain=None).draw(2, 9, torch.Generator().manual_seed(0))[2].gain is None
+    assert replace(views, gain=None).draw(2, 9, torch.Generator().manual_seed(0))[1].gain is None
 
 
 def test_chosen_views_keep_all_that_belongs_to_them() -> None:

@@ -14,14 +14,13 @@ from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import load_components
-from dreambooth3d.nerf.rendering.sampling import make_sampler
-from dreambooth3d.nerf.rendering.shading import Shading
+from dreambooth3d.kinds import build_asset
 from dreambooth3d.nerf.training.distillation import distil, follow
 from dreambooth3d.nerf.training.inputs import DistillInputs
-from dreambooth3d.nerf.training.learner import build_field
 from dreambooth3d.nerf.training.view_loss import ViewBatch, view_loss
 from dreambooth3d.parallel import Team, team
 from dreambooth3d.record import StepLog
+from dreambooth3d.representation.shading import Shading
 from dreambooth3d.runtime import Runtime
 from tests.nerf.scenes import BallGuidance
 from tests.nerf.test_distillation import settings
@@ -47,11 +46,10 @@ def one_step(member: Team, model: Path) -> tuple[dict[str, torch.Tensor], dict[s
     torch.set_num_threads(1)
     components = load_components(resolve(BaseModelConfig(path=str(model))), "cpu")
     guidance = ScoreDistillation(components, "a photo of a sks dog", GuidanceConfig(), seed=3)
-    field = build_field(CONFIG, 0, CPU, None)
-    sampler = make_sampler(CONFIG.render, CPU)
+    field = build_asset(CONFIG, 0, CPU, None)
     for _ in range(2):
         field.zero_grad()
-        loss, figures = view_loss(field, member.share(batch_of_views()), guidance, CONFIG, sampler, None, member)
+        loss, figures = view_loss(field, member.share(batch_of_views()), guidance, CONFIG, None, member)
         loss.backward()
         member.sum_gradients(field.parameters())
     gradients = {name: parameter.grad for name, parameter in field.named_parameters() if parameter.grad is not None}

@@ -18,9 +18,7 @@ from torch.nn.functional import grid_sample, max_pool3d
 
 from dreambooth3d.cameras import SUBJECT_RADIUS, Cameras
 from dreambooth3d.nerf.field.parts import large_parts
-from dreambooth3d.nerf.field.radiance_field import Field, turn_about_z
-from dreambooth3d.nerf.rendering.sampling import DenseSampler
-from dreambooth3d.nerf.rendering.volume import render_images
+from dreambooth3d.representation.interface import Representation, turn_about_z
 
 RESOLUTION = 64
 SOLID_OPACITY = 0.5
@@ -58,13 +56,16 @@ class Solid:
 
     @staticmethod
     @torch.no_grad()
-    def of(field: Field) -> Solid | None:
-        """A field's; None if there is nothing in it."""
-        device = field.occupancy.density.device
+    def of(field: Representation) -> Solid | None:
+        """An asset's; None if there is nothing in it, or if it has no density."""
+        device = field.device
         axis = (torch.arange(RESOLUTION, device=device) + 0.5) * (2 / RESOLUTION) - 1
         z, y, x = torch.meshgrid(axis, axis, axis, indexing="ij")
         points = torch.stack([x, y, z], dim=-1).view(-1, 3)
-        density, color = field.density_and_color(points)
+        found = field.density_and_color(points)
+        if found is None:
+            return None
+        density, color = found
         opacity = 1 - torch.exp(-density.float() * (2 * math.sqrt(3) / RESOLUTION))
         solid = (opacity > SOLID_OPACITY).view(RESOLUTION, RESOLUTION, RESOLUTION)
         kept = torch.from_numpy(large_parts(solid.cpu().numpy())).to(device)
@@ -151,7 +152,7 @@ def _difference(solid: Solid, places: Tensor, own: Tensor, planes: Tensor) -> Te
 
 
 @torch.no_grad()
-def stand_up(field: Field, cameras: Cameras, centred: bool) -> MirrorPlane | None:
+def stand_up(field: Representation, cameras: Cameras, centred: bool) -> MirrorPlane | None:
     """Turn a finished field to its mirror plane; where its centre is unknown, move and scale it into the usual ball.
 
     Args:
@@ -183,10 +184,10 @@ def stand_up(field: Field, cameras: Cameras, centred: bool) -> MirrorPlane | Non
     return plane
 
 
-def _seen_heights(field: Field, solid: Solid, cameras: Cameras) -> tuple[Tensor, Tensor] | None:
+def _seen_heights(field: Representation, solid: Solid, cameras: Cameras) -> tuple[Tensor, Tensor] | None:
     """Lowest and highest z of a subject's surface that cameras see, but for stray pixels; None if they see nothing."""
     cameras = cameras.to(solid.places.device)
-    rendering = render_images(field, cameras, size=SEEN_SIZE, sampler=DenseSampler(SEEN_SAMPLES))
+    rendering = field.render(cameras, SEEN_SIZE, samples_per_ray=SEEN_SAMPLES)
     origins, directions = cameras.rays(SEEN_SIZE, SEEN_SIZE)
     points = (origins + rendering.depth[..., None] * directions)[rendering.opacity > SEEN_OPACITY]
     heights = points[solid.beside(points), 2]

@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
+from typing import ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from dreambooth3d.artifacts import RadianceField
+from dreambooth3d.cameras import Viewpoints
+from dreambooth3d.config.base import Section
+from dreambooth3d.config.distillation import RegularizerConfig
 from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.nerf.field import regularizers as own
 from dreambooth3d.nerf.field.encoding import LOGITS
 from dreambooth3d.nerf.field.encodings import make_encoding
-from dreambooth3d.nerf.field.occupancy import OccupancyGrid
+from dreambooth3d.nerf.rendering.aside import aside, sample_aside
+from dreambooth3d.nerf.rendering.occupancy import CHUNK, OccupancyGrid
+from dreambooth3d.nerf.rendering.sampling import BALL_RADIUS, DenseSampler, Sampler, make_sampler
+from dreambooth3d.nerf.rendering.volume import (
+    CameraRendering,
+    render_cameras,
+    render_images,
+    render_rays,
+    sample_cameras,
+)
+from dreambooth3d.representation.interface import (
+    ALBEDO,
+    SAMPLES_PER_RAY,
+    Losses,
+    ParameterGroup,
+    PixelRendering,
+    Position,
+    Rendering,
+    Representation,
+    TrainingViews,
+    ViewPixels,
+)
+from dreambooth3d.representation.shading import Shading
 
-BALL_RADIUS = 1.0
+OCCUPANCY_WARMUP = 32
+"""Steps before empty space is skipped, so that the field may first grow anywhere."""
 INITIAL_BACKGROUND_LOGIT = 0.8
 ENVIRONMENT_FREQUENCIES = 3
 TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
 
 
-class Field(nn.Module):
+class Field(Representation):
     """Density and albedo on an encoding, with the occupancy grid that says where there is anything.
+
+    See `Representation` for what is not described here.
 
     Args:
         config: which encoding, the initial blob, the background.
@@ -31,6 +60,7 @@ class Field(nn.Module):
         occupancy_resolution: cells per side of the occupancy grid.
     """
 
+    kind: ClassVar[str] = "field"
     turn: Float[Tensor, "3 3"]
     shift: Float[Tensor, " 3"]
     stretch: Float[Tensor, ""]
@@ -49,7 +79,43 @@ class Field(nn.Module):
         self.register_buffer("stretch", torch.ones(()))
         self.register_buffer("tetrahedron", torch.tensor(TETRAHEDRON), persistent=False)
         self.occupancy = OccupancyGrid(occupancy_resolution)
+        self._stage, self._fresh = RenderConfig(), False
+        self._sampler: Sampler | None = None
         self.to(device)
+        self.mark_changed()
+
+    @classmethod
+    def fresh(cls, settings: Section, render: RenderConfig, device: torch.device | str) -> Self:
+        """A soft ball of density around the origin."""
+        return cls(FieldConfig.model_validate(settings), device, render.occupancy_resolution)
+
+    @classmethod
+    def from_state(
+        cls, state: Mapping[str, Tensor], settings: Mapping[str, object], device: torch.device | str = "cpu"
+    ) -> Self:
+        """See `Representation`.
+
+        The hash grid's implementations share their parameters: where the configured one cannot be used, `auto` is.
+        """
+        config, resolution = FieldConfig.model_validate(dict(settings)), state["occupancy.density"].shape[0]
+        try:
+            field = cls(config, device, resolution)
+        except ConfigError:
+            field = cls(config.model_copy(update={"implementation": "auto"}), device, resolution)
+        field.load(state)
+        return field
+
+    def settings(self) -> dict[str, object]:
+        """`FieldConfig` as plain values."""
+        return self.config.model_dump()
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lives."""
+        return self.occupancy.density.device
+
+    def mark_changed(self) -> None:
+        """Streams that look at the occupancy wait for what the current one has been given so far."""
         self.occupancy.mark_changed()
 
     def _blob(self, points: Tensor) -> Tensor:
@@ -103,10 +169,6 @@ class Field(nn.Module):
         logits = self._first_logits(self._own(shifted.view(-1, 3)), 1)[:, 0].view(4, -1)
         return nn.functional.normalize(-(logits.t() @ corners), dim=-1, eps=1e-6)
 
-    def turn_by(self, angle_deg: float) -> None:
-        """Turn all that the field holds about z, counter-clockwise seen from above; the occupancy is unknown then."""
-        self.move(turn_about_z(angle_deg).to(self.turn))
-
     def move(
         self, rotation: Float[Tensor, "3 3"], shift: Float[Tensor, " 3"] | None = None, scale: float = 1.0
     ) -> None:
@@ -120,37 +182,144 @@ class Field(nn.Module):
         self.stretch.div_(scale)
         self.occupancy.reset()
 
-    def state(self) -> dict[str, Tensor]:
-        """Parameters and buffers on the CPU, for a `RadianceField`."""
-        return {name: value.detach().cpu().clone() for name, value in self.state_dict().items()}
+    def bounds(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
+        """The box around the occupied cells, inside that around its own unit ball."""
+        cells = self.occupancy.occupied.nonzero()
+        if len(cells) == 0:
+            return torch.zeros_like(self.shift), torch.zeros_like(self.shift)
+        width, radius = 2 / self.occupancy.resolution, BALL_RADIUS / self.stretch
+        centre = -(self.shift @ self.turn.t()) / self.stretch.square()
+        low, high = cells.amin(dim=0) * width - 1, (cells.amax(dim=0) + 1) * width - 1
+        return torch.maximum(low, centre - radius), torch.minimum(high, centre + radius)
 
-    @staticmethod
-    def from_artifact(artifact: RadianceField, device: torch.device | str = "cpu") -> Field:
-        """The field of an artifact; see `from_state`."""
-        return Field.from_state(artifact.state, artifact.config, device)
+    def render(
+        self,
+        cameras: Viewpoints,
+        size: int,
+        *,
+        samples_per_ray: int = SAMPLES_PER_RAY,
+        background: str | Float[Tensor, " 3"] = "white",
+        with_normals: bool = False,
+    ) -> Rendering:
+        """Volume rendering with as many intervals between a ray's bounds in the unit ball; empty ones cost little."""
+        return render_images(
+            self,
+            cameras.to(self.device),
+            size=size,
+            sampler=DenseSampler(samples_per_ray),
+            background=background,
+            with_normals=with_normals,
+        )
 
-    @staticmethod
-    def from_state(
-        state: Mapping[str, Tensor], config: Mapping[str, object], device: torch.device | str = "cpu"
-    ) -> Field:
-        """Inverse of `state` for a field of the given configuration (`FieldConfig.model_dump()`).
+    @torch.no_grad()
+    def filled_share(self, threshold: float) -> float:
+        """Share of the unit ball's occupancy cells with density in their middle, now.
 
-        The hash grid's implementations share their parameters: where the configured one cannot be used, `auto` is.
+        The occupancy grid itself remembers density that has gone and adds a margin.
         """
-        settings, resolution = FieldConfig.model_validate(dict(config)), state["occupancy.density"].shape[0]
-        try:
-            field = Field(settings, device, resolution)
-        except ConfigError:
-            field = Field(settings.model_copy(update={"implementation": "auto"}), device, resolution)
-        field.load_state_dict(dict(state))
-        field.occupancy.mark_changed()
-        return field
+        cells = self.occupancy.resolution
+        axis = (torch.arange(cells, device=self.device) + 0.5) * (2.0 / cells) - 1.0
+        points = torch.cartesian_prod(axis, axis, axis)
+        inside = points[points.norm(dim=-1) < BALL_RADIUS]
+        density = torch.cat([self.density(part) for part in inside.split(CHUNK)])
+        return ((1 - torch.exp(-density * (2.0 / cells))) > threshold).float().mean().item()
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """One group."""
+        return [ParameterGroup("field", list(self.parameters()))]
+
+    def begin_stage(self, render: RenderConfig, fresh: bool) -> None:
+        """Which sampler, and when to look for density."""
+        self._stage, self._fresh, self._sampler = render, fresh, None
+
+    @property
+    def sampler(self) -> Sampler:
+        """Of training views, as the stage asks for it."""
+        if self._sampler is None:
+            self._sampler = make_sampler(self._stage, self.device)
+        return self._sampler
+
+    def before_step(self, position: Position, generator: torch.Generator) -> None:
+        """Look where the field has density; a fresh one counts as occupied everywhere at first."""
+        warm = not self._fresh or position.step >= OCCUPANCY_WARMUP
+        if warm and position.step % self._stage.occupancy_every == 0:
+            self.refresh(generator)
+
+    def refresh(self, generator: torch.Generator) -> None:
+        """Update the occupancy."""
+        self.occupancy.update(self.density, self._stage.occupancy_threshold, generator)
+
+    def render_views(
+        self,
+        cameras: Viewpoints,
+        size: int,
+        *,
+        background: Float[Tensor, "n 3"] | None = None,
+        shading: Shading = ALBEDO,
+        generator: torch.Generator | None = None,
+        regularizers: RegularizerConfig | None = None,
+        with_normals: bool = False,
+    ) -> TrainingViews:
+        """Samples are taken beside the main stream (`nerf.rendering.aside`)."""
+        device = self.device
+        with aside(device, self.occupancy.changed) as handover:
+            placed, shading = cameras.to(device), shading.map(lambda light: light.to(device))
+            background = None if background is None else background.to(device)
+            sampled = sample_cameras(self, placed, size, self.sampler, generator)
+            handover.give(placed, shading, background, sampled)
+        rendering = render_cameras(
+            self,
+            placed,
+            size,
+            sampler=self.sampler,
+            background=background,
+            generator=generator,
+            shading=shading,
+            with_normals=with_normals or (regularizers is not None and regularizers.orientation > 0),
+            sampled=sampled,
+        )
+        rays, count = rendering.rays, len(placed)
+        normals = rays.pixel_normals().view(count, size, size, 3).permute(0, 3, 1, 2) if with_normals else None
+        return TrainingViews(
+            rendering.images,
+            rays.opacity.view(count, size, size),
+            rays.depth.view(count, size, size),
+            normals,
+            {} if regularizers is None else _ray_losses(regularizers, rendering, sampled.directions),
+            {"evaluated_samples": len(rays.weights)},
+        )
+
+    def render_pixels(
+        self, pixels: ViewPixels, generator: torch.Generator | None = None, ready: torch.cuda.Event | None = None
+    ) -> PixelRendering:
+        """Along the pixels' rays, sampled beside the main stream."""
+        rays = (pixels.origins, pixels.directions)
+        samples = sample_aside(*rays, self.sampler, self.occupancy, generator, ready)
+        shown = render_rays(self, *rays, sampler=self.sampler, generator=generator, samples=samples)
+        return PixelRendering(shown.color, shown.opacity)
+
+    def shape_losses(self, regularizers: RegularizerConfig, generator: torch.Generator) -> Losses:
+        """Smoothness of the logits."""
+        weight = regularizers.smoothness
+        return {"smoothness": (weight, own.smoothness(self, generator))} if weight > 0 else {}
+
+    def figures(self) -> dict[str, float]:
+        """What the occupancy remembers."""
+        return {
+            "density_max": self.occupancy.density.max().item(),
+            "occupied_share": self.occupancy.occupied.float().mean().item(),
+        }
 
 
-def turn_about_z(angle_deg: float) -> Float[Tensor, "3 3"]:
-    """(3, 3) rotation about z, counter-clockwise seen from above."""
-    cosine, sine = math.cos(math.radians(angle_deg)), math.sin(math.radians(angle_deg))
-    return torch.tensor([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+def _ray_losses(weights: RegularizerConfig, rendering: CameraRendering, directions: Float[Tensor, "rays 3"]) -> Losses:
+    """The regularisers in force of what rays have met; each is a mean over rays."""
+    rays = rendering.rays
+    parts: Losses = {}
+    if weights.orientation > 0:
+        parts["orientation"] = (weights.orientation, own.orientation(rays, directions))
+    if weights.distortion > 0:
+        parts["distortion"] = (weights.distortion, own.distortion(rays.samples, rays.weights))
+    return parts
 
 
 class Background(nn.Module):

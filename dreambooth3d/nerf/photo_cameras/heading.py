@@ -1,4 +1,4 @@
-"""Which side of a field is its front? The azimuth about which a scorer sees its views as mirrored."""
+"""Which side of an asset is its front? The azimuth about which a scorer sees its views as mirrored."""
 
 from __future__ import annotations
 
@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import VIEW_WORDS, Cameras, orbit_cameras
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.sampling import DenseSampler
-from dreambooth3d.nerf.rendering.volume import render_images
+from dreambooth3d.representation.interface import Representation
 
 ViewLogits = Callable[[Tensor], Tensor]
 """From images (n, 3, h, w) in [0, 1] to logits (n, words) of `VIEW_WORDS`."""
@@ -26,19 +24,17 @@ GREY = 0.7
 
 
 @torch.no_grad()
-def front_azimuth(field: Field, view_logits: ViewLogits) -> float:
-    """Azimuth in degrees, in [-45, 45], that is the middle of the field's front as a scorer sees it.
+def front_azimuth(asset: Representation, view_logits: ViewLogits) -> float:
+    """Azimuth in degrees, in [-45, 45], that is the middle of the asset's front as a scorer sees it.
 
-    Guidance by view words leaves a field's heading open within the width of a word. What a scorer makes of views from
+    Guidance by view words leaves an asset's heading open within the width of a word. What a scorer makes of views from
     the left of the front, it makes of those from the right as well; the heading is the axis of that mirror symmetry,
     whatever the scorer's borders between the words.
     """
     azimuth = torch.arange(AZIMUTHS) * (360.0 / AZIMUTHS)
     cameras = Cameras.cat([orbit_cameras(azimuth, elevation_deg=elevation) for elevation in ELEVATIONS_DEG])
-    device = field.occupancy.density.device
-    grey = torch.full((3,), GREY, device=device)
-    sampler = DenseSampler(SAMPLES_PER_RAY)
-    images = render_images(field, cameras.to(device), size=RENDER_SIZE, sampler=sampler, background=grey).color
+    grey = torch.full((3,), GREY)
+    images = asset.render(cameras, RENDER_SIZE, samples_per_ray=SAMPLES_PER_RAY, background=grey).color
     # No camera here is overhead.
     logits = view_logits(images)[:, : VIEW_WORDS.index("overhead")]
     return mirror_axis(logits.view(len(ELEVATIONS_DEG), AZIMUTHS, -1))

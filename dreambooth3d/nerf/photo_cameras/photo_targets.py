@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,13 +17,11 @@ from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
 from dreambooth3d.images import sheet
 from dreambooth3d.nerf.field.pose import MirrorPlane, Solid, mirror_plane, stand_up
-from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits, front_azimuth
 from dreambooth3d.nerf.photo_cameras.poses import PhotoCameras, find_cameras, usual_scale, view_errors
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
-from dreambooth3d.nerf.rendering.sampling import DenseSampler
-from dreambooth3d.nerf.rendering.volume import render_images
 from dreambooth3d.record import StepLog, StepRecord
+from dreambooth3d.representation.interface import Representation
 from dreambooth3d.runtime import optimizer_state, restore_optimizer
 
 ANCHOR_ELEVATION_DEG = 20.0
@@ -198,7 +197,7 @@ class PhotoTargets:
         cameras = self._moved()[self._rows].map(torch.Tensor.detach)
         return replace(self._found, cameras=cameras, gain=self._gains()[self._rows].detach()).mirrored()
 
-    def _measure_symmetry(self, field: Field) -> Symmetry | None:
+    def _measure_symmetry(self, field: Representation) -> Symmetry | None:
         """Compare the field with mirrored photos where photos have taught it how it looks; None where there are none.
 
         Photos that a field was fitted to say nothing of other sides. So only mirrored photos count that were taken
@@ -245,11 +244,11 @@ class PhotoTargets:
         """Factor on the losses of the photos in use."""
         return 1.0 if self.located.any() or self.matches is not None else self.config.anchor_weight
 
-    def follow(self, field: Field, progress: float) -> float:
+    def follow(self, field: Representation, progress: float) -> float:
         """Search the cameras if it is time at this position of the stage in [0, 1].
 
         Returns:
-            By how many degrees the field was turned for it, as in `Field.turn_by`.
+            By how many degrees the field was turned for it, as in `Representation.turn_by`.
         """
         if self.next_search is None or progress < self.next_search:
             return 0.0
@@ -273,14 +272,14 @@ class PhotoTargets:
             self.symmetry = self._measure_symmetry(field)
         return turned
 
-    def face_front(self, field: Field) -> float:
+    def face_front(self, field: Representation) -> float:
         """Turn the field, and the photos' cameras with it, to where a scorer sees its front.
 
         A scorer is some degrees off, and more with what it has not learned: where photos were located, the field's own
         mirror plane near their front is truer, if it has one.
 
         Returns:
-            By how many degrees the field was turned, as in `Field.turn_by`; 0 without scorer.
+            By how many degrees the field was turned, as in `Representation.turn_by`; 0 without scorer.
         """
         self.settle()
         if self.view_logits is None:
@@ -292,19 +291,19 @@ class PhotoTargets:
                 turned += self._to_mirror_plane(field) or 0.0
         return turned
 
-    def _scorer_heading(self, field: Field, view_logits: ViewLogits) -> float:
+    def _scorer_heading(self, field: Representation, view_logits: ViewLogits) -> float:
         """Where a scorer sees the field's front; 0 if photos were located and that is far from the front they told."""
         heading = front_azimuth(field, view_logits)
         far = abs(self.heading_deg + heading) > MAX_SCORER_TURN_DEG
         return 0.0 if self.located.any() and far else heading
 
-    def _to_mirror_plane(self, field: Field) -> float | None:
+    def _to_mirror_plane(self, field: Representation) -> float | None:
         """Turn a field to its mirror plane nearby; returns the angle, or None where it has no clear one."""
         solid = Solid.of(field)
         plane = None if solid is None else mirror_plane(solid, offset=not self.centred)
         return self._turn(field, -plane.heading_deg) if plane is not None and plane.clear else None
 
-    def _turn(self, field: Field, angle_deg: float) -> float:
+    def _turn(self, field: Representation, angle_deg: float) -> float:
         """Turn a field and the photos' cameras about z; returns the angle."""
         if angle_deg != 0:
             field.turn_by(angle_deg)
@@ -314,9 +313,9 @@ class PhotoTargets:
                 self.photos = replace(self.photos, cameras=_turned(self.photos.cameras, angle_deg))
         return angle_deg
 
-    def stand_up(self, field: Field) -> Field:
+    def stand_up(self, field: Representation) -> Representation:
         """A copy of the field that stands as the photos could not tell; the photos' cameras stay those of the field."""
-        copy = Field.from_state(field.state(), field.config.model_dump(), field.occupancy.density.device)
+        copy = deepcopy(field)
         self.plane = stand_up(copy, self.cameras[self.located], self.centred)
         return copy
 
@@ -348,7 +347,7 @@ class PhotoTargets:
         """Mean overlap of the photos' subjects with renders from the cameras found, or None before the first search."""
         return None if self.matches is None else self.matches.overlap.mean().item()
 
-    def report(self, field: Field, log: StepLog) -> None:
+    def report(self, field: Representation, log: StepLog) -> None:
         """Log how many were found and how well, and a sheet: photos above renders from where they were taken."""
         if self.matches is None:
             return
@@ -371,8 +370,8 @@ class PhotoTargets:
             photo_exposures=", ".join(f"{gain:.3f}" for gain in self._gains().tolist()),
             **{CAMERAS: json.dumps([[round(value, 3) for value in row] for row in _rows(cameras).tolist()])},
         )
-        device, images = self.photos.images.device, self.photos.images
-        renders = render_images(field, cameras.to(device), size=images.shape[-1], sampler=DenseSampler(64))
+        images = self.photos.images
+        renders = field.render(cameras, images.shape[-1])
         log.image("photo_cameras", sheet(torch.cat([images, renders.color]), columns=len(images)))
 
     def state(self) -> dict[str, Any]:

@@ -10,10 +10,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from dreambooth3d.cameras import Cameras, orbit_cameras, wrap_degrees
-from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
-from dreambooth3d.nerf.rendering.sampling import DenseSampler
-from dreambooth3d.nerf.rendering.volume import render_images
+from dreambooth3d.representation.interface import Representation
 
 AZIMUTH_STEP_DEG = 10.0
 ELEVATIONS_DEG = (0.0, 15.0, 30.0, 45.0, 65.0)
@@ -71,7 +69,7 @@ class PhotoCameras:
 
 @torch.no_grad()
 def find_cameras(
-    field: Field,
+    field: Representation,
     photos: TargetViews,
     *,
     radius: float,
@@ -87,7 +85,7 @@ def find_cameras(
     the frame are not searched: cameras look at the origin.
 
     Args:
-        field: a first shape of the subject.
+        field: a first shape of the subject, of any kind.
         photos: n photos with masks, what a scorer makes of their views, and their cameras as the photos tell them.
         radius: usual one of a subject around the origin, in world units.
         distance: usual one of a camera, in world units.
@@ -96,7 +94,7 @@ def find_cameras(
         kept: (n,) bool, the photos to which `start` applies; all without it.
         located: (n,) bool, those whose cameras the photos themselves have told: they stay where `start` says.
     """
-    small = _Photos.of(photos, field.occupancy.density.device)
+    small = _Photos.of(photos, field.device)
     start = None if start is None else start.to("cpu")
     fixed = torch.zeros(len(photos), dtype=torch.bool) if start is None or located is None else located.cpu()
     if start is not None and fixed.all():
@@ -124,16 +122,16 @@ def find_cameras(
     return replace(_compared(field, small, best), margin=margin)
 
 
-def _compared(field: Field, photos: _Photos, cameras: Cameras) -> PhotoCameras:
+def _compared(field: Representation, photos: _Photos, cameras: Cameras) -> PhotoCameras:
     """The photos compared with renders from their own cameras, which nothing else was compared with."""
     error, overlap = photos.compare(_render(field, cameras), torch.arange(len(cameras)))
     return PhotoCameras(cameras, error[:, 0].cpu(), overlap[:, 0].cpu(), torch.full((len(cameras),), MAX_MARGIN))
 
 
 @torch.no_grad()
-def view_errors(field: Field, views: TargetViews) -> tuple[Tensor, Tensor]:
+def view_errors(field: Representation, views: TargetViews) -> tuple[Tensor, Tensor]:
     """(n,) error and (n,) overlap, as in `PhotoCameras`, of a field with n views from their own cameras."""
-    small = _Photos.of(views, field.occupancy.density.device)
+    small = _Photos.of(views, field.device)
     error, overlap = small.compare(_render(field, views.known_cameras), torch.arange(len(views)))
     return error[:, 0], overlap[:, 0]
 
@@ -264,7 +262,7 @@ def _margin(grid: Cameras, error: Tensor, best: Cameras) -> Tensor:
     return ((other - lowest) / lowest.clamp(min=1e-6)).clamp(max=MAX_MARGIN)
 
 
-def _improved(field: Field, photos: _Photos, best: Cameras, step_deg: float) -> Cameras:
+def _improved(field: Representation, photos: _Photos, best: Cameras, step_deg: float) -> Cameras:
     """The best of each photo's 27 neighbours in azimuth, elevation and distance."""
     moves = torch.cartesian_prod(
         torch.tensor((-1.0, 0.0, 1.0)), torch.tensor((-1.0, 0.0, 1.0)), torch.tensor(DISTANCE_FACTORS)
@@ -282,11 +280,7 @@ def _improved(field: Field, photos: _Photos, best: Cameras, step_deg: float) -> 
     return around[torch.arange(len(best)) * len(moves) + error.argmin(dim=1).cpu()]
 
 
-def _render(field: Field, cameras: Cameras) -> tuple[Tensor, Tensor]:
+def _render(field: Representation, cameras: Cameras) -> tuple[Tensor, Tensor]:
     """Premultiplied colour (m, 3, s, s) and opacity (m, s, s)."""
-    black = torch.zeros(3)
-    device = field.occupancy.density.device
-    rendering = render_images(
-        field, cameras.to(device), size=RENDER_SIZE, sampler=DenseSampler(SAMPLES_PER_RAY), background=black
-    )
+    rendering = field.render(cameras, RENDER_SIZE, samples_per_ray=SAMPLES_PER_RAY, background=torch.zeros(3))
     return rendering.color, rendering.opacity

@@ -1,4 +1,4 @@
-"""Views that a field is to reproduce: their pixels, what lies behind the subject, and where the subject is."""
+"""Views that an asset is to reproduce: their pixels, what lies behind the subject, and where the subject is."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from dreambooth3d.photos.cameras.placement import (
     rectify,
     towards_subjects,
 )
+from dreambooth3d.representation.interface import ViewPixels
 from dreambooth3d.transfer import send
 
 MANY = 16
@@ -179,7 +180,7 @@ class TargetViews:
     def __len__(self) -> int:
         return len(self.images)
 
-    def draw(self, views: int, pixels: int, generator: torch.Generator) -> tuple[Tensor, Tensor, TargetPixels]:
+    def draw(self, views: int, pixels: int, generator: torch.Generator) -> tuple[ViewPixels, TargetPixels]:
         """Random pixels of random views, without repetition (with, where only few of very many are drawn).
 
         Args:
@@ -188,14 +189,12 @@ class TargetViews:
             generator: source of randomness, on the CPU.
 
         Returns:
-            ray origins (rays, 3), unit directions (rays, 3), and what is to be seen along them.
+            the pixels, and what is to be seen there.
         """
         device, (height, width) = self.images.device, self.images.shape[-2:]
         chosen = torch.randperm(len(self), generator=generator)[:views].to(device, non_blocking=True)
         places = send(_draw_places(height * width, pixels, generator), device)
-        origins, directions = (
-            rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in self.known_cameras[chosen].rays(height, width)
-        )
+        drawn = ViewPixels.of(self.known_cameras[chosen], height, width, places)
 
         def color_at(images: Tensor) -> Tensor:
             return images[chosen].flatten(2)[:, :, places].transpose(1, 2).reshape(-1, 3)
@@ -209,7 +208,7 @@ class TargetViews:
         target = TargetPixels(
             color_at(self.images), color_at(self.background), value_at(self.masks), trusted, gain, known
         )
-        return origins, directions, target
+        return drawn, target
 
 
 def _with_known_backgrounds(photos: SubjectPhotos, size: int) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from nerfacc import OccGridEstimator
 from torch import Tensor
 
 from dreambooth3d.config.rendering import RenderConfig
-from dreambooth3d.nerf.field.occupancy import OccupancyGrid
+from dreambooth3d.nerf.rendering.occupancy import OccupancyGrid
 
 BALL_RADIUS = 1.0
 logger = logging.getLogger(__name__)

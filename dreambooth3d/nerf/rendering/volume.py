@@ -1,37 +1,43 @@
-"""Volume rendering: rays through a field become colour, opacity and depth."""
+"""Volume rendering: rays through density and colour become images, opacity and depth."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
 from nerfacc import accumulate_along_rays, render_weight_from_density
 from torch import Tensor
 
-from dreambooth3d.artifacts import RadianceField
-from dreambooth3d.cameras import Cameras
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.sampling import DenseSampler, Sampler, Samples
-from dreambooth3d.nerf.rendering.shading import Shading
+from dreambooth3d.cameras import Viewpoints
+from dreambooth3d.nerf.rendering.occupancy import OccupancyGrid
+from dreambooth3d.nerf.rendering.sampling import Sampler, Samples
+from dreambooth3d.representation.interface import ALBEDO, Rendering
+from dreambooth3d.representation.shading import Shading
 
 RAYS_PER_CHUNK = 16384
-ALBEDO = Shading()
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """Images of a field.
+class Volume(Protocol):
+    """What volume rendering asks of a field."""
 
-    Attributes:
-        color: (n, 3, height, width) in [0, 1], over the background.
-        opacity: (n, height, width) in [0, 1].
-        depth: (n, height, width) expected distance along the ray in world units, 0 where there is nothing.
-    """
+    @property
+    def occupancy(self) -> OccupancyGrid:
+        """Where there is anything."""
+        ...
 
-    color: Float[Tensor, "n 3 height width"]
-    opacity: Float[Tensor, "n height width"]
-    depth: Float[Tensor, "n height width"]
+    def density_and_color(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
+        ...
+
+    def normals(self, points: Tensor) -> Tensor:
+        """Unit normals (n, 3) at points (n, 3)."""
+        ...
+
+    def background(self, directions: Tensor) -> Tensor:
+        """Colours (n, 3) in [0, 1] behind it along unit directions (n, 3)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,17 @@ class RayRendering:
     weights: Float[Tensor, " samples"]
     normals: Float[Tensor, "samples 3"] | None = None
 
+    def pixel_normals(self) -> Float[Tensor, "rays 3"]:
+        """(rays, 3): the weighted mean of the normals along each ray, of unit length; 0 where there is nothing.
+
+        Raises:
+            ValueError: it has no normals.
+        """
+        if self.normals is None:
+            raise ValueError("This rendering has no normals: render with_normals=True.")
+        total = accumulate_along_rays(self.weights, self.normals, self.samples.rays, self.samples.ray_count)
+        return torch.nn.functional.normalize(total, dim=-1, eps=1e-6)
+
 
 def sample_weights(samples: Samples, density: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
     """Weights (samples,) of packed samples with density (samples,): transmittance times alpha.
@@ -73,7 +90,7 @@ def sample_weights(samples: Samples, density: Float[Tensor, " samples"]) -> Floa
 
 
 def render_rays(
-    field: Field,
+    field: Volume,
     origins: Float[Tensor, "rays 3"],
     directions: Float[Tensor, "rays 3"],
     *,
@@ -136,7 +153,7 @@ class SampledRays:
 
 
 def sample_cameras(
-    field: Field, cameras: Cameras, size: int, sampler: Sampler, generator: torch.Generator | None
+    field: Volume, cameras: Viewpoints, size: int, sampler: Sampler, generator: torch.Generator | None
 ) -> SampledRays:
     """All rays of square images of n cameras, and the samples along them."""
     origins, directions = (rays.reshape(-1, 3) for rays in cameras.rays(size, size))
@@ -144,8 +161,8 @@ def sample_cameras(
 
 
 def render_cameras(
-    field: Field,
-    cameras: Cameras,
+    field: Volume,
+    cameras: Viewpoints,
     size: int,
     *,
     sampler: Sampler,
@@ -189,13 +206,14 @@ def render_cameras(
 
 @torch.no_grad()
 def render_images(
-    field: Field,
-    cameras: Cameras,
+    field: Volume,
+    cameras: Viewpoints,
     *,
     size: int,
     sampler: Sampler,
     background: str | Float[Tensor, " 3"] = "white",
     chunk: int = RAYS_PER_CHUNK,
+    with_normals: bool = False,
 ) -> Rendering:
     """Render a field for looking at: deterministic, albedo, without gradients, `chunk` rays at a time.
 
@@ -203,37 +221,28 @@ def render_images(
         cameras: n cameras on the field's device.
         size: pixels per side.
         background: `white`, `own` (the field's background), or one plain colour (3,).
+        with_normals: return normals as well.
     """
-    return render_grids(field, *cameras.rays(size, size), sampler=sampler, background=background, chunk=chunk)
-
-
-@torch.no_grad()
-def render_grids(
-    field: Field,
-    origins: Float[Tensor, "n height width 3"],
-    directions: Float[Tensor, "n height width 3"],
-    *,
-    sampler: Sampler,
-    background: str | Float[Tensor, " 3"] = "white",
-    chunk: int = RAYS_PER_CHUNK,
-) -> Rendering:
-    """As `render_images`, along the rays (n, height, width, 3) of any cameras, on the field's device."""
+    origins, directions = cameras.rays(size, size)
     shape = origins.shape[:-1]
     origins, directions = origins.reshape(-1, 3), directions.reshape(-1, 3)
-    colors, opacities, depths = [], [], []
+    colors, opacities, depths, normals = [], [], [], []
     for start, ray in zip(origins.split(chunk), directions.split(chunk), strict=True):
-        part = render_rays(field, start, ray, sampler=sampler)
+        part = render_rays(field, start, ray, sampler=sampler, with_normals=with_normals)
         colors.append(part.color + (1 - part.opacity)[:, None] * _plain(background, field, ray))
         opacities.append(part.opacity)
         depths.append(part.depth)
+        if with_normals:
+            normals.append(part.pixel_normals())
     return Rendering(
         torch.cat(colors).view(*shape, 3).permute(0, 3, 1, 2).clamp(0, 1),
         torch.cat(opacities).view(shape).clamp(0, 1),
         torch.cat(depths).view(shape),
+        torch.cat(normals).view(*shape, 3).permute(0, 3, 1, 2) if with_normals else None,
     )
 
 
-def _plain(background: str | Tensor, field: Field, directions: Tensor) -> Tensor:
+def _plain(background: str | Tensor, field: Volume, directions: Tensor) -> Tensor:
     """Background colours (rays, 3)."""
     if isinstance(background, Tensor):
         return background.to(directions).expand_as(directions)
@@ -242,37 +251,3 @@ def _plain(background: str | Tensor, field: Field, directions: Tensor) -> Tensor
     if background == "white":
         return torch.ones_like(directions)
     raise ValueError(f"background={background!r}: expected 'white', 'own' or a colour tensor of shape (3,).")
-
-
-def render_field(
-    field: RadianceField,
-    cameras: Cameras,
-    *,
-    size: int,
-    samples_per_ray: int,
-    background: str | Float[Tensor, " 3"] = "white",
-    device: torch.device | str = "cpu",
-    chunk: int = RAYS_PER_CHUNK,
-) -> Rendering:
-    """Render a trained field; deterministic.
-
-    Args:
-        cameras: n cameras.
-        size: pixels per side.
-        samples_per_ray: intervals between a ray's bounds in the unit ball; empty ones cost little.
-        background: `white`, `own` (what the field learned), or one plain colour (3,).
-        device: where to compute.
-        chunk: rays at a time.
-
-    Returns:
-        color (n, 3, size, size), opacity and depth (n, size, size), on the CPU.
-    """
-    rendering = render_images(
-        Field.from_artifact(field, device),
-        cameras.to(device),
-        size=size,
-        sampler=DenseSampler(samples_per_ray),
-        background=background,
-        chunk=chunk,
-    )
-    return Rendering(rendering.color.cpu(), rendering.opacity.cpu(), rendering.depth.cpu())

@@ -1,4 +1,4 @@
-"""Looks at a field every so many steps: previews, whether they still change, and what the guards make of them."""
+"""Looks at an asset every so many steps: previews, whether they still change, and what the guards make of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ import torch
 from dreambooth3d.cameras import Cameras, orbit_cameras
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.images import sheet
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.sampling import DenseSampler
-from dreambooth3d.nerf.rendering.volume import Rendering, render_images
 from dreambooth3d.nerf.training.guards import Guards, Look, Reading
 from dreambooth3d.record import StepLog
+from dreambooth3d.representation.interface import Rendering, Representation
 
 PREVIEW_VIEWS = 8
 PREVIEW_SIZE = 64
@@ -43,17 +41,17 @@ class Checks:
         """Whether the previews have stopped changing for long enough."""
         return 0 < self.config.convergence_patience <= self.unchanged
 
-    def preview(self, shown: Field) -> Rendering:
+    def preview(self, shown: Representation) -> Rendering:
         """Render and log previews."""
         self.previews = render_previews(shown, self.config)
         self.log.image("previews", sheet(self.previews.color, columns=PREVIEW_VIEWS))
         return self.previews
 
-    def compare(self, shown: Field, settled: bool) -> dict[str, float]:
+    def compare(self, shown: Representation, settled: bool) -> dict[str, float]:
         """Take new previews, and count checks in a row that differ by too little in the mean; returns figures.
 
         Args:
-            settled: whether all targets are in use; before, a field that rests may still move.
+            settled: whether all targets are in use; before, an asset that rests may still move.
         """
         before, now = self.previews, self.preview(shown)
         figures = {"preview_opacity": now.opacity.mean().item()}
@@ -64,7 +62,7 @@ class Checks:
             figures["preview_change"] = change
         return figures
 
-    def read(self, shown: Field, step: int, progress: float) -> list[Reading]:
+    def read(self, shown: Representation, step: int, progress: float) -> list[Reading]:
         """What the guards read from the last previews; nothing where they have looked at this step already."""
         if self.previews is None or self.guards.looked_at == step:
             return []
@@ -92,7 +90,6 @@ def preview_cameras() -> Cameras:
     return orbit_cameras(torch.arange(PREVIEW_VIEWS, dtype=torch.float32) * (360.0 / PREVIEW_VIEWS))
 
 
-def render_previews(model: Field, config: DistillConfig) -> Rendering:
+def render_previews(model: Representation, config: DistillConfig) -> Rendering:
     """The eight views on white."""
-    cameras = preview_cameras().to(model.occupancy.density.device)
-    return render_images(model, cameras, size=PREVIEW_SIZE, sampler=DenseSampler(config.render.samples_per_ray))
+    return model.render(preview_cameras(), PREVIEW_SIZE, samples_per_ray=config.render.samples_per_ray)

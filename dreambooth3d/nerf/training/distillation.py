@@ -1,4 +1,4 @@
-"""Score distillation: a field learns from guidance on its renders, and optionally from pseudo views and photos."""
+"""Score distillation: an asset learns from guidance on its renders, and optionally from pseudo views and photos."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ import torch
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.errors import CollapseError, GuardError
-from dreambooth3d.nerf.rendering.sampling import make_sampler
+from dreambooth3d.kinds import build_asset
 from dreambooth3d.nerf.training.guards import Collapse
 from dreambooth3d.nerf.training.inputs import DistillInputs
-from dreambooth3d.nerf.training.learner import build_field
-from dreambooth3d.nerf.training.trainer import Attempt, FieldTrainer
+from dreambooth3d.nerf.training.trainer import Attempt, Trainer
 from dreambooth3d.nerf.training.view_loss import view_loss
 from dreambooth3d.runtime import Runtime
 
@@ -21,17 +20,18 @@ logger = logging.getLogger(__name__)
 
 
 def distil(inputs: DistillInputs, config: DistillConfig, seed: int, runtime: Runtime) -> RadianceField:
-    """Train a radiance field by score distillation.
+    """Train an asset by score distillation.
 
     Args:
         inputs: what it learns from.
-        config: the stage; `field` says what a fresh field is made of, `reconstruction` what pseudo views count.
-        seed: of cameras, backgrounds, light, jitter and the field's initial values.
+        config: the stage; `representation` says what kind of asset, the section of the kind's name what a fresh one is
+            made of, `reconstruction` what pseudo views count.
+        seed: of cameras, backgrounds, light, jitter and a fresh asset's initial values.
         runtime: log, device, resumable state, stop signal. A killed run continues from its state; after a stop signal
             the state is kept as well, so that a re-run goes on where this one ended.
 
     Returns:
-        The field with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
+        The asset with previews on white. Its record holds the metrics `steps`, `seconds`, `ms_per_step`, `opacity`,
         `collapse_retries`, `converged`, `interrupted`, `peak_memory_mib` and `guards/<name>_trips`, the series
         `guards/<name>`, and what the guards did as the parameter `guard_events`.
 
@@ -46,12 +46,12 @@ def distil(inputs: DistillInputs, config: DistillConfig, seed: int, runtime: Run
     state = resume.load()
     attempt = Attempt() if state is None else Attempt.of_state(state)
     while True:
-        trainer = FieldTrainer(inputs, config, seed, runtime, attempt)
+        trainer = Trainer(inputs, config, seed, runtime, attempt)
         if state is not None:
             trainer.restore(state)
             state = None
         try:
-            field = trainer.run(resume)
+            asset = trainer.run(resume)
         except GuardError:
             resume.clear()
             raise
@@ -62,10 +62,10 @@ def distil(inputs: DistillInputs, config: DistillConfig, seed: int, runtime: Run
         if not trainer.interrupted:
             resume.clear()
         inputs.team.share(None)
-        return field
+        return asset
 
 
-def _given_up(trainer: FieldTrainer, collapse: Collapse) -> Attempt:
+def _given_up(trainer: Trainer, collapse: Collapse) -> Attempt:
     """Note that an attempt is given up, and return the next one.
 
     Raises:
@@ -91,14 +91,13 @@ def follow(inputs: DistillInputs, config: DistillConfig) -> None:
         config: the stage's.
     """
     team = inputs.team
-    field = build_field(config, 0, team.device, inputs.init)
+    asset = build_asset(config, 0, team.device, inputs.init)
     jitter = torch.Generator(team.device).manual_seed(team.rank)
-    sampler = make_sampler(config.render, team.device)
-    parameters = list(field.parameters())
+    parameters = list(asset.parameters())
     while (batch := team.share()) is not None:
-        team.copy_from_leader(field)
-        field.zero_grad(set_to_none=True)
-        field.occupancy.mark_changed()
-        loss, _ = view_loss(field, batch, inputs.guidance, config, sampler, jitter, team)
+        team.copy_from_leader(asset)
+        asset.zero_grad(set_to_none=True)
+        asset.mark_changed()
+        loss, _ = view_loss(asset, batch, inputs.guidance, config, jitter, team)
         loss.backward()
         team.sum_gradients(parameters)

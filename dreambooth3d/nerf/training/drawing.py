@@ -7,9 +7,9 @@ from torch import Tensor
 
 from dreambooth3d.cameras import Cameras, random_cameras
 from dreambooth3d.config.distillation import DistillConfig
-from dreambooth3d.nerf.rendering.shading import draw_shading
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.nerf.training.view_loss import ViewBatch
+from dreambooth3d.representation.shading import draw_shading
 
 RAMP_SHARE = 0.2
 

@@ -1,4 +1,4 @@
-"""Guarding a run: guards look at a field at each check and act as the configuration says when one trips."""
+"""Guarding a run: guards look at an asset at each check and act as the configuration says when one trips."""
 
 from __future__ import annotations
 
@@ -17,11 +17,9 @@ from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import VIEW_WORDS, Cameras, wrap_degrees
 from dreambooth3d.config.guards import GuardAction, GuardsConfig
 from dreambooth3d.errors import GuardError
-from dreambooth3d.nerf.field.occupancy import CHUNK
-from dreambooth3d.nerf.field.radiance_field import BALL_RADIUS, Field
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits
-from dreambooth3d.nerf.rendering.volume import Rendering
 from dreambooth3d.record import StepLog
+from dreambooth3d.representation.interface import Rendering, Representation
 
 Likeness = Callable[[Tensor], Tensor]
 """From images (n, 3, h, w) in [0, 1] to the mean cosine (n,) of each one's features and those of the photos."""
@@ -167,15 +165,15 @@ class Look:
     Attributes:
         previews: n renders on white.
         cameras: the n cameras.
-        model: the field.
-        cell_threshold: opacity of an occupancy cell below which it counts as empty.
+        model: the asset.
+        cell_threshold: opacity of a cell below which it counts as empty.
         step: of the attempt.
         progress: position in the stage, in [0, 1].
     """
 
     previews: Rendering
     cameras: Cameras
-    model: Field
+    model: Representation
     cell_threshold: float
     step: int
     progress: float
@@ -246,8 +244,11 @@ class Guards:
         guard = self.config.opacity
         return Reading("opacity", look.previews.opacity.mean().item(), guard.min_opacity, guard.max_opacity)
 
-    def _occupancy(self, look: Look) -> Reading:
-        guard, share = self.config.occupancy, filled_share(look.model, look.cell_threshold)
+    def _occupancy(self, look: Look) -> Reading | None:
+        """None for an asset without density."""
+        guard, share = self.config.occupancy, look.model.filled_share(look.cell_threshold)
+        if share is None:
+            return None
         return Reading("occupancy", share, guard.min_share, guard.max_share, judged=look.progress >= guard.start)
 
     def _saturation(self, look: Look) -> Reading | None:
@@ -337,24 +338,6 @@ class Guards:
         self.looked_at, self._best_likeness = state["looked_at"], float(state["best_likeness"])
         self._recent.extend(state["recent"])
         self._warned = list(state["warned"])
-
-
-@torch.no_grad()
-def filled_share(model: Field, cell_threshold: float) -> float:
-    """Share of the unit ball's occupancy cells with density in their middle, now.
-
-    The occupancy grid itself remembers density that has gone and adds a margin.
-
-    Args:
-        model: the field.
-        cell_threshold: opacity across a cell below which it counts as empty.
-    """
-    cells, device = model.occupancy.resolution, model.occupancy.density.device
-    axis = (torch.arange(cells, device=device) + 0.5) * (2.0 / cells) - 1.0
-    points = torch.cartesian_prod(axis, axis, axis)
-    inside = points[points.norm(dim=-1) < BALL_RADIUS]
-    density = torch.cat([model.density(part) for part in inside.split(CHUNK)])
-    return ((1 - torch.exp(-density * (2.0 / cells))) > cell_threshold).float().mean().item()
 
 
 def chroma(images: Tensor, masks: Tensor) -> float | None:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.guidance import Guidance
+from dreambooth3d.kinds import asset_kind, kind_named
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits
 from dreambooth3d.nerf.training.guards import Likeness
 from dreambooth3d.parallel import ALONE, Team
@@ -18,7 +20,7 @@ class DistillInputs:
 
     Attributes:
         guidance: judges renders.
-        init: a field to continue from; None begins with a fresh one.
+        init: an asset to continue from; None begins with a fresh one.
         pseudo_views: to reconstruct alongside.
         photos: the subject's, to reconstruct alongside once their cameras have been found; those whose subject cannot
             be told from the background are left out.
@@ -38,16 +40,20 @@ class DistillInputs:
 
     @property
     def fresh(self) -> bool:
-        """Whether the field begins as a blob."""
+        """Whether the asset begins as a blob."""
         return self.init is None
 
     def require_fit(self, config: DistillConfig) -> None:
         """Refuse combinations that would silently ignore an argument.
 
         Raises:
-            ValueError: the configuration does not say what a fresh field is made of, or how pseudo views count.
+            ValueError: the configuration does not say what a fresh asset is made of, or how pseudo views count.
+            ConfigError: there is no such kind of asset, or several processes cannot train one.
         """
-        if self.fresh and config.field is None:
-            raise ValueError("distil: without init, config.field must say what field to build.")
+        kind = asset_kind(config, self.init)
+        if not kind_named(kind).fixed_size and config.processes > 1:
+            raise ConfigError(f"representation: {kind} is trained by one process only. Set processes=1.")
+        if self.fresh and config.settings_of(kind) is None:
+            raise ValueError(f"distil: without init, config.{kind} must say what to build.")
         if self.pseudo_views is not None and config.reconstruction is None:
             raise ValueError("distil: with pseudo_views, config.reconstruction must say how much they weigh.")

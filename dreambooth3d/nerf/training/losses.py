@@ -1,4 +1,4 @@
-"""Regularisers and the reconstruction loss of the radiance field."""
+"""Losses that any asset can be given: regularisers of its opacity, and the reconstruction of target views."""
 
 from __future__ import annotations
 
@@ -6,100 +6,21 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.sampling import BALL_RADIUS, Samples
-from dreambooth3d.nerf.rendering.volume import RayRendering
-from dreambooth3d.transfer import send
-
 HUBER_DELTA = 0.1
-SMOOTHNESS_POINTS = 16384
 
 
-def sparsity(opacity: Float[Tensor, " rays"]) -> Float[Tensor, ""]:
-    """Mean of sqrt(opacity^2 + 0.01) over rays (rays,): keeps rays that nothing pays for empty.
+def sparsity(opacity: Float[Tensor, "*rays"]) -> Float[Tensor, ""]:
+    """Mean of sqrt(opacity^2 + 0.01) over rays (...,): keeps rays that nothing pays for empty.
 
     Source: Poole et al. 2022, "DreamFusion", appendix A.2 (opacity regularisation).
     """
     return (opacity.square() + 0.01).sqrt().mean()
 
 
-def opacity_entropy(opacity: Float[Tensor, " rays"]) -> Float[Tensor, ""]:
-    """Mean binary entropy, in nats, of opacities (rays,): rays should hit or miss."""
+def opacity_entropy(opacity: Float[Tensor, "*rays"]) -> Float[Tensor, ""]:
+    """Mean binary entropy, in nats, of opacities (...,): rays should hit or miss."""
     share = opacity.clamp(1e-3, 1 - 1e-3)
     return -(share * share.log() + (1 - share) * (1 - share).log()).mean()
-
-
-def orientation(rendering: RayRendering, directions: Float[Tensor, "rays 3"]) -> Float[Tensor, ""]:
-    """Mean over rays of sum_i w_i max(0, n_i . d)^2: visible normals should not face away from the camera.
-
-    Weights are constants here, so that the loss turns normals rather than removing density.
-
-    Args:
-        rendering: with normals.
-        directions: (rays, 3) unit ray directions, away from the camera.
-
-    Source: Verbin et al. 2022, "Ref-NeRF", eq. 11.
-    """
-    if rendering.normals is None:
-        raise ValueError("The orientation loss needs a rendering with normals: render with_normals=True.")
-    away = (rendering.normals * directions[rendering.samples.rays]).sum(-1).clamp(min=0)
-    return (rendering.weights.detach() * away.square()).sum() / len(directions)
-
-
-def distortion(samples: Samples, weights: Float[Tensor, " samples"]) -> Float[Tensor, ""]:
-    """Mean over rays of sum_ij w_i w_j |m_i - m_j| + 1/3 sum_i w_i^2 d_i: weight along a ray should be in one place.
-
-    Distances are in diameters of the unit ball. Linear time: with samples in order along a ray, the double sum is
-    2 sum_i w_i (m_i W_i - M_i) with W and M the sums of w and w m before i.
-
-    Args:
-        samples: packed samples.
-        weights: (samples,) their weights.
-
-    Source: Barron et al. 2022, "Mip-NeRF 360", eq. 15.
-    """
-    middle = (samples.starts + samples.ends) / (4 * BALL_RADIUS)
-    width = (samples.ends - samples.starts) / (2 * BALL_RADIUS)
-    # float64, since sums on a ray are differences of sums over all rays.
-    precise, place = weights.double(), middle.double()
-    counts = torch.zeros(samples.ray_count, dtype=torch.long, device=weights.device)
-    counts.index_add_(0, samples.rays.long(), torch.ones_like(samples.rays, dtype=torch.long))
-    first = (torch.cumsum(counts, 0) - counts)[samples.rays]
-    before, moment = _sums_before(precise, first), _sums_before(precise * place, first)
-    pairs = 2 * precise * (place * before - moment)
-    return (pairs + precise.square() * width / 3).sum().to(weights.dtype) / samples.ray_count
-
-
-def _sums_before(values: Tensor, first: Tensor) -> Tensor:
-    """(samples,) sum of the values before each sample on its own ray, whose first sample is `first` (samples,)."""
-    total = torch.cumsum(values, 0) - values
-    return total - total[first]
-
-
-def total_variation(volume: Float[Tensor, "1 channels z y x"]) -> Float[Tensor, ""]:
-    """Mean squared difference of neighbouring voxels of a volume (1, channels, z, y, x), summed over the three axes.
-
-    Source: Fridovich-Keil et al. 2022, "Plenoxels", eq. 5, squared instead of its root.
-    """
-    along_z, along_y, along_x = (volume.diff(dim=axis).square().mean() for axis in (2, 3, 4))
-    return along_z + along_y + along_x
-
-
-def sampled_variation(field: Field, generator: torch.Generator) -> Float[Tensor, ""]:
-    """An estimate of `total_variation` for a field that is no volume, from random cells of its finest detail."""
-    device = field.occupancy.density.device
-    corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
-    moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.encoding.detail_size
-    points = send((corner[None] + moves[:, None]).view(-1, 3), device)
-    here, *beside = field.logits(points).chunk(4)
-    along_x, along_y, along_z = ((there - here).square().mean() for there in beside)
-    return along_x + along_y + along_z
-
-
-def smoothness(field: Field, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
-    volume = field.encoding.volume()
-    return sampled_variation(field, generator) if volume is None else total_variation(volume)
 
 
 def reconstruction(

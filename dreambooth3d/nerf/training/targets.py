@@ -1,4 +1,4 @@
-"""What a field reproduces while guidance shapes it: pseudo views, the photos, and the photos as a mirror shows them."""
+"""What an asset reproduces while guidance shapes it: pseudo views, photos, and the photos as a mirror shows them."""
 
 from __future__ import annotations
 
@@ -7,43 +7,34 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
-from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.photo_cameras.photo_targets import HEADING, PhotoTargets, Symmetry, reported_cameras
 from dreambooth3d.nerf.photo_cameras.targets import TargetPixels, TargetViews
-from dreambooth3d.nerf.rendering.sampling import Sampler
-from dreambooth3d.nerf.rendering.volume import render_rays
 from dreambooth3d.nerf.training import losses
-from dreambooth3d.nerf.training.aside import sample_aside
 from dreambooth3d.nerf.training.guards import Collapse
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.photos.cameras.placement import placed_cameras
 from dreambooth3d.record import StepLog
+from dreambooth3d.representation.interface import Losses, Representation, ViewPixels
 
 PHOTO_TARGET_SIZE = 64
 
 
 @dataclass(frozen=True)
 class DrawnTarget:
-    """Pixels of target views: rays (rays, 3), what is to be seen along them, and what it weighs."""
+    """Pixels of target views, what is to be seen there, and what it weighs."""
 
     prefix: str
-    origins: Tensor
-    directions: Tensor
+    pixels: ViewPixels
     target: TargetPixels
     color_weight: float
     silhouette_weight: float
 
-    def losses(
-        self, field: Field, sampler: Sampler, jitter: torch.Generator, ready: torch.cuda.Event | None
-    ) -> dict[str, tuple[float, Tensor]]:
-        """(weight, value) of the reconstruction losses; the rays were computed at the moment `ready`."""
-        rays, target = (self.origins, self.directions), self.target
-        samples = sample_aside(*rays, sampler, field.occupancy, jitter, ready)
-        shown = render_rays(field, *rays, sampler=sampler, generator=jitter, samples=samples)
+    def losses(self, asset: Representation, jitter: torch.Generator, ready: torch.cuda.Event | None) -> Losses:
+        """The reconstruction losses; the pixels were drawn at the moment `ready`."""
+        target, shown = self.target, asset.render_pixels(self.pixels, jitter, ready)
         color = shown.color if target.gain is None else target.gain[:, None] * shown.color
         color = losses.reconstruction(color, shown.opacity, target.color, target.background, target.known)
         trusted = target.trusted if target.known is None else target.trusted * target.known
@@ -114,8 +105,8 @@ class Targets:
             weights = color * config.weight, outline * config.silhouette_weight
             yield _Kind("mirror_", mirrored, config.views_per_step, *weights)
 
-    def follow(self, shown: Field, progress: float) -> float:
-        """Search the photos' cameras if it is time; returns by how many degrees that turned the field."""
+    def follow(self, shown: Representation, progress: float) -> float:
+        """Search the photos' cameras if it is time; returns by how many degrees that turned the asset."""
         return 0.0 if self.photos is None else self.photos.follow(shown, progress)
 
     def improve(self) -> None:
@@ -123,12 +114,12 @@ class Targets:
         if self.photos is not None:
             self.photos.improve()
 
-    def face_front(self, shown: Field) -> float:
-        """Turn the field, with the photos' cameras, to where a scorer sees its front; returns the degrees."""
+    def face_front(self, shown: Representation) -> float:
+        """Turn the asset, with the photos' cameras, to where a scorer sees its front; returns the degrees."""
         return 0.0 if self.photos is None else self.photos.face_front(shown)
 
-    def stand_up(self, shown: Field) -> Field:
-        """The finished field as it is handed on: where that is wanted, a copy that stands as photos could not tell."""
+    def stand_up(self, shown: Representation) -> Representation:
+        """The finished asset as it is handed on: where that is wanted, a copy that stands as photos could not tell."""
         if self.photos is None or not self.config.photos.stand_up or not self.photos.located.any():
             return shown
         return self.photos.stand_up(shown)
@@ -139,7 +130,7 @@ class Targets:
         return self.photos is None or self.photos.complete
 
     def require_overlap(self) -> None:
-        """Give a field up that does not fit the photos.
+        """Give an asset up that does not fit the photos.
 
         Raises:
             Collapse: the mean overlap of its renders with the photos' subjects is too small.
@@ -149,7 +140,7 @@ class Targets:
             reason = f"does not fit the photos (mean overlap {overlap:.2f}, at least {least} is wanted)"
             raise Collapse(reason, "Lower photos.min_overlap", f"photo_overlap {overlap:.3g} < {least:.3g}")
 
-    def report(self, shown: Field, log: StepLog) -> None:
+    def report(self, shown: Representation, log: StepLog) -> None:
         """Log what was found out about the photos."""
         if self.photos is not None:
             self.photos.report(shown, log)

@@ -13,24 +13,20 @@ from tqdm.auto import tqdm
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config.distillation import DistillConfig
-from dreambooth3d.nerf.field.radiance_field import Field
-from dreambooth3d.nerf.rendering.sampling import make_sampler
-from dreambooth3d.nerf.training import losses
-from dreambooth3d.nerf.training.aside import moment
+from dreambooth3d.nerf.rendering.aside import moment
 from dreambooth3d.nerf.training.checks import Checks
 from dreambooth3d.nerf.training.clock import Clock
 from dreambooth3d.nerf.training.drawing import ViewDraws
 from dreambooth3d.nerf.training.guards import Guards, Ledger
 from dreambooth3d.nerf.training.inputs import DistillInputs
-from dreambooth3d.nerf.training.learner import FieldLearner
+from dreambooth3d.nerf.training.learner import Learner
 from dreambooth3d.nerf.training.randomness import Randomness
 from dreambooth3d.nerf.training.targets import Targets
 from dreambooth3d.nerf.training.view_loss import view_loss
+from dreambooth3d.representation.interface import Losses, Position, Representation
 from dreambooth3d.runtime import ResumePoint, Runtime
 
 SCALARS_EVERY = 10
-OCCUPANCY_WARMUP = 32
-"""Steps before empty space is skipped, so that the field may first grow anywhere."""
 RETRY_SEED_STRIDE = 100_003
 
 
@@ -55,16 +51,16 @@ class Attempt:
 
     @staticmethod
     def of_state(state: Mapping[str, Any]) -> Attempt:
-        """The attempt of `FieldTrainer.state`."""
+        """The attempt of `Trainer.state`."""
         ledger = Ledger.from_state(state["checks"]["guards"]["ledger"])
         return Attempt(int(state["attempt"]), int(state["spent_steps"]), ledger)
 
 
-class FieldTrainer:
+class Trainer:
     """Takes the steps of one attempt; collaborators draw, learn, follow the photos, and look.
 
     Args:
-        inputs: what the field learns from.
+        inputs: what the asset learns from.
         config: the stage.
         seed: of the stage; each attempt has its own.
         runtime: log, device, stop signal.
@@ -93,16 +89,15 @@ class FieldTrainer:
             photos=inputs.photos,
         )
         self.checks = Checks(config, self.guards, runtime.log)
-        self.learner = FieldLearner(config, own_seed, device, inputs.init)
+        self.learner = Learner(config, own_seed, device, inputs.init)
         self.random = Randomness.of(own_seed, device)
         self.views = ViewDraws(inputs, config, self.random.generator)
-        self.sampler = make_sampler(config.render, device)
         self.clock = Clock()
 
     @property
-    def field(self) -> Field:
-        """The field that learns."""
-        return self.learner.field
+    def asset(self) -> Representation:
+        """The asset that learns."""
+        return self.learner.asset
 
     @property
     def progress(self) -> float:
@@ -134,21 +129,16 @@ class FieldTrainer:
 
     def train_step(self) -> dict[str, Tensor | float]:
         """One optimiser step; returns the parts of its loss."""
-        self._update_occupancy()
+        position = Position(self.step, self.progress)
+        self.asset.before_step(position, self.random.generator)
         self._take_turn(self.targets.follow(self.learner.shown, self.progress))
         self.learner.set_rate(self.progress)
         loss, figures = self._loss()
-        self.learner.learn(loss, self.team)
+        self.learner.learn(loss, self.team, position)
         self.targets.improve()
         self.step += 1
         self.clock.tick()
         return figures
-
-    def _update_occupancy(self) -> None:
-        """Look where the field has density; a fresh field counts as occupied everywhere at first."""
-        warm = not self.inputs.fresh or self.step >= OCCUPANCY_WARMUP
-        if warm and self.step % self.config.render.occupancy_every == 0:
-            self.learner.look_for_density(self.field, self.random.generator)
 
     def _take_turn(self, angle_deg: float) -> None:
         self.learner.take_turn(angle_deg, self.random.generator)
@@ -157,17 +147,14 @@ class FieldTrainer:
         """The step's loss, and its parts for the log."""
         config, jitter = self.config, self.random.jitter
         batch = self.team.share(self.views(self.progress))
-        self.team.copy_from_leader(self.field)
+        self.team.copy_from_leader(self.asset)
         # Drawn before, and sampled after guidance is under way: the host waits for the samples only.
         targets = self.targets.draw(self.random.generator)
         ready = moment(self.runtime.device) if targets else None
-        loss, figures = view_loss(self.field, batch, self.guidance, config, self.sampler, jitter, self.team)
-        parts: dict[str, tuple[float, Tensor]] = {}
-        if config.regularizers.smoothness > 0:
-            smoothness = losses.smoothness(self.field, self.random.generator)
-            parts["smoothness"] = (config.regularizers.smoothness, smoothness)
+        loss, figures = view_loss(self.asset, batch, self.guidance, config, jitter, self.team)
+        parts: Losses = self.asset.shape_losses(config.regularizers, self.random.generator)
         for target in targets:
-            parts |= target.losses(self.field, self.sampler, jitter, ready)
+            parts |= target.losses(self.asset, jitter, ready)
         for name, (weight, part) in parts.items():
             figures[name] = part.detach()
             figures["loss"] = figures["loss"] + weight * figures[name]
@@ -180,8 +167,7 @@ class FieldTrainer:
         self.guards.watch(values.values(), self.step)
         values["ms_per_step"] = self.clock.lap()
         values["learning_rate"] = self.learner.rate
-        values["density_max"] = self.field.occupancy.density.max().item()
-        values["occupied_share"] = self.field.occupancy.occupied.float().mean().item()
+        values |= self.asset.figures()
         self._log_scalars(values)
         bar.set_postfix(opacity=f"{values['opacity']:.3f}")
 
@@ -209,19 +195,14 @@ class FieldTrainer:
         shown = self.learner.shown
         self._take_turn(self.targets.face_front(shown))
         made = self.targets.stand_up(shown)
-        self.learner.look_for_density(shown, self.random.generator)
+        shown.refresh(self.random.generator)
         if made is not shown:
-            self.learner.look_for_density(made, self.random.generator)
+            made.refresh(self.random.generator)
         previews = self.checks.preview(made)
         self._guard()
         self._report(previews.opacity.mean().item())
-        return RadianceField(
-            state=made.state(),
-            config=self.field.config.model_dump(),
-            previews=previews.color.cpu(),
-            steps=self.step + (self.inputs.init.steps if self.inputs.init is not None else 0),
-            record=self.runtime.log.record(),
-        )
+        before = 0 if self.inputs.init is None else self.inputs.init.steps
+        return made.artifact(previews.color.cpu(), before + self.step, self.runtime.log.record())
 
     def _report(self, opacity: float) -> None:
         """Log the metrics of the whole attempt."""

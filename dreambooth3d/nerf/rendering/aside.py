@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from dreambooth3d.nerf.field.occupancy import OccupancyGrid
+from dreambooth3d.nerf.rendering.occupancy import OccupancyGrid
 from dreambooth3d.nerf.rendering.sampling import Sampler, Samples
 
 

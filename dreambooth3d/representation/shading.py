@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -35,6 +36,10 @@ class Shading:
     def needs_normals(self) -> bool:
         """Whether `shade` looks at normals."""
         return self.mode != "albedo"
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Shading:
+        """The same with `function` of the lights."""
+        return self if self.light is None else replace(self, light=function(self.light))
 
     def shade(
         self,
