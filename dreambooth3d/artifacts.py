@@ -225,7 +225,7 @@ class CheckpointChoice:
 
 @dataclass(frozen=True)
 class GroundTruth:
-    """The recipe of a toybox subject, from which any true view is rendered; only `evaluate` may take it.
+    """The recipe of a toybox subject, from which any true view is rendered; only what measures may look.
 
     Attributes:
         recipe: plain values, as in `ground_truth.yaml`; empty where no truth is known.

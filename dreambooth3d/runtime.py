@@ -152,6 +152,7 @@ class Runtime:
         device: where tensors live.
         should_stop: true once the user asked to finish the current stage early.
         progress: show progress bars.
+        origin: facts about what runs it, such as run and commit, for files that name their origin.
     """
 
     log: StepLog
@@ -159,6 +160,7 @@ class Runtime:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     should_stop: Callable[[], bool] = never_stop
     progress: bool = True
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def resume_point(self, name: str = "state", interval_s: float = 30.0) -> ResumePoint:
         """A resumable state inside the work folder."""

@@ -237,11 +237,21 @@ def export_asset(
     asset: RadianceField,
     report: EvaluationReport,
     photos: SubjectPhotos,
+    truth: GroundTruth,
     config: ExportConfig,
     prompt: str = "",
 ) -> AssetBundle:
-    """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
+    """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt.
+
+    The finished mesh is compared with the asset and, where it is known, with the truth, of which nothing goes into it.
+    """
+    from functools import partial
+
+    from dreambooth3d.evaluation.meshes import mesh_metrics
+    from dreambooth3d.evaluation.truth import edited_truth
     from dreambooth3d.export.bundle import export
 
+    true = edited_truth(truth, prompt, photos.identifier) if prompt else truth
+    measure = partial(mesh_metrics, truth=true, size=config.measured_size)
     shown = prompt or photos.instance_prompt
-    return export(asset, config, runtime, photos.subject, report.metrics, shown)
+    return export(asset, config, runtime, photos.subject, report.metrics, shown, measure)

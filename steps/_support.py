@@ -78,6 +78,14 @@ def step_name() -> str:
     return str(get_step_context().step_run.name)
 
 
+def origin() -> dict[str, str]:
+    """The present pipeline run and its commit."""
+    from zenml.steps import get_step_context
+
+    run = get_step_context().pipeline_run
+    return {"run": run.name, "commit": str(run.config.extra.get("git_commit", ""))}
+
+
 @contextmanager
 def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSession]:
     """Set up a step's surroundings.
@@ -90,7 +98,7 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
     live = LiveSeries(name)
     folder = work_folder(name, device, library_digest(), *(content_hash(value) for value in inputs))
     with stop_signal() as should_stop:
-        runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop)
+        runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, origin=origin())
         if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.
             gc.collect()

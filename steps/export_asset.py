@@ -7,7 +7,7 @@ from typing import Annotated
 from zenml import step
 
 from dreambooth3d import stages
-from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
+from dreambooth3d.artifacts import AssetBundle, EvaluationReport, GroundTruth, RadianceField, SubjectPhotos
 from dreambooth3d.config.results import ExportConfig
 from operations.launch.sources import sources
 from steps._support import run_stage
@@ -18,9 +18,10 @@ def export_asset(
     asset: RadianceField,
     report: EvaluationReport,
     photos: SubjectPhotos,
+    truth: GroundTruth,
     config: ExportConfig,
     device: str,
     prompt: str = "",
 ) -> Annotated[AssetBundle, "bundle"]:
     """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
-    return run_stage(stages.export_asset, device, asset, report, photos, config, prompt=prompt)
+    return run_stage(stages.export_asset, device, asset, report, photos, truth, config, prompt=prompt)

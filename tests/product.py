@@ -50,6 +50,7 @@ TINY = {
     "evaluate": {"size": 24, "samples_per_ray": 16},
     "export_asset": {
         "mesh_resolution": 24, "mesh_threshold": 1.0, "frame_size": 32, "frame_rays": 16, "samples_per_ray": 16,
+        "max_triangles": 500, "texture_size": 64, "measured_size": 16,
     },
 }  # fmt: skip
 # The shortest recipe, for runs over many subjects.

@@ -151,13 +151,13 @@ def test_only_evaluation_names_the_judge(source: dict[str, ast.FunctionDef]) -> 
 
 
 @pytest.mark.parametrize("source", [STAGES, STEPS], ids=["stages", "steps"])
-def test_ground_truth_is_taken_by_evaluation_and_ceiling_only(source: dict[str, ast.FunctionDef]) -> None:
+def test_ground_truth_is_taken_by_the_ceiling_and_by_what_measures_only(source: dict[str, ast.FunctionDef]) -> None:
     taking = {
         name
         for name, function in source.items()
         for node in ast.walk(function)
         if isinstance(node, ast.arg) and node.annotation is not None and ast.unparse(node.annotation) == "GroundTruth"
     }
-    assert taking == {"evaluate", "evaluate_context", "fit_true_views"}
+    assert taking == {"evaluate", "evaluate_context", "export_asset", "fit_true_views"}
     method = functions(ROOT / "dreambooth3d" / "recipe.py")["run"]
     assert "fit_true_views" not in ast.unparse(method)

@@ -33,6 +33,7 @@ _SIZES = {
     "evaluate": {"size": 16, "samples_per_ray": 8},
     "export_asset": {
         "mesh_resolution": 16, "mesh_threshold": 1.0, "frame_size": 32, "frame_rays": 12, "samples_per_ray": 8,
+        "max_triangles": 500, "texture_size": 64, "measured_size": 16,
     },
 }  # fmt: skip
 _FORCED_STEPS = {"partial_step": 2, "full_step": 4}

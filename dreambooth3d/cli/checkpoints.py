@@ -20,7 +20,7 @@ CHOICES = {
 
 def export_checkpoint(
     run: str, folder: Path, *, step: int | None = None, which: str | None = None, lora: bool = False
-) -> Path:
+) -> list[Path]:
     """Write a checkpoint of a run as a complete model folder, or only its LoRA.
 
     Args:
@@ -28,10 +28,10 @@ def export_checkpoint(
         folder: new or empty.
         step: of fine-tuning; or
         which: one of `CHOICES`, by default full.
-        lora: write `pytorch_lora_weights.safetensors` alone.
+        lora: write the LoRA alone, as `pytorch_lora_weights.safetensors` and as `kohya_lora.safetensors`.
 
     Returns:
-        What was written: the folder, or the file.
+        What was written: the folder, or the files.
 
     Raises:
         RunNotFoundError: there is no such run, or it has no such checkpoint.
@@ -46,12 +46,13 @@ def export_checkpoint(
     checkpoint = find_checkpoint(run, step, which or "full")
     # After the checks, since it takes seconds to import.
     from dreambooth3d.diffusion.model.export import export_pipeline
-    from dreambooth3d.diffusion.model.lora import LORA_FILE, export_lora
+    from dreambooth3d.diffusion.model.lora import KOHYA_FILE, LORA_FILE, export_kohya_lora, export_lora
 
     if lora:
         export_lora(checkpoint, folder / LORA_FILE)
-        return folder / LORA_FILE
-    return export_pipeline(checkpoint, folder)
+        export_kohya_lora(checkpoint, folder / KOHYA_FILE)
+        return [folder / LORA_FILE, folder / KOHYA_FILE]
+    return [export_pipeline(checkpoint, folder)]
 
 
 def find_checkpoint(run: str, step: int | None, which: str) -> DreamBoothCheckpoint:

@@ -300,18 +300,42 @@ def prune(
     run_prune(typer.echo, keep_runs, older_than, dry_run)
 
 
+@app.command()
+def export(
+    run: Annotated[str, typer.Argument(help="Name of a finished run, or latest.")],
+    formats: Annotated[str, typer.Option("--format", help="glb, obj, ply, usdz; several with commas.")] = "glb",
+    max_triangles: Annotated[int | None, typer.Option(help="Of the mesh; default 20000.")] = None,
+    texture: Annotated[int | None, typer.Option(help="Texels per side of the texture; default 1024.")] = None,
+    colors: Annotated[str | None, typer.Option(help="texture or vertices; default texture.")] = None,
+    metres: Annotated[float | None, typer.Option(help="Longest side; without it a world unit is a metre.")] = None,
+    context: Annotated[int | None, typer.Option(help="Number of the context whose asset is meant.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to write into; default outputs/RUN/exports.")] = None,
+) -> None:
+    """Write a finished run's asset as a textured mesh for other programs."""
+    from dreambooth3d.cli.exporting import Order, export_run
+
+    given = {"max_triangles": max_triangles, "texture_size": texture, "colors": colors, "metres": metres}
+    settings = {key: value for key, value in given.items() if value is not None}
+    names = tuple(name.strip().lower() for name in formats.split(",") if name.strip())
+    for path in export_run(Order(run, names, out, settings, context)):
+        typer.echo(f"{path}")
+
+
 @checkpoint_app.command("export")
 def checkpoint_export(
     run: Annotated[str, typer.Argument(help="Name of a run, or latest.")],
     folder: Annotated[Path, typer.Argument(help="A new or empty folder to write into.")],
     step: Annotated[int | None, typer.Option(help="The checkpoint of this fine-tuning step.")] = None,
     which: Annotated[str | None, typer.Option(help="partial, full or multiview; default full.")] = None,
-    lora: Annotated[bool, typer.Option("--lora", help="Write the LoRA only, as diffusers loads it.")] = False,
+    lora: Annotated[
+        bool, typer.Option("--lora", help="Write the LoRA only, for diffusers, ComfyUI and AUTOMATIC1111.")
+    ] = False,
 ) -> None:
     """Write a run's checkpoint as a model folder that diffusers loads."""
     from dreambooth3d.cli.checkpoints import export_checkpoint
 
-    typer.echo(f"{export_checkpoint(run, folder, step=step, which=which, lora=lora)}")
+    for path in export_checkpoint(run, folder, step=step, which=which, lora=lora):
+        typer.echo(f"{path}")
 
 
 @app.command()

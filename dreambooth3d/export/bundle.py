@@ -4,27 +4,31 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.artifacts import AssetBundle, RadianceField
-from dreambooth3d.cameras import Cameras, turntable_cameras
+from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.results import ExportConfig
-from dreambooth3d.errors import EmptyFieldError
-from dreambooth3d.export.mesh import Mesh, surface_of, to_glb
+from dreambooth3d.export.build import MeshBuilder
+from dreambooth3d.export.casting import MeshCaster
+from dreambooth3d.export.formats import in_metres
+from dreambooth3d.export.gltf import Credits, read_glb, to_glb
+from dreambooth3d.export.mesh import Mesh
+from dreambooth3d.export.source import Render, artifact_source
 from dreambooth3d.export.turntable import upsample, write_film, write_frames
 from dreambooth3d.export.viewer import viewer_page
 from dreambooth3d.images import sheet
-from dreambooth3d.kinds import load_representation
-from dreambooth3d.representation.interface import Representation
 from dreambooth3d.runtime import Runtime
 
 GLB, FILM, PAGE = "asset.glb", "turntable.mp4", "asset.html"
-_COARSER = 0.8
-_COARSEST = 24
+_SUPERSAMPLE = 4
+_FEWEST_TRIANGLES = 500
+Measure = Callable[[Render, Render], Mapping[str, float]]
+"""Pictures of the delivered mesh, and of the asset -> figures by name."""
 
 
 def export(
@@ -34,34 +38,42 @@ def export(
     title: str,
     metrics: Mapping[str, float] | None = None,
     prompt: str = "",
+    measure: Measure | None = None,
 ) -> AssetBundle:
     """Write the asset in forms that other programs and people can use.
 
     Args:
-        asset: of any kind.
+        asset: the field.
         config: resolutions.
         runtime: the bundle lies in `runtime.folder / "bundle"`, complete or not at all.
         title: of the page.
         metrics: of the evaluation, shown on the page.
         prompt: shown below the title.
+        measure: compares the mesh, as its file has it, with the asset; logged, and shown on the page.
 
     Raises:
-        EmptyFieldError: the asset has no surface at `config.mesh_threshold`.
+        EmptyFieldError: the field has no surface at `config.mesh_threshold`.
     """
-    shown = load_representation(asset, runtime.device).eval()
-    mesh = surface_of(shown, config.mesh_resolution, config.mesh_threshold)
-    glb = to_glb(mesh)
-    cameras = turntable_cameras()
-    frames = _render_frames(shown, cameras, config)
+    source, cameras = artifact_source(asset, config.samples_per_ray, runtime.device), turntable_cameras()
+    pictures = source.render(cameras, config.frame_rays)
+    builder = MeshBuilder(source, config, cameras, pictures)
+    mesh = builder.build()
+    credits = Credits(title, config.copyright, {"subject": title, "prompt": prompt, **runtime.origin})
+    glb = to_glb(in_metres(mesh, config.metres), credits)
+    figures = dict(measure(_unscaled(glb, mesh, config), source.render)) if measure else {}
+    frames = upsample(pictures.on(1.0), config.frame_size)
     partial = runtime.folder / "bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / GLB).write_bytes(glb)
     write_frames(frames, cameras, partial)
     encoder = write_film(frames, partial / FILM, config.frames_per_second)
-    page = _fitting_page(shown, glb, mesh, frames, config, title, prompt, metrics)
+    page = _fitting_page(builder, mesh, frames, config, title, prompt, {**(metrics or {}), **figures})
     (partial / PAGE).write_text(page, encoding="utf-8")
     folder = _replace(partial, runtime.folder / "bundle")
+    if builder.threshold is not None:
+        runtime.log.params(surface_density=builder.threshold)
+    runtime.log.metrics(**figures)
     _log(mesh, frames, folder, encoder, config, runtime)
     return AssetBundle(folder, bundle_files(folder), runtime.log.record())
 
@@ -71,39 +83,42 @@ def bundle_files(folder: Path) -> tuple[str, ...]:
     return tuple(sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()))
 
 
-def _render_frames(shown: Representation, cameras: Cameras, config: ExportConfig) -> Tensor:
-    """(36, 3, frame_size, frame_size) on white."""
-    rendering = shown.render(cameras, config.frame_rays, samples_per_ray=config.samples_per_ray)
-    return upsample(rendering.color.detach().float().cpu().clamp(0, 1), config.frame_size)
+def _unscaled(glb: bytes, mesh: Mesh, config: ExportConfig) -> Render:
+    """Renders of a delivered file, in world units again."""
+    delivered = read_glb(glb)
+    if config.metres is not None:
+        sides = mesh.vertices.max(axis=0) - mesh.vertices.min(axis=0)
+        delivered = in_metres(delivered, float(sides.max()))
+    caster = MeshCaster(delivered)
+    return lambda cameras, size: caster.render(cameras, size, _SUPERSAMPLE)
 
 
 def _fitting_page(
-    asset: Representation,
-    glb: bytes,
+    builder: MeshBuilder,
     mesh: Mesh,
     frames: Float[Tensor, "n 3 height width"],
     config: ExportConfig,
     title: str,
     prompt: str,
-    metrics: Mapping[str, float] | None,
+    metrics: Mapping[str, float],
 ) -> str:
-    """The viewer page; while it is too large, its mesh (not the bundle's GLB) is taken at a coarser resolution."""
+    """The viewer page; while it is too large, its mesh (not the bundle's GLB) gets half the texels, then triangles."""
 
-    def page_of(shown: bytes, faces: int) -> str:
-        facts = f"{faces:,} triangles · {GLB} in the same folder has the full mesh · made with DreamBooth3D"
+    def page_of(shown: Mesh) -> str:
+        facts = f"{len(shown.faces):,} triangles · {GLB} in the same folder has the full mesh · made with DreamBooth3D"
         return viewer_page(
-            shown, frames, title=title, prompt=prompt, metrics=metrics, facts=facts,
+            to_glb(shown), frames, title=title, prompt=prompt, metrics=metrics, facts=facts,
             frames_per_second=config.frames_per_second,
         )  # fmt: skip
 
-    page, resolution = page_of(glb, len(mesh.faces)), config.mesh_resolution
-    while len(page) > config.page_limit_mb * 1e6 and resolution * _COARSER >= _COARSEST:
-        resolution = int(resolution * _COARSER)
-        try:
-            coarse = surface_of(asset, resolution, config.mesh_threshold)
-        except EmptyFieldError:
-            break  # thinner than the coarse grid: better a large page than none
-        page = page_of(to_glb(coarse), len(coarse.faces))
+    page, triangles, texels = page_of(mesh), len(mesh.faces), config.texture_size
+    while len(page) > config.page_limit_mb * 1e6 and triangles // 2 >= _FEWEST_TRIANGLES:
+        if mesh.is_textured and texels > 512:
+            texels //= 2
+        else:
+            triangles //= 2
+            texels = max(256, texels // 2)
+        page = page_of(builder.build(triangles, texels))
     return page
 
 
@@ -119,7 +134,8 @@ def _replace(partial: Path, final: Path) -> Path:
 
 
 def _log(mesh: Mesh, frames: Tensor, folder: Path, encoder: str, config: ExportConfig, runtime: Runtime) -> None:
-    runtime.log.params(**config.model_dump(), film_encoder=encoder)
+    settings = {key: value for key, value in config.model_dump().items() if value is not None}
+    runtime.log.params(**settings, film_encoder=encoder)
     sizes = {f"{name}_bytes": (folder / file).stat().st_size for name, file in (("glb", GLB), ("page", PAGE))}
     runtime.log.metrics(**mesh.facts(), **sizes)
     runtime.log.image("turntable", sheet(frames[::3], columns=6))

@@ -46,33 +46,44 @@ function parseGlb(base64) {
     const values = new Type(bytes.buffer.slice(offset, offset + length * Type.BYTES_PER_ELEMENT));
     return { values, width, type: accessor.componentType };
   };
-  const primitive = tree.meshes[0].primitives[0];
+  const primitive = tree.meshes[0].primitives[0], attributes = primitive.attributes;
+  const maybe = (index) => (index === undefined ? null : read(index));
   return {
-    position: read(primitive.attributes.POSITION), normal: read(primitive.attributes.NORMAL),
-    color: read(primitive.attributes.COLOR_0), index: read(primitive.indices),
+    position: read(attributes.POSITION), normal: read(attributes.NORMAL), color: maybe(attributes.COLOR_0),
+    uv: maybe(attributes.TEXCOORD_0), index: read(primitive.indices), picture: baseColor(tree, primitive, bytes, start),
   };
 }
 
+// The picture of the base colour as a blob, or null.
+function baseColor(tree, { material }, bytes, start) {
+  const paint = material === undefined ? undefined : tree.materials[material].pbrMetallicRoughness.baseColorTexture;
+  if (!paint) return null;
+  const image = tree.images[tree.textures[paint.index].source], part = tree.bufferViews[image.bufferView];
+  const offset = start + (part.byteOffset || 0);
+  return new Blob([bytes.subarray(offset, offset + part.byteLength)], { type: image.mimeType });
+}
+
 const VERTEX = `#version 300 es
-in vec3 position; in vec3 normal; in vec4 color;
+in vec3 position; in vec3 normal; in vec4 color; in vec2 uv;
 uniform mat4 camera; uniform mat4 lens;
-out vec3 facing; out vec3 place; out vec3 paint;
+out vec3 facing; out vec3 place; out vec3 paint; out vec2 spot;
 void main() {
   vec4 seen = camera * vec4(position, 1.0);
-  facing = mat3(camera) * normal; place = seen.xyz; paint = color.rgb;
+  facing = mat3(camera) * normal; place = seen.xyz; paint = color.rgb; spot = uv;
   gl_Position = lens * seen;
 }`;
-// Vertex colours are linear, as glTF wants them; the screen wants sRGB. The light goes with the camera.
+// Vertex colours are linear, as glTF wants them, and the sampler makes the texture's so; the screen wants sRGB. The
+// light goes with the camera.
 const FRAGMENT = `#version 300 es
 precision highp float;
-in vec3 facing; in vec3 place; in vec3 paint;
-uniform float clay; out vec4 pixel;
+in vec3 facing; in vec3 place; in vec3 paint; in vec2 spot;
+uniform float clay; uniform sampler2D picture; out vec4 pixel;
 void main() {
   vec3 n = normalize(facing), eye = normalize(-place), key = normalize(vec3(-0.45, 0.75, 0.75));
   float sky = 0.5 + 0.5 * n.y, rim = pow(1.0 - max(dot(n, eye), 0.0), 3.0);
   float light = 0.42 + 0.22 * sky + 0.5 * max(dot(n, key), 0.0);
   float shine = pow(max(dot(n, normalize(key + eye)), 0.0), 40.0) * 0.08;
-  vec3 lit = mix(paint, vec3(0.42), clay) * light + shine + rim * 0.04;
+  vec3 lit = mix(paint * texture(picture, spot).rgb, vec3(0.42), clay) * light + shine + rim * 0.04;
   vec3 curved = mix(12.92 * lit, 1.055 * pow(max(lit, 0.0031), vec3(1.0 / 2.4)) - 0.055, step(0.0031308, lit));
   pixel = vec4(clamp(curved, 0.0, 1.0), 1.0);
 }`;
@@ -93,8 +104,10 @@ function program(gl) {
 }
 
 function upload(gl, shader, mesh) {
-  for (const name of ["position", "normal", "color"]) {
-    const { values, width, type } = mesh[name], slot = gl.getAttribLocation(shader, name);
+  for (const name of ["position", "normal", "color", "uv"]) {
+    const slot = gl.getAttribLocation(shader, name);
+    if (!mesh[name]) { gl.vertexAttrib4f(slot, 1, 1, 1, 1); continue; }
+    const { values, width, type } = mesh[name];
     gl.bindBuffer(gl.ARRAY_BUFFER, gl.createBuffer());
     gl.bufferData(gl.ARRAY_BUFFER, values, gl.STATIC_DRAW);
     gl.enableVertexAttribArray(slot);
@@ -102,6 +115,21 @@ function upload(gl, shader, mesh) {
   }
   gl.bindBuffer(gl.ELEMENT_ARRAY_BUFFER, gl.createBuffer());
   gl.bufferData(gl.ELEMENT_ARRAY_BUFFER, mesh.index.values, gl.STATIC_DRAW);
+}
+
+// White until the picture is there; then `done` is called.
+function paint(gl, picture, done) {
+  gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+  gl.texImage2D(gl.TEXTURE_2D, 0, gl.RGBA, 1, 1, 0, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array([255, 255, 255, 255]));
+  for (const side of [gl.TEXTURE_WRAP_S, gl.TEXTURE_WRAP_T]) gl.texParameteri(gl.TEXTURE_2D, side, gl.CLAMP_TO_EDGE);
+  gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR);
+  if (!picture) return;
+  createImageBitmap(picture, { colorSpaceConversion: "none", premultiplyAlpha: "none" }).then((image) => {
+    gl.texImage2D(gl.TEXTURE_2D, 0, gl.SRGB8_ALPHA8, gl.RGBA, gl.UNSIGNED_BYTE, image);
+    gl.generateMipmap(gl.TEXTURE_2D);
+    gl.texParameteri(gl.TEXTURE_2D, gl.TEXTURE_MIN_FILTER, gl.LINEAR_MIPMAP_LINEAR);
+    done();
+  }).catch(console.warn);
 }
 
 // Centre and radius of the mesh, so that every asset fills the stage.
@@ -169,6 +197,7 @@ function viewer() {
     spin(false);
   };
   const zoom = (factor) => { state.zoom = Math.max(0.4, Math.min(6, state.zoom * factor)); redraw(); };
+  paint(gl, mesh.picture, redraw);
   controls(canvas, turn, zoom);
   byId("spin").addEventListener("click", () => spin(!state.spin));
   byId("reset").addEventListener("click", () => { Object.assign(state, home); spin(!calm); });

@@ -31,6 +31,11 @@ SHOWN_METRICS = {
     "psnr_fg": ("PSNR on the subject", "{:.1f} dB"),
     "ssim": ("SSIM", "{:.3f}"),
     "mask_iou": ("Silhouette overlap (IoU)", "{:.2f}"),
+    "mesh/psnr": ("This mesh: PSNR against truth", "{:.1f} dB"),
+    "mesh/psnr_fg": ("This mesh: PSNR on the subject", "{:.1f} dB"),
+    "mesh/mask_iou": ("This mesh: silhouette overlap (IoU)", "{:.2f}"),
+    "mesh/field_psnr": ("This mesh against the field it was made of", "{:.1f} dB"),
+    "mesh/field_iou": ("This mesh's silhouettes against the field's (IoU)", "{:.2f}"),
     "heldout_photo_iou": ("Silhouette overlap with held-out photos (IoU)", "{:.2f}"),
     "heldout_photo_psnr_fg": ("PSNR on the subject of held-out photos", "{:.1f} dB"),
 }
@@ -49,7 +54,7 @@ def viewer_page(
     """The page's HTML. It holds everything it shows and asks nothing of any network.
 
     Args:
-        glb: the mesh as binary glTF with normals and vertex colours.
+        glb: the mesh as binary glTF with normals, and with a texture or vertex colours.
         frames: (n, 3, h, w) turntable in [0, 1], evenly around from azimuth 0.
         title, prompt: plain text.
         metrics: by name, as in an `EvaluationReport`; those of `SHOWN_METRICS` are shown.

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.loaders.lora_conversion_utils import _convert_non_diffusers_lora_to_diffusers
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
@@ -22,7 +23,7 @@ from dreambooth3d.diffusion.finetuning.training import DreamBoothTrainer
 from dreambooth3d.diffusion.model import lora
 from dreambooth3d.diffusion.model.components import Components, load_components, load_weights
 from dreambooth3d.diffusion.model.export import export_pipeline
-from dreambooth3d.diffusion.model.lora import LORA_FILE, export_lora, is_lora
+from dreambooth3d.diffusion.model.lora import KOHYA_FILE, LORA_FILE, export_kohya_lora, export_lora, is_lora
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling, initial_noise, sample
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.runtime import Runtime
@@ -192,12 +193,50 @@ def test_diffusers_opens_the_exported_file(
     assert torch.allclose(ours, theirs(whole), atol=1e-3)
 
 
+# As LoRAs of Stable Diffusion 1.5 by kohya-ss' sd-scripts name them, which both programs read.
+KOHYA_LAYERS = (
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q",
+    "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_out_0",
+    "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k",
+    "lora_unet_up_blocks_1_attentions_0_transformer_blocks_0_attn1_to_v",
+    "lora_te_text_model_encoder_layers_0_self_attn_q_proj",
+    "lora_te_text_model_encoder_layers_1_self_attn_out_proj",
+)
+
+
+def test_comfyui_and_the_web_ui_find_their_names(
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tiny_base_model: Path, tmp_path: Path
+) -> None:
+    checkpoint = run(photos, base, make_runtime(), steps=12).checkpoints[12]
+    ours = load_file(export_kohya_lora(checkpoint, tmp_path / "kohya" / KOHYA_FILE).uri)
+    layers = {name.split(".")[0] for name in ours}
+    assert set(KOHYA_LAYERS) <= layers
+    parts = ("lora_down.weight", "lora_up.weight", "alpha")
+    assert ours.keys() == {f"{layer}.{part}" for layer in layers for part in parts}
+    for layer in layers:
+        down, up, alpha = (ours[f"{layer}.{part}"] for part in parts)
+        assert down.shape[0] == up.shape[1] == alpha.item() == 2 and alpha.shape == ()
+    theirs, alphas = _convert_non_diffusers_lora_to_diffusers(dict(ours))
+    plain = load_file(export_lora(checkpoint, tmp_path / LORA_FILE).uri)
+    # Names by peft of older versions, which diffusers converts once more when it loads them.
+    assert len(theirs) == len(plain) and set(alphas.values()) == {2.0}
+    prompts, components = [photos.instance_prompt], load_components(base, "cpu", checkpoint)
+    pipeline = StableDiffusionPipeline.from_pretrained(tiny_base_model)
+    pipeline.set_progress_bar_config(disable=True)
+    pipeline.load_lora_weights(tmp_path / "kohya", weight_name=KOHYA_FILE)
+    options = {"guidance_scale": 4.0, "num_inference_steps": 4, "output_type": "pt"}
+    drawn = pipeline(prompts, latents=initial_noise(components, 1, 3), **options).images
+    assert torch.allclose(sample(components, prompts, Sampling(4.0, 4, seed=3)), drawn, atol=1e-3)
+
+
 def test_full_weights_are_no_lora(
     photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, tmp_path: Path
 ) -> None:
     checkpoint = run(photos, base, make_runtime(), lora_rank=0).checkpoints[4]
     with pytest.raises(ConfigError, match="step 4 holds full weights and no LoRA"):
         export_lora(checkpoint, tmp_path / "lora" / LORA_FILE)
+    with pytest.raises(ConfigError, match="step 4 holds full weights and no LoRA"):
+        export_kohya_lora(checkpoint, tmp_path / "lora" / KOHYA_FILE)
     assert not (tmp_path / "lora").exists()
 
 

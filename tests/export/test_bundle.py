@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+from functools import partial
 
 import imageio.v2 as imageio
 import numpy as np
@@ -14,9 +15,11 @@ import torch
 import trimesh
 from PIL import Image
 
+from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.cameras import Cameras, turntable_cameras
 from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.errors import DreamBooth3DError, EmptyFieldError
+from dreambooth3d.evaluation.meshes import mesh_metrics
 from dreambooth3d.export import turntable
 from dreambooth3d.export.bundle import export
 from dreambooth3d.export.turntable import write_film, write_frames
@@ -24,14 +27,17 @@ from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
 from tests.export.fields import blob_field
 
-CONFIG = ExportConfig(mesh_resolution=32, frame_size=64, frame_rays=24, samples_per_ray=24)
+CONFIG = ExportConfig(
+    mesh_resolution=32, frame_size=64, frame_rays=24, samples_per_ray=24, max_triangles=4000, texture_size=128
+)
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     runtime = Runtime(StepLog("export_asset"), tmp_path_factory.mktemp("work"))
     title = "A <b>blob</b> & {{data}}"
-    return export(blob_field(), CONFIG, runtime, title, {"psnr": 21.25, "clip_i": 0.5}, "a blob")
+    measure = partial(mesh_metrics, truth=GroundTruth({}), size=48)
+    return export(blob_field(), CONFIG, runtime, title, {"psnr": 21.25, "clip_i": 0.5}, "a blob", measure)
 
 
 def test_bundle_holds_what_it_lists(bundle):
@@ -41,6 +47,24 @@ def test_bundle_holds_what_it_lists(bundle):
     assert len(bundle.files) == 40
     assert all((bundle.folder / name).stat().st_size > 0 for name in bundle.files)
     assert not list(bundle.folder.parent.glob("bundle.*"))
+
+
+def test_mesh_is_compared_with_its_field_and_shown_so(bundle):
+    metrics = bundle.record.metrics
+    # A soft blob: its mesh has its outline, and its colour where it is opaque.
+    assert metrics["mesh/field_iou"] > 0.95 and metrics["mesh/field_psnr"] > 20
+    assert "mesh/psnr" not in metrics
+    page = (bundle.folder / "asset.html").read_text()
+    assert f"{metrics['mesh/field_psnr']:.1f} dB" in page
+
+
+def test_file_is_measured_in_world_units_whatever_its_size(bundle, tmp_path):
+    measure = partial(mesh_metrics, truth=GroundTruth({}), size=48)
+    config = CONFIG.model_copy(update={"metres": 0.1})
+    small = export(blob_field(), config, Runtime(StepLog("export_asset"), tmp_path), "small", measure=measure)
+    assert trimesh.load(small.folder / "asset.glb").extents.max() == pytest.approx(0.1, rel=1e-4)
+    for name in ("mesh/field_iou", "mesh/field_psnr"):
+        assert small.record.metrics[name] == pytest.approx(bundle.record.metrics[name], abs=0.05)
 
 
 def test_export_replaces_an_older_bundle(bundle, tmp_path):
@@ -106,6 +130,6 @@ def test_page_holds_the_mesh(bundle):
 
 def test_large_mesh_is_shown_coarser(tmp_path):
     runtime = Runtime(StepLog("export_asset"), tmp_path)
-    config = CONFIG.model_copy(update={"mesh_resolution": 64, "page_limit_mb": 0.25})
+    config = CONFIG.model_copy(update={"mesh_resolution": 64, "page_limit_mb": 0.2, "max_triangles": 8000})
     result = export(blob_field(), config, runtime, "small page")
-    assert (result.folder / "asset.html").stat().st_size < 0.26e6 < (result.folder / "asset.glb").stat().st_size
+    assert (result.folder / "asset.html").stat().st_size < 0.21e6 < (result.folder / "asset.glb").stat().st_size

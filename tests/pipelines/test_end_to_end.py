@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import trimesh
 from diffusers import StableDiffusionPipeline
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
@@ -294,6 +295,32 @@ def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: P
     assert refused.returncode == 1 and "holds full weights and no LoRA" in refused.stderr
     missing = product.dreambooth3d("checkpoint", "export", name, str(tmp_path / "none"), "--step=3")
     assert missing.returncode == 1 and "Choose one of 0, 2, 4" in missing.stderr
+
+
+def test_asset_is_exported_in_any_format(product: Product, second: Outcome, tmp_path: Path) -> None:
+    name = second.row.info.run_name
+    options = ("--format=glb,obj,ply", "--max-triangles=300", "--texture=64", "--metres=0.1")
+    result = product.dreambooth3d("export", name, *options, f"--out={tmp_path / 'out'}")
+    assert result.returncode == 0, result.stderr
+    names = ["asset.glb", "asset.mtl", "asset.obj", "asset.ply", "asset.png"]
+    assert result.stdout.split() == [str(tmp_path / "out" / each) for each in names]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == names
+    surface = trimesh.load(tmp_path / "out" / "asset.glb")
+    assert surface.extents.max() == pytest.approx(0.1, rel=1e-3)
+    assert sum(len(geometry.faces) for geometry in surface.geometry.values()) <= 300
+    assert name.encode() in (tmp_path / "out" / "asset.glb").read_bytes()
+    (tmp_path / "file").touch()
+    for arguments, sentence in (
+        (("nobody",), "there is no such run"),
+        ((name, "--format=stl"), "--format stl is unknown"),
+        ((name, "--texture=3"), "texture_size"),
+        ((name, f"--out={tmp_path / 'file' / 'below'}"), "cannot be written"),
+        ((name, "--context=7", f"--out={tmp_path / 'new'}"), "has no context 7"),
+    ):
+        refused = product.dreambooth3d("export", *arguments)
+        assert refused.returncode == 1 and sentence in refused.stderr and "Traceback" not in refused.stderr
+        assert len(refused.stderr.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.slow

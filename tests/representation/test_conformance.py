@@ -18,13 +18,15 @@ import trimesh
 from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
-from dreambooth3d.cameras import Cameras, PosedCameras, orbit_cameras
+from dreambooth3d.cameras import Cameras, PosedCameras, orbit_cameras, turntable_cameras
 from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig, RegularizerConfig
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.config.representation import SETTINGS
+from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.export.mesh import surface_of
+from dreambooth3d.export.build import MeshBuilder
+from dreambooth3d.export.source import asset_source
 from dreambooth3d.kinds import KINDS, build_asset, load_representation, render_asset
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.training.distillation import distil
@@ -296,7 +298,10 @@ def test_turned_about_z_it_looks_as_from_turned_cameras(asset: Representation) -
 
 def test_its_surface_is_where_it_is_seen(asset: Representation) -> None:
     """Vertices project onto what is opaque, to its edge, face outwards, and have the colours that are seen."""
-    mesh = surface_of(asset, 48, 10.0)
+    source = asset_source(asset, 64)
+    config = ExportConfig(mesh_resolution=48, mesh_threshold=10.0, colors="vertices", max_triangles=5000)
+    cameras = turntable_cameras(12)
+    mesh = MeshBuilder(source, config, cameras, source.render(cameras, 48)).build()
     assert len(mesh.faces) > 100 and mesh.vertices.shape == mesh.normals.shape == mesh.colors.shape
     assert mesh.colors.min() >= 0 and mesh.colors.max() <= 1
     assert np.linalg.norm(mesh.normals, axis=1) == pytest.approx(1, abs=1e-3)

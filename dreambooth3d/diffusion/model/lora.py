@@ -20,6 +20,9 @@ ADAPTED = {
 }
 LORA_FILE = "pytorch_lora_weights.safetensors"
 """The name under which diffusers' `load_lora_weights` looks for a LoRA in a folder."""
+KOHYA_FILE = "kohya_lora.safetensors"
+"""The same in the layout that ComfyUI and AUTOMATIC1111's web UI read."""
+_KOHYA_PREFIXES = {"unet": "lora_unet_", "text_encoder": "lora_te_"}
 _DOWN = re.compile(r"\.(lora|lora_linear_layer)\.down\.weight$")
 _TEXT_PREFIX = "text_model."
 
@@ -129,7 +132,40 @@ def export_lora(checkpoint: DreamBoothCheckpoint, file: Path | str) -> WeightsRe
     Raises:
         ConfigError: the checkpoint holds full weights.
     """
-    tensors = {}
+    weights = _adapters_of(checkpoint)
+    tensors = {f"{kind}.{name}": weight for kind, each in weights.items() for name, weight in each.items()}
+    return save_weights(tensors, Path(file))
+
+
+def export_kohya_lora(checkpoint: DreamBoothCheckpoint, file: Path | str) -> WeightsRef:
+    """Write a LoRA checkpoint as one file that ComfyUI and AUTOMATIC1111's web UI open.
+
+    Raises:
+        ConfigError: the checkpoint holds full weights.
+    """
+    return save_weights(kohya_weights(_adapters_of(checkpoint)), Path(file))
+
+
+def kohya_weights(adapters: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """A LoRA under the names of kohya-ss' sd-scripts, with each layer's alpha, which is its rank.
+
+    Args:
+        adapters: by network, `unet` and `text_encoder`, under diffusers' names.
+
+    Source: `lora_name` in networks/lora.py of kohya-ss/sd-scripts: the module's path behind a prefix, with underscores.
+    """
+    named = {}
+    for kind, weights in adapters.items():
+        for module, (down, up) in _pairs(weights).items():
+            layer = _KOHYA_PREFIXES[kind] + module.replace(".", "_")
+            named |= {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up}
+            named[f"{layer}.alpha"] = torch.tensor(float(len(down)))
+    return named
+
+
+def _adapters_of(checkpoint: DreamBoothCheckpoint) -> dict[str, dict[str, Tensor]]:
+    """A checkpoint's LoRA by network."""
+    found = {}
     for kind, ref in (("unet", checkpoint.unet), ("text_encoder", checkpoint.text_encoder)):
         weights = ref.load()
         if not is_lora(weights):
@@ -137,5 +173,5 @@ def export_lora(checkpoint: DreamBoothCheckpoint, file: Path | str) -> WeightsRe
                 f"{ref.uri}: the checkpoint of step {checkpoint.step} holds full weights and no LoRA. Export it "
                 "without --lora, or fine-tune again with lora_rank above 0."
             )
-        tensors |= {f"{kind}.{name}": weight for name, weight in weights.items()}
-    return save_weights(tensors, Path(file))
+        found[kind] = weights
+    return found
