@@ -70,7 +70,7 @@ def own_surface(triangles: Triangles) -> Mesh:
         EmptyFieldError: it has none.
     """
     if len(triangles.faces) == 0:
-        raise EmptyFieldError("mesh: it has no triangles, so there is nothing to export. Train longer, or another seed.")
+        raise EmptyFieldError("mesh: it has no triangles, so nothing can be exported. Train longer, or another seed.")
     vertices = triangles.vertices.detach().float().cpu().numpy()
     shape = trimesh.Trimesh(vertices, triangles.faces.cpu().numpy(), process=False)
     return Mesh(vertices, np.asarray(shape.faces, np.int64), np.asarray(shape.vertex_normals, np.float32))
