@@ -12,10 +12,11 @@ from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.cameras import Viewpoints
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.gaussians.gaussians import Gaussians
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.representation.interface import SAMPLES_PER_RAY, Rendering, Representation
 
-KINDS: Mapping[str, type[Representation]] = {Field.kind: Field}
+KINDS: Mapping[str, type[Representation]] = {Field.kind: Field, Gaussians.kind: Gaussians}
 """By name, the same as in `config.representation.SETTINGS`."""
 
 

@@ -11,7 +11,9 @@ from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 Config = TypeVar("Config", TrainingConfig, CeilingConfig)
 
 _RENDER = {"sampler": "dense", "size": 12, "samples_per_ray": 10, "occupancy_resolution": 8}
+_GAUSSIANS = {"count": 80, "max_count": 120, "fit_steps": 2, "densify_every": 2}
 _STAGE = {
+    "gaussians": _GAUSSIANS,
     "steps": 3, "views_per_step": 2, "check_every": 2, "render": _RENDER, "convergence_patience": 0,
     "guidance": {"inversion_steps": 1}, "photos": {"search_every": 1.0, "min_overlap": 0.0},
 }  # fmt: skip
@@ -55,5 +57,5 @@ def shrunk(config: Config, base_model: Path, selector: Path, judge: Path) -> Con
 def _merged(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     result = dict(values)
     for key, change in changes.items():
-        result[key] = _merged(result[key], change) if isinstance(change, Mapping) else change
+        result[key] = _merged(result[key] or {}, change) if isinstance(change, Mapping) else change
     return result

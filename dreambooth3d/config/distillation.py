@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from dreambooth3d.config.base import Count, Positive, RisingRange, Section, Share
 from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.gaussians import GaussiansConfig
 from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
 from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
 from dreambooth3d.config.photo_targets import EditPhotoTargetsConfig, InitPhotoTargetsConfig, PhotoTargetsConfig
@@ -66,6 +67,8 @@ class DistillConfig(Section):
     """What the asset is made of: field, mesh or gaussians; nothing leaves it as it is where the stage begins."""
     field: FieldConfig | None = None
     """What a fresh field is made of; nothing where the stage goes on from an earlier one's."""
+    gaussians: GaussiansConfig | None = None
+    """What Gaussians are made of, fresh ones or those made of another kind of asset; nothing for the defaults."""
     reconstruction: ReconstructionConfig | None = None
     """What pseudo views are for; nothing where there are none."""
     steps: Positive = 600
@@ -125,6 +128,7 @@ class InitNerfConfig(DistillConfig):
     representation: RepresentationKind = "field"  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """What the asset is made of: field, mesh or gaussians."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    gaussians: GaussiansConfig = GaussiansConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: there are no pseudo views yet."""
     photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
@@ -174,6 +178,7 @@ class FitTrueViewsConfig(DistillConfig):
     representation: RepresentationKind = "field"  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """What the asset is made of: field, mesh or gaussians."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    gaussians: GaussiansConfig = GaussiansConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: ReconstructionConfig = ReconstructionConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """How the true views are reconstructed, in place of pseudo views."""
     count: Positive = 36

@@ -9,8 +9,9 @@ from pydantic import AfterValidator
 
 from dreambooth3d.config.base import Section
 from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.gaussians import GaussiansConfig
 
-SETTINGS: Mapping[str, type[Section]] = {"field": FieldConfig}
+SETTINGS: Mapping[str, type[Section]] = {"field": FieldConfig, "gaussians": GaussiansConfig}
 """The kinds that exist, each with the model of its settings, which stand in a section of the kind's name."""
 
 

@@ -21,12 +21,14 @@ from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.cameras import Cameras, PosedCameras, orbit_cameras, turntable_cameras
 from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig, RegularizerConfig
 from dreambooth3d.config.field import FieldConfig
+from dreambooth3d.config.gaussians import GaussiansConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.config.representation import SETTINGS
 from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.export.build import MeshBuilder
 from dreambooth3d.export.source import asset_source
+from dreambooth3d.gaussians.gaussians import Gaussians
 from dreambooth3d.kinds import KINDS, build_asset, load_representation, render_asset
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.training.distillation import distil
@@ -62,9 +64,27 @@ def field() -> Field:
     return made
 
 
-ASSETS: Mapping[str, Callable[[], Representation]] = {"field": field}
+def gaussians() -> Gaussians:
+    """The same ellipsoid: thin Gaussians on its surface."""
+    height = torch.arange(1, 1800, 2) / 900 - 1
+    turns = torch.arange(900) * 2.399963
+    ring = (1 - height.square()).sqrt()
+    ball = torch.stack([ring * turns.cos(), ring * turns.sin(), height], dim=-1)
+    points = ball * torch.tensor([0.5, 0.3, 0.4]) + torch.tensor([0.15, -0.1, 0.05])
+    normals = torch.nn.functional.normalize(ball / torch.tensor([0.5, 0.3, 0.4]), dim=-1)
+    color = torch.where(points[:, :1] > 0.2, torch.tensor([0.88, 0.12, 0.12]), torch.tensor([0.12, 0.27, 0.88]))
+    color = torch.where(points[:, 2:] > 0.2, torch.tensor([0.12, 0.88, 0.12]), color)
+    return Gaussians.from_points(points, color, normals=normals)
+
+
+ASSETS: Mapping[str, Callable[[], Representation]] = {"field": field, "gaussians": gaussians}
 FRESH: Mapping[str, DistillConfig] = {
-    "field": InitNerfConfig(field=FieldConfig(encoding="dense", volume_resolution=24), render=RENDER)
+    "field": InitNerfConfig(field=FieldConfig(encoding="dense", volume_resolution=24), render=RENDER),
+    "gaussians": InitNerfConfig(
+        representation="gaussians",
+        gaussians=GaussiansConfig(count=300, max_count=400, densify_every=2, densify_share=(0.0, 1.0)),
+        render=RENDER,
+    ),
 }
 """A stage that begins with a small asset of the kind."""
 
