@@ -22,6 +22,7 @@ FLOORS = (
     ("dreambooth3d.diffusion.sampling", "dreambooth3d.diffusion.guidance", "dreambooth3d.nerf.rendering",
      "dreambooth3d.toybox"),
     ("dreambooth3d.diffusion.finetuning", "dreambooth3d.gaussians", "dreambooth3d.nerf.field"),
+    ("dreambooth3d.surface",),
     ("dreambooth3d.kinds", "dreambooth3d.nerf.photo_cameras"),
     ("dreambooth3d.nerf.training",),
     ("dreambooth3d.evaluation", "dreambooth3d.export"),

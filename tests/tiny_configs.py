@@ -15,7 +15,7 @@ _GAUSSIANS = {"count": 80, "max_count": 120, "fit_steps": 2, "densify_every": 2}
 _STAGE = {
     "gaussians": _GAUSSIANS,
     "steps": 3, "views_per_step": 2, "check_every": 2, "render": _RENDER, "convergence_patience": 0,
-    "guidance": {"inversion_steps": 1}, "photos": {"search_every": 1.0, "min_overlap": 0.0},
+    "guidance": {"inversion_steps": 1}, "mesh": {"resolution": 8}, "photos": {"search_every": 1.0, "min_overlap": 0.0},
 }  # fmt: skip
 _FIELD = {"levels": 2, "log2_table_size": 8, "hidden_width": 8, "volume_resolution": 10}
 _SIZES = {

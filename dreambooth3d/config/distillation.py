@@ -11,6 +11,7 @@ from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.gaussians import GaussiansConfig
 from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
 from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
+from dreambooth3d.config.mesh import MeshConfig
 from dreambooth3d.config.photo_targets import EditPhotoTargetsConfig, InitPhotoTargetsConfig, PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig, RenderConfig, ShadingConfig
 from dreambooth3d.config.representation import RepresentationKind
@@ -69,6 +70,8 @@ class DistillConfig(Section):
     """What a fresh field is made of; nothing where the stage goes on from an earlier one's."""
     gaussians: GaussiansConfig | None = None
     """What Gaussians are made of, fresh ones or those made of another kind of asset; nothing for the defaults."""
+    mesh: MeshConfig = MeshConfig()
+    """What a mesh is made of, where this stage makes one: fresh, or of an asset of another kind."""
     reconstruction: ReconstructionConfig | None = None
     """What pseudo views are for; nothing where there are none."""
     steps: Positive = 600

@@ -10,8 +10,9 @@ from pydantic import AfterValidator
 from dreambooth3d.config.base import Section
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.gaussians import GaussiansConfig
+from dreambooth3d.config.mesh import MeshConfig
 
-SETTINGS: Mapping[str, type[Section]] = {"field": FieldConfig, "gaussians": GaussiansConfig}
+SETTINGS: Mapping[str, type[Section]] = {"field": FieldConfig, "mesh": MeshConfig, "gaussians": GaussiansConfig}
 """The kinds that exist, each with the model of its settings, which stand in a section of the kind's name."""
 
 

@@ -7,8 +7,10 @@ ball of radius 0.9 about the origin and off its middle, so that moves and mirror
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ from dreambooth3d.cameras import Cameras, PosedCameras, orbit_cameras, turntable
 from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig, RegularizerConfig
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.gaussians import GaussiansConfig
+from dreambooth3d.config.mesh import MeshConfig, TextureConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.config.representation import SETTINGS
 from dreambooth3d.config.results import ExportConfig
@@ -38,6 +41,7 @@ from dreambooth3d.representation.average import RunningAverage
 from dreambooth3d.representation.interface import Position, Representation, ViewPixels, turn_about_z
 from dreambooth3d.representation.shading import Shading
 from dreambooth3d.runtime import Runtime
+from dreambooth3d.surface.surface_mesh import SurfaceMesh
 from materializers.field import RadianceFieldMaterializer
 from tests.nerf.scenes import BallGuidance
 
@@ -77,9 +81,24 @@ def gaussians() -> Gaussians:
     return Gaussians.from_points(points, color, normals=normals)
 
 
-ASSETS: Mapping[str, Callable[[], Representation]] = {"field": field, "gaussians": gaussians}
+@cache
+def converted() -> SurfaceMesh:
+    return SurfaceMesh.converted(field(), MeshConfig(resolution=24), RENDER, "cpu")
+
+
+def mesh() -> SurfaceMesh:
+    """The same ellipsoid as a mesh, with the field's colours."""
+    return copy.deepcopy(converted())
+
+
+ASSETS: Mapping[str, Callable[[], Representation]] = {"field": field, "mesh": mesh, "gaussians": gaussians}
 FRESH: Mapping[str, DistillConfig] = {
     "field": InitNerfConfig(field=FieldConfig(encoding="dense", volume_resolution=24), render=RENDER),
+    "mesh": InitNerfConfig(
+        representation="mesh",
+        mesh=MeshConfig(resolution=12, texture=TextureConfig(encoding="dense", volume_resolution=24), laplacian=1.0),
+        render=RENDER,
+    ),
     "gaussians": InitNerfConfig(
         representation="gaussians",
         gaussians=GaussiansConfig(count=300, max_count=400, densify_every=2, densify_share=(0.0, 1.0)),
@@ -151,6 +170,9 @@ def test_bounds_contain_what_is_seen_and_little_else(asset: Representation) -> N
     assert low.shape == high.shape == (3,) and (low >= -1).all() and (high <= 1).all()
     assert (high - low > 0.1).all() and (high - low).prod() < 6
     origins, directions = (rays.reshape(-1, 3) for rays in AROUND.rays(SIZE, SIZE))
+    # An antialiased outline reaches half a pixel beyond what the pixels' centres show.
+    half_pixel = 2.5 * math.tan(math.radians(42.0) / 2) / SIZE
+    low, high = low - half_pixel, high + half_pixel
     reach = torch.stack([(low - origins) / directions, (high - origins) / directions])
     near, far = reach.amin(dim=0).amax(dim=-1), reach.amax(dim=0).amin(dim=-1)
     opacity = asset.render(AROUND, SIZE).opacity.flatten()

@@ -1,0 +1,63 @@
+"""The surface mesh."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from dreambooth3d.config.base import Positive, Section
+from dreambooth3d.config.field import EncodingName, Implementation
+
+_Weight = Annotated[float, Field(ge=0)]
+_Length = Annotated[float, Field(gt=0, lt=0.95)]
+_Factor = Annotated[float, Field(gt=0)]
+
+
+class TextureConfig(Section):
+    """Colours in space, read at the surface; as those of a radiance field (`FieldConfig`)."""
+
+    encoding: EncodingName = "hash_grid"
+    """Where features come from: a multi-resolution hash grid, or a dense volume."""
+    implementation: Implementation = "auto"
+    """What computes the hash grid; auto is on CUDA the first of triton, tcnn and torch that works, on a CPU torch."""
+    levels: Positive = 10
+    """Levels of the hash grid."""
+    features_per_level: Positive = 2
+    """Features per level."""
+    log2_table_size: Annotated[int, Field(ge=8, le=24)] = 17
+    """Entries per level of the hash table, as a power of two."""
+    base_resolution: Positive = 8
+    """Cells per side of the coarsest level."""
+    level_scale: Annotated[float, Field(gt=1)] = 1.5
+    """Growth of the resolution from level to level."""
+    volume_resolution: Positive = 48
+    """Cells per side of the dense volume (encoding: dense)."""
+    hidden_width: Positive = 64
+    """Width of the small network behind the hash grid."""
+
+
+class MeshConfig(Section):
+    """The surface mesh: a signed distance on a deformable grid of tetrahedra, and colours in space."""
+
+    resolution: Annotated[int, Field(ge=8, le=128)] = 32
+    """Cubes per side of the grid; each has twelve tetrahedra around its middle."""
+    texture: TextureConfig | None = None
+    """Where colours come from; nothing shares those of the field that it begins from, or is the default."""
+    initial_radii: tuple[_Length, _Length, _Length] = (0.45, 0.45, 0.45)
+    """Semi-axes of the ellipsoid that a fresh mesh is, in world units."""
+    background: Literal["learned", "white", "network"] = "learned"
+    """What lies behind the mesh while it learns: one learned colour, white, or a small environment network."""
+    distance_rate: _Factor = 2.0
+    """Factor on the learning rate for signed distances, which are in edges of the grid's cubes."""
+    offset_rate: _Factor = 2.0
+    """Factor on the learning rate for the offsets of the grid's vertices."""
+    texture_rate: _Factor = 1.0
+    """Factor on the learning rate for colours."""
+    laplacian: _Weight = 0.0
+    """Weight of the squared distance of vertices from the middle of their neighbours, in squared cubes' edges."""
+    normal_consistency: _Weight = 20.0
+    """Weight of 1 - cosine between the normals of neighbouring triangles."""
+    sign_changes: _Weight = 0.5
+    """Weight of the cross entropy of signs along the grid's edges that the surface crosses, as in nvdiffrec: it removes
+    surfaces that nothing asks for."""
