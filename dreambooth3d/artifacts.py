@@ -68,6 +68,7 @@ class SubjectPhotos:
             files, rembg, learned, smooth_background or none), mask_confidence in [0, 1], mask_trusted and mask_cut.
         held_out: the photos that nothing learns from, checked and masked with the others; None where there are none.
             Only `evaluate` looks at them.
+        prompt: what stands for the subject where there are no photos at all; empty where there are.
     """
 
     images: tuple[Tensor, ...]
@@ -82,11 +83,12 @@ class SubjectPhotos:
     record: StepRecord = field(metadata=_BESIDE, default_factory=lambda: StepRecord("validate_photos"))
     masks: tuple[Tensor, ...] = ()
     held_out: SubjectPhotos | None = None
+    prompt: str = ""
 
     @property
     def instance_prompt(self) -> str:
         """The prompt that names this very subject."""
-        return f"a photo of a {self.identifier} {self.class_noun}"
+        return self.prompt or f"a photo of a {self.identifier} {self.class_noun}"
 
     @property
     def class_prompt(self) -> str:

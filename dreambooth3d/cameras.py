@@ -120,7 +120,7 @@ class Cameras:
         return self.azimuth_deg.shape[0]
 
     def __getitem__(self, index: slice | list[int] | Tensor) -> Cameras:
-        return Cameras(self.azimuth_deg[index], self.elevation_deg[index], self.distance[index], self.fov_y_deg[index])
+        return self.map(lambda values: values[index])
 
     def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on another device; the host does not wait for a copy to a GPU."""
@@ -130,14 +130,14 @@ class Cameras:
     def map(self, function: Callable[..., Tensor], *others: Cameras) -> Cameras:
         """Cameras with `function(own values, *values of the others)`, for one attribute at a time."""
         batches = (self, *others)
-        return Cameras(*(function(*values) for values in zip(*(batch._values() for batch in batches), strict=True)))
+        return type(self)(*(function(*values) for values in zip(*(batch._values() for batch in batches), strict=True)))
 
     @staticmethod
     def cat(batches: Sequence[Cameras]) -> Cameras:
         """All cameras of the batches, one batch after the other."""
         return batches[0].map(lambda *values: torch.cat(values), *batches[1:])
 
-    def _values(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _values(self) -> tuple[Tensor, ...]:
         return self.azimuth_deg, self.elevation_deg, self.distance, self.fov_y_deg
 
     @property
@@ -184,7 +184,7 @@ class Cameras:
                 "camera_to_world": pose,
             }
             for azimuth, elevation, distance, fov, pose in zip(
-                *(value.tolist() for value in self._values()), poses, strict=True
+                *(value.tolist() for value in Cameras._values(self)), poses, strict=True
             )
         ]
 
@@ -197,6 +197,57 @@ class Cameras:
                 for key in ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
             )
         )
+
+
+@dataclass(frozen=True)
+class ShakenCameras(Cameras):
+    """Cameras that miss the origin a little; azimuth, elevation and distance are those of where they should be.
+
+    Attributes:
+        shift: (n, 3) from where a camera should be to where it is, in world units.
+        target: (n, 3) the point that it looks at.
+        roll_deg: (n,) by how much it is rolled about its own axis, counter-clockwise as it sees it.
+    """
+
+    shift: Float[Tensor, "n 3"]
+    target: Float[Tensor, "n 3"]
+    roll_deg: Float[Tensor, " n"]
+
+    def _values(self) -> tuple[Tensor, ...]:
+        return *super()._values(), self.shift, self.target, self.roll_deg
+
+    @property
+    def camera_to_world(self) -> Float[Tensor, "n 4 4"]:
+        """(n, 4, 4) as of `Cameras`."""
+        straight = super().camera_to_world
+        position = straight[:, :3, 3] + self.shift
+        backward = torch.nn.functional.normalize(position - self.target, dim=-1)
+        right = torch.nn.functional.normalize(torch.linalg.cross(straight[:, :3, 1], backward), dim=-1)
+        up = torch.linalg.cross(backward, right)
+        cosine, sine = (part(torch.deg2rad(self.roll_deg))[:, None] for part in (torch.cos, torch.sin))
+        columns = (cosine * right + sine * up, cosine * up - sine * right, backward, position)
+        pose = torch.zeros_like(straight)
+        pose[:, :3, :] = torch.stack(columns, dim=-1)
+        pose[:, 3, 3] = 1.0
+        return pose
+
+
+def shaken(cameras: Cameras, generator: torch.Generator, *, position: float, target: float, roll_deg: float) -> Cameras:
+    """The cameras with small random errors.
+
+    Args:
+        cameras: n cameras on the CPU.
+        generator: source of randomness, on the CPU.
+        position: largest shift along each axis, in world units.
+        target: standard deviation along each axis of the point that they look at, in world units.
+        roll_deg: standard deviation of their roll.
+    """
+    count = len(cameras)
+    shift = position * (2 * torch.rand(count, 3, generator=generator) - 1)
+    aim = target * torch.randn(count, 3, generator=generator)
+    roll = roll_deg * torch.randn(count, generator=generator)
+    straight = (cameras.azimuth_deg, cameras.elevation_deg, cameras.distance, cameras.fov_y_deg)
+    return ShakenCameras(*straight, shift, aim, roll)
 
 
 def view_word(azimuth_deg: float, elevation_deg: float) -> str:
@@ -238,14 +289,15 @@ def random_cameras(
     elevation_deg: tuple[float, float] = (-10.0, 80.0),
     distance: tuple[float, float] = (2.2, 2.8),
     fov_y_deg: tuple[float, float] = (38.0, 48.0),
+    azimuth_deg: tuple[float, float] = (0.0, 360.0),
     stratified: bool = True,
 ) -> Cameras:
-    """Random cameras all around the subject, uniform over the sphere between two elevations.
+    """Random cameras around the subject, uniform over the part of the sphere between the bounds.
 
     Args:
         count: number of cameras.
         generator: source of randomness, on the CPU.
-        elevation_deg, distance, fov_y_deg: ranges (low, high).
+        elevation_deg, distance, fov_y_deg, azimuth_deg: ranges (low, high).
         stratified: draw one azimuth from each of `count` equal sectors, so that one batch sees all sides.
     """
 
@@ -257,4 +309,6 @@ def random_cameras(
         azimuth = torch.rand(1, generator=generator) + (torch.arange(count) + azimuth) / count
     low, high = (math.sin(math.radians(bound)) for bound in elevation_deg)
     elevation = torch.rad2deg(torch.asin(uniform(low, high)))
-    return Cameras(torch.remainder(azimuth, 1.0) * 360.0, elevation, uniform(*distance), uniform(*fov_y_deg))
+    first, last = azimuth_deg
+    azimuth = torch.remainder(first + torch.remainder(azimuth, 1.0) * (last - first), 360.0)
+    return Cameras(azimuth, elevation, uniform(*distance), uniform(*fov_y_deg))

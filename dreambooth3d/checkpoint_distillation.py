@@ -42,15 +42,16 @@ def distil_checkpoint(
         guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, runtime.device)
         wanted = needs_selector(config)
         views = ViewScores.load(pinned(selector), photos.class_noun, runtime.device, photos.images) if wanted else None
-        likeness = views and views.likeness
-        inputs = DistillInputs(guidance, init, reconstruction, photos, views, likeness, members)
+        likeness = views.likeness if views and photos.images else None
+        shown = photos if photos.images else None
+        inputs = DistillInputs(guidance, init, reconstruction, shown, views, likeness, members)
         return distil(inputs, config, seed, runtime)
 
 
 def needs_selector(config: DistillConfig) -> bool:
-    """Whether photos are searched for, or a guard looks through the selector's eyes."""
-    guards = config.guards
-    return config.photos.weight > 0 or guards.janus.action != "off" or guards.clip_i.action != "off"
+    """Whether photos or the front are searched for, or a guard looks through the selector's eyes."""
+    watching = config.guards.janus.action != "off" or config.guards.clip_i.action != "off"
+    return config.photos.weight > 0 or config.face_front or watching
 
 
 def _follow(

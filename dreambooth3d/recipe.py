@@ -8,7 +8,18 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from dreambooth3d import stages
-from dreambooth3d.artifacts import AssetBundle, CheckpointChoice, EvaluationReport, RadianceField, SubjectPhotos
+from dreambooth3d.artifacts import (
+    AssetBundle,
+    CheckpointChoice,
+    DreamBoothCheckpoint,
+    EvaluationReport,
+    RadianceField,
+    SubjectPhotos,
+)
+from dreambooth3d.config.base import Section
+from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig
+from dreambooth3d.config.generation import TextTo3dConfig
+from dreambooth3d.config.results import ExportConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.diffusion.model.base_model import base_model_identity
 from dreambooth3d.diffusion.model.pretrained import pretrained_identity
@@ -17,6 +28,8 @@ from dreambooth3d.photos.dataset import dataset_hash
 from dreambooth3d.photos.models import photo_models
 from dreambooth3d.runtime import Runtime
 
+Settings = TypeVar("Settings", bound=Section)
+Distilled = TypeVar("Distilled", bound=DistillConfig)
 Inputs = ParamSpec("Inputs")
 Result = TypeVar("Result", covariant=True)
 
@@ -144,11 +157,59 @@ def fit_truth(config: CeilingConfig, run_stage: RunStage) -> Made:
     return Made(data_md5, photos, asset, asset, report, bundle)
 
 
-def make_asset(config: TrainingConfig, folder: Path | str) -> Made:
+def generate(config: TextTo3dConfig, run_stage: RunStage, guide: DreamBoothCheckpoint | None = None) -> Made:
+    """Make an asset from a prompt alone: distil the guide, and measure and export what comes of it.
+
+    Args:
+        config: of the generation.
+        run_stage: runs the stages.
+        guide: the checkpoint that guides, where it is a run's; else the one that `generation.guide` names is read.
+
+    Raises:
+        DreamBooth3DError: the prompt has no noun that the base model knows; base model, guide or a scorer are missing
+            or damaged; a stage failed.
+    """
+    from dreambooth3d.diffusion.model.guides import guide_identity, prompt_noun
+    from dreambooth3d.photos.prompted import prompt_hash
+
+    asked, seed = config.generation, config.seed
+    selector, judge = scorer_ref(config.scorers.selector), scorer_ref(config.scorers.judge)
+    noun = prompt_noun(asked, config.base_model)
+
+    photos = run_stage("read_prompt", stages.read_prompt, asked.prompt, noun)
+    if guide is None:
+        given = (config.base_model, base_model_identity(config.base_model), asked.guide, guide_identity(asked.guide))
+        guide = run_stage("read_guide", stages.read_guide, *given)
+    settings = _with_negative_prompt(_as(InitNerfConfig, config.init_nerf), asked.negative_prompt)
+    coarse = asset = run_stage("init_nerf", stages.init_nerf, guide, photos, selector, settings, seed)
+    if asked.refine:
+        settings = _with_negative_prompt(_as(RefineNerfConfig, config.refine_nerf), asked.negative_prompt)
+        asset = run_stage("refine_nerf", stages.refine_nerf, guide, coarse, photos, selector, settings, seed)
+    report = run_stage("evaluate_prompt", stages.evaluate_prompt, asset, photos, judge, config.evaluate)
+    exported = _as(ExportConfig, config.export_asset)
+    bundle = run_stage("export_asset", stages.export_asset, asset, report, photos, exported)
+    return Made(prompt_hash(asked.prompt), photos, coarse, asset, report, bundle)
+
+
+def _as(kind: type[Settings], settings: Settings) -> Settings:
+    """Settings as those that a stage takes, with every default of their own said: who passes them on may leave out what
+    is not said, and would take the other's."""
+    return kind.model_validate(settings.model_dump())
+
+
+def _with_negative_prompt(settings: Distilled, prompt: str) -> Distilled:
+    """A stage's settings with a negative prompt, unless they have one of their own."""
+    guidance = settings.guidance
+    if not prompt or guidance.negative_prompt:
+        return settings
+    return settings.model_copy(update={"guidance": guidance.model_copy(update={"negative_prompt": prompt})})
+
+
+def make_asset(config: TrainingConfig | TextTo3dConfig, folder: Path | str) -> Made:
     """Run the whole method in this process, without an orchestrator and a tracker.
 
     Args:
-        config: of the training.
+        config: of the training, or of the generation from a prompt alone.
         folder: for all files, below which the bundle's lie; a call that was broken off goes on from what is there.
 
     Returns:
@@ -160,4 +221,5 @@ def make_asset(config: TrainingConfig, folder: Path | str) -> Made:
     from dreambooth3d.in_process import InProcess
     from dreambooth3d.runtime import pick_device
 
-    return run(config, InProcess(Path(folder), pick_device(config.device)))
+    run_stage = InProcess(Path(folder), pick_device(config.device))
+    return generate(config, run_stage) if isinstance(config, TextTo3dConfig) else run(config, run_stage)

@@ -19,6 +19,7 @@ from dreambooth3d.artifacts import (
 )
 from dreambooth3d.config.distillation import EditNerfConfig, FitTrueViewsConfig, InitNerfConfig, RefineNerfConfig
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
+from dreambooth3d.config.generation import EvaluatePromptConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorerRef
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.config.pseudo_views import PseudoViewsConfig
@@ -230,6 +231,39 @@ def evaluate_context(
     runtime.log.params(judge=judge.digest)
     scorer = ClipScorer.load(pinned(judge), runtime.device)
     return contexts.evaluate_context(asset, source, prompt, photos, truth, scorer, config, runtime)
+
+
+def read_prompt(runtime: Runtime, prompt: str, class_noun: str) -> SubjectPhotos:
+    """The subject that a prompt describes: a photo set without photos."""
+    from dreambooth3d.photos.prompted import prompted_subject
+
+    runtime.log.params(prompt=prompt, class_noun=class_noun)
+    return prompted_subject(prompt, class_noun, runtime.log.record())
+
+
+def read_guide(
+    runtime: Runtime, base_model: BaseModelConfig, base_digest: str, guide: str, guide_digest: str
+) -> DreamBoothCheckpoint:
+    """The model that guides an asset made from a prompt alone, as a checkpoint of the base model.
+
+    `base_digest` and `guide_digest` pin their weights, as in `finetune_dreambooth`.
+    """
+    from dreambooth3d.diffusion.model import guides
+
+    runtime.log.params(base_model=base_digest, guide=guide, guide_digest=guide_digest)
+    return guides.read_guide(base_model, base_digest, guide, runtime.folder)
+
+
+def evaluate_prompt(
+    runtime: Runtime, asset: RadianceField, photos: SubjectPhotos, judge: ScorerRef, config: EvaluatePromptConfig
+) -> EvaluationReport:
+    """Score an asset that was made from a prompt alone; as in `evaluate`, the judge steers nothing."""
+    from dreambooth3d.evaluation import prompts
+    from dreambooth3d.evaluation.clip import ClipScorer, pinned
+
+    runtime.log.params(judge=judge.digest)
+    scorer = ClipScorer.load(pinned(judge), runtime.device)
+    return prompts.evaluate_prompt(asset, photos, scorer, config, runtime)
 
 
 def export_asset(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
@@ -15,7 +16,7 @@ from dreambooth3d.record import StepRecord
 from materializers.files import FolderMaterializer, read_images, read_json, write_images, write_json
 
 _HELD_OUT = "held_out"
-_FIELDS = ("subject", "identifier", "class_noun", "description", "dataset_hash")
+_FIELDS = ("subject", "identifier", "class_noun", "description", "dataset_hash", "prompt")
 
 
 class SubjectPhotosMaterializer(FolderMaterializer):
@@ -55,5 +56,7 @@ class SubjectPhotosMaterializer(FolderMaterializer):
         return {**fields, **counts, "held_out": held_out}
 
     def picture(self, data: SubjectPhotos) -> Tensor:
-        """All photos on one sheet."""
+        """All photos on one sheet; a white pixel where there are none."""
+        if not data.images:
+            return torch.ones(3, 1, 1)
         return sheet(data.resized(192), columns=min(6, len(data.images)))

@@ -7,6 +7,7 @@ from steps.decide_subjects import decide_subjects
 from steps.edit_nerf import edit_nerf
 from steps.evaluate import evaluate
 from steps.evaluate_context import evaluate_context
+from steps.evaluate_prompt import evaluate_prompt
 from steps.export_asset import export_asset
 from steps.finetune_dreambooth import finetune_dreambooth
 from steps.finetune_multiview import finetune_multiview
@@ -15,6 +16,8 @@ from steps.generate_pseudo_views import generate_pseudo_views
 from steps.init_nerf import init_nerf
 from steps.load_ground_truth import load_ground_truth
 from steps.publish import publish
+from steps.read_guide import read_guide
+from steps.read_prompt import read_prompt
 from steps.refine_nerf import refine_nerf
 from steps.resolve_dataset import resolve_dataset
 from steps.retrain_apart import retrain_apart
@@ -27,6 +30,7 @@ __all__ = [
     "edit_nerf",
     "evaluate",
     "evaluate_context",
+    "evaluate_prompt",
     "export_asset",
     "finetune_dreambooth",
     "finetune_multiview",
@@ -35,6 +39,8 @@ __all__ = [
     "init_nerf",
     "load_ground_truth",
     "publish",
+    "read_guide",
+    "read_prompt",
     "refine_nerf",
     "resolve_dataset",
     "retrain_apart",

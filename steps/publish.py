@@ -9,6 +9,7 @@ from zenml import get_step_context, step
 
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from operations.records import publishing
 from operations.records.tracking import active_run_id
@@ -21,7 +22,7 @@ def publish(
     bundle: AssetBundle,
     asset: RadianceField,
     photos: SubjectPhotos,
-    config: TrainingConfig | CeilingConfig,
+    config: TrainingConfig | CeilingConfig | TextTo3dConfig,
     identity: dict[str, str],
 ) -> Annotated[dict[str, str], "run_index"]:
     """Replay every step's record from its artifact, so that the row is complete also when steps were cached.
@@ -34,7 +35,8 @@ def publish(
     records = publishing.replay(stages)
     tags = publishing.tags(run, photos, records)
     publishing.log_config(config)
-    publishing.log_dataset(photos)
+    if photos.images:
+        publishing.log_dataset(photos)
     uri = publishing.bundle_uri(stages)
     publishing.log_files(report, bundle, uri)
     if isinstance(config, TrainingConfig):

@@ -15,7 +15,7 @@ from tests.tiny_models import write_tiny_base_model
 LONGEST_FIRST = (
     "tests/pipelines/test_end_to_end.py", "tests/nerf/test_distillation.py", "tests/pipelines/test_contexts.py",
     "tests/test_sources.py", "tests/pipelines/test_names.py", "tests/test_recipe.py", "tests/nerf/test_poses.py",
-    "tests/pipelines/test_promotion.py", "tests/benchmarks/test_stages.py",
+    "tests/pipelines/test_promotion.py", "tests/benchmarks/test_stages.py", "tests/pipelines/test_generation.py",
 )  # fmt: skip
 """Files that take minutes: begun last, one of them would keep one worker busy alone."""
 

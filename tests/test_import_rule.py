@@ -148,7 +148,7 @@ def test_only_evaluation_names_the_judge(source: dict[str, ast.FunctionDef]) -> 
         names = {node.id for node in ast.walk(function) if isinstance(node, ast.Name)}
         names |= {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
         knowing |= {name} if any("judge" in found for found in names) else set()
-    assert knowing == {"evaluate", "evaluate_context"}
+    assert knowing == {"evaluate", "evaluate_context", "evaluate_prompt"}
 
 
 @pytest.mark.parametrize("source", [STAGES, STEPS], ids=["stages", "steps"])

@@ -12,6 +12,7 @@ import yaml
 
 import steps
 from dreambooth3d import recipe, stages
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.toybox.subjects import write_subject
 from tests.product import ROOT, TINY, Product, make_product
@@ -86,3 +87,36 @@ def test_a_recipe_leaves_out_what_its_settings_leave_out() -> None:
     assert order(recipe={"multiview": False, "refine_with": "full"}) == [*first, second[0], second[2], *last]
     edited = [f"{name}_{index}" for index in (0, 1) for name in ("edit_nerf", "evaluate_context", "export_context")]
     assert order(contexts=["a red sks dog", "a green sks dog"]) == [*first, *second, *last, *edited]
+
+
+@pytest.mark.parametrize(
+    ("asked", "guide", "names"),
+    [
+        ({}, None, ["read_prompt", "read_guide", "init_nerf"]),
+        ({}, "a run's checkpoint", ["read_prompt", "init_nerf"]),
+        ({"refine": True}, None, ["read_prompt", "read_guide", "init_nerf", "refine_nerf"]),
+    ],
+)
+def test_a_prompt_alone_needs_no_photos_and_no_fine_tuning(asked: dict, guide: Any, names: list[str]) -> None:
+    """What is wanted of it reaches each stage: its own defaults, said in full, and the negative prompt."""
+    ran, given = [], {}
+
+    def run_stage(name: str, stage: Any, /, *inputs: Any, **options: Any) -> Any:
+        given[name] = inspect.signature(stage).bind(None, *inputs, **options).arguments
+        ran.append(name)
+        return name
+
+    generation = {"prompt": "a photo of a red snowman", "negative_prompt": "a dog", **asked}
+    config = TextTo3dConfig.model_validate({"generation": generation})
+    made = recipe.generate(config, run_stage, guide)
+    assert ran == [*names, "evaluate_prompt", "export_asset"]
+    assert made.asset == names[-1] and made.report == "evaluate_prompt"
+    assert (
+        given["init_nerf"]["checkpoint"] == (guide or "read_guide") and given["read_prompt"]["class_noun"] == "snowman"
+    )
+    for name in names[names.index("init_nerf") :]:
+        said = given[name]["config"].model_dump(exclude_unset=True)
+        assert said["guidance"]["negative_prompt"] == "a dog" and said["photos"]["weight"] == 0
+        assert said["guards"]["clip_i"]["action"] == "off"
+    assert given["init_nerf"]["config"].model_dump(exclude_unset=True)["face_front"] is True
+    assert given["export_asset"]["config"].model_dump(exclude_unset=True)["six_views"] is True

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from dreambooth3d import recipe, stages
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.sources import ROOT, sources_of
 from dreambooth3d.toybox.subjects import write_subject
@@ -54,7 +55,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The files that each stage loads, of a tiny training with a context and of a tiny ceiling."""
+    """The files that each stage loads, of a tiny training with a context, a tiny ceiling and a tiny generation."""
     folder = tmp_path_factory.mktemp("sources")
     write_models(folder / "models")
     write_subject("corgi", folder)
@@ -68,11 +69,15 @@ def loaded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
         "contexts": ["a photo of a red sks dog"],
     }  # fmt: skip
     fit = {**TINY["init_nerf"], "count": 4, "view_size": 16, "reconstruction": {"views_per_step": 1}}
+    generation = {name: value for name, value in training.items() if name in TextTo3dConfig.model_fields} | {
+        "generation": {"prompt": "a photo of a red dog"}, "refine_nerf": {},
+    }  # fmt: skip
     watched = Watched(folder / "work")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DREAMBOOTH3D_WORK", str(folder / "cache"))
         recipe.run(TrainingConfig.model_validate(training), watched)
         recipe.fit_truth(CeilingConfig.model_validate({**common, "fit_true_views": fit}), watched)
+        recipe.generate(TextTo3dConfig.model_validate(generation), watched)
     assert sorted(watched.loaded) == sorted(STAGES)
     return watched.loaded
 
@@ -135,7 +140,7 @@ def test_settings_compute_nothing() -> None:
 def test_a_training_is_its_recipe_and_the_stages_of_it() -> None:
     found = sources_of(recipe.run)
     names = {name.removeprefix("dreambooth3d.stages.") for name in found.functions if ".stages." in name}
-    assert names == {*STAGES} - {"fit_true_views"}
+    assert names == {*STAGES} - {"fit_true_views", "read_prompt", "read_guide", "evaluate_prompt"}
     for name in names:
         assert sources_of(getattr(stages, name)).files <= found.files
     assert "dreambooth3d/evaluation/ceiling.py" not in found.files

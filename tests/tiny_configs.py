@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 
-Config = TypeVar("Config", TrainingConfig, CeilingConfig)
+Config = TypeVar("Config", TrainingConfig, CeilingConfig, TextTo3dConfig)
 
 _RENDER = {"sampler": "dense", "size": 12, "samples_per_ray": 10, "occupancy_resolution": 8}
 _GAUSSIANS = {"count": 80, "max_count": 120, "fit_steps": 2, "densify_every": 2}
@@ -48,6 +49,7 @@ def shrunk(config: Config, base_model: Path, selector: Path, judge: Path) -> Con
     models = {"scorers": {"selector": str(selector), "judge": str(judge)}}
     if "base_model" in values:
         models["base_model"] = {"path": str(base_model), "revision": None, "variant": None}
+    if "select_checkpoints" in values:
         chosen = values["select_checkpoints"]
         forced = {name: step for name, step in _FORCED_STEPS.items() if chosen[name] is not None}
         sizes["select_checkpoints"] = sizes["select_checkpoints"] | forced

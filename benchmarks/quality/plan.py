@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS, TEST_SUBJECTS
 from operations.launch.checking import parse_parameters
@@ -124,7 +125,7 @@ def _all_runs(table: str, variants: Path) -> list[Run]:
     return first + second
 
 
-def load_config(method: Method, quick: bool = False) -> TrainingConfig | CeilingConfig:
+def load_config(method: Method, quick: bool = False) -> TrainingConfig | CeilingConfig | TextTo3dConfig:
     """The method's preset with its overrides, and with `configs/bench/quick.yaml` over it where asked for.
 
     Raises:
@@ -142,8 +143,13 @@ def config_digest(method: Method, quick: bool = False) -> str:
 
 
 def _quickened(values: DictConfig) -> DictConfig:
-    """The parameters with those of `configs/bench/quick.yaml` over them, and a share of the distillation steps."""
+    """The parameters with those of `configs/bench/quick.yaml` over them, and a share of the distillation steps.
+
+    Over those of a generation it is `configs/bench/quick_generation.yaml`.
+    """
     layer = _parameters("quick")
+    if "generation" in values:
+        return OmegaConf.merge(values, _parameters("quick_generation"))
     if "fit_true_views" in values:
         layer = {"device": layer["device"], "fit_true_views": layer["init_nerf"]}
     merged = OmegaConf.merge(values, layer)

@@ -113,7 +113,9 @@ def grouped(runs: Sequence[Run], workers: int, quick: bool = False) -> list[list
 
     def tuned(run: Run) -> tuple[str, int, str]:
         config = load_config(run.method, quick)
-        return run.subject, run.seed, repr((getattr(config, "finetune_dreambooth", None), run.method.given))
+        tuning = getattr(config, "finetune_dreambooth", None)
+        # What is not fine-tuned shares nothing that would be worth waiting for.
+        return run.subject, run.seed, repr((tuning, run.method.given, run.method.name if tuning is None else ""))
 
     def first(run: Run) -> str:
         config = load_config(run.method, quick)

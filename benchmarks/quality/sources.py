@@ -12,6 +12,7 @@ import torch
 
 from dreambooth3d.artifacts import FRAME_FACTS, POSE_FACTS, RadianceField, SubjectPhotos
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.toybox.subjects import photo_cameras, photo_exposures, write_subject
@@ -30,6 +31,14 @@ class Source(Protocol):
 
     def score(self, asset: RadianceField, config: EvaluateConfig, device: torch.device, /) -> Mapping[str, float]:
         """What is measured of an asset besides what the pipeline's own evaluation says."""
+        ...
+
+
+class PromptSource(Source, Protocol):
+    """A subject of which there is a prompt and no photo."""
+
+    def asked(self, config: TextTo3dConfig, /) -> TextTo3dConfig:
+        """The configuration that asks for it."""
         ...
 
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from benchmarks.quality.sources import Source, Toybox
+from benchmarks.quality.sources import PromptSource, Source, Toybox
 from dreambooth3d import recipe, stages
 from dreambooth3d.artifacts import (
     CheckpointChoice,
@@ -22,6 +22,7 @@ from dreambooth3d.artifacts import (
 )
 from dreambooth3d.cameras import turntable_cameras
 from dreambooth3d.config.finetuning import SelectConfig
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.evaluation.selection import choose
@@ -76,16 +77,10 @@ class Subject:
         self._source = self.source or Toybox(self.name)
         self._stages = InProcess(self.work / f"{self.name}-{self.seed}", self.device, progress=False)
 
-    def run(self, config: TrainingConfig | CeilingConfig, given: tuple[str, ...] = ()) -> Outcome:
+    def run(self, config: TrainingConfig | CeilingConfig | TextTo3dConfig, given: tuple[str, ...] = ()) -> Outcome:
         """All stages of a method, from the photos to the evaluation, with what a diagnosis gives it from the truth."""
         self._stages.used.clear()
-        photos = self._source.photos(self.work / "photos", given)
-        config = config.model_copy(update={"photos": photos, "seed": self.seed})
-        run_stage = partial(self._run_stage, given)
-        if isinstance(config, CeilingConfig):
-            made = recipe.fit_truth(config, run_stage)
-        else:
-            made = recipe.run(config.model_copy(update={"contexts": ()}), run_stage)
+        made = self._made(config, given)
         finished = {stage.name: stage for stage in self._stages.used}
         return Outcome(
             metrics={**made.report.metrics, **self._source.score(made.asset, config.evaluate, self.device)},
@@ -94,6 +89,16 @@ class Subject:
             notes=_notes(finished, made.choice),
             views=self._views(made.asset, config),
         )
+
+    def _made(self, config: TrainingConfig | CeilingConfig | TextTo3dConfig, given: tuple[str, ...]) -> recipe.Made:
+        """What the method makes of the photos, or of the prompt."""
+        config, run_stage = config.model_copy(update={"seed": self.seed}), partial(self._run_stage, given)
+        if isinstance(config, TextTo3dConfig):
+            return recipe.generate(cast(PromptSource, self._source).asked(config), run_stage)
+        config = config.model_copy(update={"photos": self._source.photos(self.work / "photos", given)})
+        if isinstance(config, CeilingConfig):
+            return recipe.fit_truth(config, run_stage)
+        return recipe.run(config.model_copy(update={"contexts": ()}), run_stage)
 
     def _run_stage(
         self, given: tuple[str, ...], name: str, stage: Callable[..., Any], /, *inputs: Any, **options: Any
@@ -128,7 +133,7 @@ class Subject:
         chosen = replace(measured, partial_step=partial, full_step=full, reason=reason)
         return checkpoints.checkpoints[partial], checkpoints.checkpoints[full], chosen
 
-    def _views(self, asset: RadianceField, config: TrainingConfig | CeilingConfig) -> Tensor:
+    def _views(self, asset: RadianceField, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> Tensor:
         settings = config.evaluate
         rendering = render_asset(
             asset,

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from dreambooth3d.artifacts import CheckpointSet, DreamBoothCheckpoint
-from dreambooth3d.environment import quiet
-from dreambooth3d.errors import ConfigError, RunNotFoundError
-from operations.records import rows
-
-CHOICES = {
-    "partial": ("select_checkpoints", "partial"),
-    "full": ("select_checkpoints", "full"),
-    "multiview": ("finetune_multiview", "multiview"),
-}
-"""Step and output that hold each of a run's chosen checkpoints."""
+from dreambooth3d.errors import ConfigError
+from operations.records.checkpoints import CHOICES, find_checkpoint
 
 
 def export_checkpoint(
@@ -53,35 +43,3 @@ def export_checkpoint(
         export_kohya_lora(checkpoint, folder / KOHYA_FILE)
         return [folder / LORA_FILE, folder / KOHYA_FILE]
     return [export_pipeline(checkpoint, folder)]
-
-
-def find_checkpoint(run: str, step: int | None, which: str) -> DreamBoothCheckpoint:
-    """A checkpoint of a run: that of a fine-tuning step, or else a chosen one.
-
-    Raises:
-        RunNotFoundError: there is no such run, or it has no such checkpoint.
-    """
-    quiet()
-    name = rows.row_name(rows.find_row(run))
-    if step is None:
-        return _output(name, *CHOICES[which])
-    checkpoints: CheckpointSet = _output(name, "finetune_dreambooth", "checkpoints")
-    if step not in checkpoints.checkpoints:
-        raise RunNotFoundError(
-            f"{name}: there is no checkpoint of step {step}. Choose one of {', '.join(map(str, checkpoints.steps))}."
-        )
-    return checkpoints.checkpoints[step]
-
-
-def _output(run: str, step: str, output: str) -> Any:
-    """One artifact of a run, with its weights as handles."""
-    from zenml.client import Client
-
-    try:
-        version = Client().get_pipeline_run(run).steps[step].outputs[output][0]
-    except (KeyError, IndexError):
-        raise RunNotFoundError(
-            f"{run}: this run has no output {output!r} of the step {step}. It may have been deleted, have stopped "
-            "before that step, or have a recipe without it; `dreambooth3d runs show` tells."
-        ) from None
-    return version.load()

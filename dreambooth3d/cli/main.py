@@ -99,6 +99,20 @@ def train(
     run_training(config, overrides or [])
 
 
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="What to make, for example 'a photo of a red snowman'.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+    preset: Annotated[str, typer.Option(help="A name such as sds or sjc, or a YAML file.")] = "sds",
+    negative: Annotated[str | None, typer.Option(help="What it should not look like.")] = None,
+    guide: Annotated[str | None, typer.Option(help="base, a folder of a model or LoRA, or run:NAME.")] = None,
+) -> None:
+    """Make an asset from a prompt alone, without photos, for example "a photo of a red snowman"."""
+    from dreambooth3d.cli.generate import run_generation
+
+    run_generation(prompt, preset, overrides or [], negative=negative, guide=guide)
+
+
 @config_app.command("check")
 def config_check(files: Annotated[list[str], typer.Argument(help="YAML files.")]) -> None:
     """Check configuration files strictly; exit code 1 if one has a problem."""

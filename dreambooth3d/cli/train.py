@@ -37,10 +37,14 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
 def _of_one_subject(parameters: PipelineConfig, config: str) -> TrainingConfig | CeilingConfig:
     """The parameters, if they are for one subject: runs over many have a front door of their own."""
     from dreambooth3d.config.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
+    from dreambooth3d.config.generation import TextTo3dConfig
     from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 
     if isinstance(parameters, TrainingConfig | CeilingConfig):
         return parameters
+    if isinstance(parameters, TextTo3dConfig):
+        command = f"dreambooth3d generate '{parameters.generation.prompt}' --preset {config}"
+        raise ConfigError(f"{config}: is for a prompt alone. Start it with `{command}`.")
 
     kinds = {
         PortfolioConfig: "portfolio.portfolio",
@@ -77,6 +81,7 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     if config in MODELS and not overrides:
         return [f"rembg: {fetch_model(config)}"]
     from dreambooth3d.config.fleet import FleetConfig
+    from dreambooth3d.config.generation import TextTo3dConfig
     from dreambooth3d.config.training import TrainingConfig
     from dreambooth3d.diffusion.model.base_model import model_folder
     from dreambooth3d.diffusion.model.base_model import resolve as resolve_base_model
@@ -85,10 +90,12 @@ def fetch_models(config: str, overrides: Sequence[str] = ()) -> list[str]:
     found = checked_parameters(config, overrides)
     parameters = found.training if isinstance(found, FleetConfig) else found
     lines: list[str] = []
-    if isinstance(parameters, TrainingConfig):
+    if isinstance(parameters, TrainingConfig | TextTo3dConfig):
         lines.append(f"base model: {model_folder(resolve_base_model(parameters.base_model)).absolute()}")
     scorers = (("selector", parameters.scorers.selector), ("judge", parameters.scorers.judge))
     lines.extend(f"{name}: {scorer_folder(path, f'scorers.{name}').absolute()}" for name, path in scorers)
+    if isinstance(parameters, TextTo3dConfig):
+        return lines
     if parameters.photos.masks == "rembg" and parameters.photos.rembg_model in MODELS:
         lines.append(f"rembg: {fetch_model(parameters.photos.rembg_model)}")
     return lines

@@ -13,7 +13,13 @@ from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
 from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
 from dreambooth3d.config.mesh import MeshConfig
 from dreambooth3d.config.photo_targets import EditPhotoTargetsConfig, InitPhotoTargetsConfig, PhotoTargetsConfig
-from dreambooth3d.config.rendering import CameraConfig, RenderConfig, ShadingConfig
+from dreambooth3d.config.rendering import (
+    CameraConfig,
+    CameraJitterConfig,
+    ProgressiveConfig,
+    RenderConfig,
+    ShadingConfig,
+)
 from dreambooth3d.config.representation import RepresentationKind
 
 
@@ -30,6 +36,18 @@ class RegularizerConfig(Section):
     """Spread of the weights along a ray, as in Mip-NeRF 360."""
     smoothness: Annotated[float, Field(ge=0)] = 0.0
     """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
+    emptiness: Annotated[float, Field(ge=0)] = 0.0
+    """log(1 + emptiness_scale * weight), mean over all samples of a ray, as in Score Jacobian Chaining: space should be
+    empty, and what little there is costs the most."""
+    emptiness_scale: Annotated[float, Field(gt=0)] = 10.0
+    """How soon a sample's weight counts in full."""
+    emptiness_rise: Annotated[float, Field(gt=0)] = 20.0
+    """Factor on emptiness once the shape has formed."""
+    emptiness_rise_at: Share = 0.5
+    """Share of the stage after which that factor counts."""
+    center_depth: Annotated[float, Field(ge=0)] = 0.0
+    """-log(mean depth in the middle of an image - mean depth at its rim), as in Score Jacobian Chaining, where nothing
+    has the depth 0: the subject should be in the middle."""
 
 
 class ReconstructionConfig(Section):
@@ -89,11 +107,16 @@ class DistillConfig(Section):
     previews, camera searches and the result; 0 turns it off."""
     render: RenderConfig = RenderConfig()
     cameras: CameraConfig = CameraConfig()
+    camera_jitter: CameraJitterConfig = CameraJitterConfig()
+    progressive: ProgressiveConfig = ProgressiveConfig()
     guidance: GuidanceConfig = GuidanceConfig()
     shading: ShadingConfig = ShadingConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
     photos: PhotoTargetsConfig = PhotoTargetsConfig()
     guards: GuardsConfig = GuardsConfig()
+    face_front: bool = False
+    """Where no photos say where the front is, turn the field to where the selector sees it: at 40 % of the stage, so
+    that the view words that follow fit, and in the end."""
     random_background_probability: Share = 1.0
     """Probability per step of a random plain background instead of the field's own."""
     random_background_range: RisingRange = (0.3, 1.0)
@@ -171,6 +194,26 @@ class EditNerfConfig(DistillConfig):
     """Decay per step of the running average of the field's parameters; 0 turns it off."""
     guidance: EditGuidanceConfig = EditGuidanceConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     regularizers: EditRegularizerConfig = EditRegularizerConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    photos: EditPhotoTargetsConfig = EditPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    guards: EditGuardsConfig = EditGuardsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+
+
+class GenerateNerfConfig(InitNerfConfig):
+    """A first field from a prompt alone: there are no photos to reconstruct or to compare with."""
+
+    photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig(weight=0)
+    face_front: bool = True
+    """As for any stage."""
+    guards: EditGuardsConfig = EditGuardsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+
+
+class RegenerateNerfConfig(RefineNerfConfig):
+    """The refinement of a field that was made from a prompt: it is distilled on, and there are no pseudo views."""
+
+    steps: Positive = 150
+    """Optimiser steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 4.0e-3
+    """Adam's learning rate at the start."""
     photos: EditPhotoTargetsConfig = EditPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     guards: EditGuardsConfig = EditGuardsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
 

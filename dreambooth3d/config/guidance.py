@@ -63,6 +63,9 @@ class GuidanceConfig(Section):
     """Prompt of the unconditional branch."""
     rescale: Share = 0.0
     """Rescaling of the guided score towards the conditional one's spread (0 off), against over-saturation."""
+    variance_reduction: bool = True
+    """With loss sjc: subtract the noise that was added, which has no part in the score's mean, from what the model sees
+    in the noisy image; without, the gradient is the score itself."""
     gradient_clip: Annotated[float, Field(gt=0)] | None = None
     """Clip each latent gradient element to this magnitude."""
     nfsd_negative_prompt: str = (

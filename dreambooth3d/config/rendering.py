@@ -41,6 +41,38 @@ class CameraConfig(Section):
     """Range of the vertical field of view."""
 
 
+class CameraJitterConfig(Section):
+    """By how much random training cameras miss the subject's centre and the horizontal; 0 has them look straight at it.
+
+    As in Stable-DreamFusion; the cameras' own angles, by which prompts name the view, stay what they are.
+    """
+
+    position: Annotated[float, Field(ge=0)] = 0.0
+    """Largest shift of a camera along each axis, in world units, drawn evenly."""
+    target: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the point that it looks at, along each axis, in world units."""
+    roll_deg: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of its roll about its own axis."""
+
+
+class ProgressiveConfig(Section):
+    """What a stage begins with and widens on its way: views around the front first, coarse levels first."""
+
+    views_until: Share = 0.0
+    """Share of the stage over which the ranges below widen evenly to those of `cameras`; 0 has these from the start."""
+    azimuth_deg: RisingRange = (-45.0, 45.0)
+    """Azimuths at the start; in the end all of the circle."""
+    elevation_deg: RisingRange = (0.0, 30.0)
+    """Elevations at the start."""
+    distance: Annotated[tuple[_Distance, _Distance], Rising] = (2.4, 2.6)
+    """Distances at the start, in world units."""
+    levels_until: Share = 0.0
+    """Share of the stage over which finer levels of the encoding begin to learn one after the other; 0 has all of them
+    learn from the start."""
+    first_levels: Positive = 1
+    """Levels that learn from the start, the coarsest ones."""
+
+
 class ShadingConfig(Section):
     """Albedo first, then also diffuse and textureless shading under a random light."""
 

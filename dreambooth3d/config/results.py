@@ -47,5 +47,7 @@ class ExportConfig(Section):
     """Samples per ray."""
     frames_per_second: Positive = 12
     """Speed of the turntable."""
+    six_views: bool = False
+    """Also write six_views.png: front, left, back, right, top and bottom."""
     page_limit_mb: Annotated[float, Field(gt=0)] = 3.0
     """Largest size of the viewer page in megabytes; a larger mesh is shown there in fewer triangles and texels."""

@@ -18,6 +18,7 @@ from dreambooth3d.export.casting import MeshCaster
 from dreambooth3d.export.formats import in_metres
 from dreambooth3d.export.gltf import Credits, read_glb, to_glb
 from dreambooth3d.export.mesh import Mesh
+from dreambooth3d.export.six_views import write_six_views
 from dreambooth3d.export.source import Render, artifact_source
 from dreambooth3d.export.turntable import upsample, write_film, write_frames
 from dreambooth3d.export.viewer import viewer_page
@@ -67,6 +68,8 @@ def export(
     partial.mkdir(parents=True)
     (partial / GLB).write_bytes(glb)
     write_frames(frames, cameras, partial)
+    if config.six_views:
+        write_six_views(asset, config, partial, runtime)
     encoder = write_film(frames, partial / FILM, config.frames_per_second)
     page = _fitting_page(builder, mesh, frames, config, title, prompt, {**(metrics or {}), **figures})
     (partial / PAGE).write_text(page, encoding="utf-8")

@@ -358,6 +358,10 @@ class Representation(nn.Module, ABC):
         """
         return False
 
+    def level_gradients(self) -> list[Tensor]:
+        """Gradients of its levels of detail, the coarsest first, to be changed in place; none for a kind without."""
+        return []
+
     def refresh(self, generator: torch.Generator) -> None:
         """Bring what speeds rendering up to date, after a move and before it is handed on; generator on the CPU."""
         return

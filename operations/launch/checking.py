@@ -18,6 +18,7 @@ from pydantic.fields import FieldInfo
 
 from dreambooth3d.config.base import Choice, Section, text_problem
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CONTEXT_STEPS, CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.naming import printable
@@ -43,7 +44,7 @@ _FLAVORS = {
     "KubernetesStepOperatorSettings",
     "step_operator.ssh": "zenml.integrations.ssh.flavors.ssh_step_operator_flavor.SSHStepOperatorSettings",
 }
-PipelineConfig = TrainingConfig | CeilingConfig | FleetConfig
+PipelineConfig = TrainingConfig | CeilingConfig | TextTo3dConfig | FleetConfig
 ConfigType = type[PipelineConfig]
 SomeSection = TypeVar("SomeSection", bound=Section)
 _POD_SECTIONS = ("pod_settings", "orchestrator_pod_settings")
@@ -77,6 +78,8 @@ def config_type(parameters: Mapping[str, Any]) -> ConfigType:
     """Whose parameters these are: all but those of the training have a section that no other pipeline has."""
     if "fit_true_views" in parameters:
         return CeilingConfig
+    if "generation" in parameters:
+        return TextTo3dConfig
     if "stack" in parameters:
         return StaticRetrainConfig
     if "gates" in parameters:
@@ -331,6 +334,11 @@ def parameter_problems(parameters: object, config: ConfigType | None = None) -> 
     if problems := list(_unkept("parameters", parameters)):
         return problems
     config = config or config_type(parameters)
+    if config is TextTo3dConfig and "photos" in parameters:
+        return [
+            "parameters.photos: photos and generation exclude each other. Remove photos to make an asset from the "
+            "prompt alone, or generation to train on the photos, with the prompt as one of contexts."
+        ]
     try:
         parse_parameters(parameters, config)
     except ValidationError as error:

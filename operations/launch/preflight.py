@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreambooth3d.config.finetuning import FinetuneConfig
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
@@ -14,19 +15,21 @@ from dreambooth3d.diffusion.model.base_model import (
     require_known_words,
     resolve,
 )
+from dreambooth3d.diffusion.model.guides import guide_identity, is_of_run, prompt_noun
 from dreambooth3d.diffusion.model.pretrained import pretrained_folders
 from dreambooth3d.errors import BaseModelError, ConfigError
 from dreambooth3d.evaluation.clip import check_scorer_folder, scorer_folder
 from dreambooth3d.photos.check import inspect_folder, resolve_folder, with_captions
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 from dreambooth3d.photos.models import photo_models
+from dreambooth3d.photos.prompted import prompted_name
 from dreambooth3d.photos.subject import subject_name
 from dreambooth3d.prompts import names
 from dreambooth3d.runtime import pick_device
 
 
-def preflight(config: TrainingConfig | CeilingConfig) -> str:
-    """Check photos, dataset, base model, vocabulary, scorers, contexts and device.
+def preflight(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> str:
+    """Check photos or prompt and guide, dataset, base model, vocabulary, scorers, contexts and device.
 
     Returns:
         The subject's name.
@@ -35,6 +38,8 @@ def preflight(config: TrainingConfig | CeilingConfig) -> str:
         DreamBooth3DError: one sentence for the first thing that is wrong.
     """
     _check_device(config.device)
+    if isinstance(config, TextTo3dConfig):
+        return _check_generation(config)
     folder, class_noun, identifier = _check_photos(config.photos)
     check_scorers(config.scorers)
     if isinstance(config, CeilingConfig):
@@ -45,6 +50,18 @@ def preflight(config: TrainingConfig | CeilingConfig) -> str:
         _check_steps(config)
         _check_optimizers(config)
     return subject_name(folder)
+
+
+def _check_generation(config: TextTo3dConfig) -> str:
+    asked = config.generation
+    prompt_noun(asked, config.base_model)
+    if is_of_run(asked.guide):
+        from operations.records.checkpoints import find_guide
+
+        find_guide(asked.guide)
+    guide_identity(asked.guide)
+    check_scorers(config.scorers)
+    return prompted_name(asked.prompt)
 
 
 def _check_device(device: str) -> None:

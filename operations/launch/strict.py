@@ -23,6 +23,7 @@ from zenml.pipelines.pipeline_definition import Pipeline
 from zenml.steps import BaseStep
 
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.naming import model_name
@@ -167,10 +168,10 @@ class _Strict(Pipeline, ABC, Generic[Config]):
 SomePipeline = TypeVar("SomePipeline", bound=_Strict[Any])
 
 
-class StrictPipeline(_Strict[TrainingConfig | CeilingConfig]):
+class StrictPipeline(_Strict[TrainingConfig | CeilingConfig | TextTo3dConfig]):
     """A strict pipeline over one subject."""
 
-    def _prepared(self, config: TrainingConfig | CeilingConfig) -> dict[str, Any]:
+    def _prepared(self, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> dict[str, Any]:
         options: dict[str, Any] = {"extra": self._extra(), "model": Model(name=model_name(preflight(config)))}
         options |= _HOOKS
         # Where it is known, the local orchestrator raises the step's own error instead of naming the step only.
@@ -178,7 +179,7 @@ class StrictPipeline(_Strict[TrainingConfig | CeilingConfig]):
             options["execution_mode"] = ExecutionMode.FAIL_FAST
         return options
 
-    def _concluded(self, run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:
+    def _concluded(self, run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> None:
         _conclude(run, config)
 
 
@@ -226,7 +227,7 @@ class StrictDynamicPipeline(_Strict[FleetConfig], DynamicPipeline):
 
 
 def strict_pipeline(
-    experiment: str, config: type[TrainingConfig | CeilingConfig] = TrainingConfig
+    experiment: str, config: type[TrainingConfig | CeilingConfig | TextTo3dConfig] = TrainingConfig
 ) -> Callable[[Callable[..., None]], StrictPipeline]:
     """Decorator: a `StrictPipeline` whose runs are one row each in an MLflow experiment."""
     return _decorator(StrictPipeline, experiment, config)
@@ -330,7 +331,7 @@ def require_no_failure(verdicts: Iterable[Verdict]) -> None:
         raise DreamBooth3DError(f"{len(failed)} of the subjects failed ({names}). The first one: {failed[0].reason}")
 
 
-def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> None:
+def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> None:
     """Copy the results to where a person looks for them, and print the summary."""
     from operations.launch.summary import print_summary, write_outputs
 

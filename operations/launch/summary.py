@@ -16,6 +16,7 @@ from rich.table import Table
 from zenml.models import PipelineRunResponse
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.images import save_image
 from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
@@ -35,17 +36,31 @@ SHOWN = (
     "heldout_photo_psnr_fg",
     "heldout_photo_psnr_fg_mean",
 )
+PROMPTED = "evaluate_prompt"
+PROMPT_SHOWN = (
+    "clip_t",
+    "r_precision",
+    "colour_accuracy",
+    "view_accuracy",
+    "janus_rate",
+    "janus_excess",
+    "front_recall",
+)
+PROMPT_COLUMNS = {"asset": "", "truth": "_truth"}
 CONTEXT_SHOWN = ("clip_t", "attribute_accuracy", "psnr_fg", "mask_iou")
 CONTEXT_COLUMNS = {"edited": "", "before": "_source", "truth": "_truth"}
 COLUMNS = {"asset": "", "coarse": "coarse/", "mean image": "baseline_mean/", "truth": "truth/"}
 
 
-def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig) -> Path:
+def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> Path:
     """Copy asset, turntable, viewer page and report to `outputs/<run>/`, those of contexts below `contexts/` there."""
     folder = outputs_folder(run.name)
-    _write_asset(_output(run, "export_asset"), _output(run, "evaluate"), folder)
+    report: EvaluationReport = _output(run, PROMPTED if isinstance(config, TextTo3dConfig) else "evaluate")
+    _write_asset(_output(run, "export_asset"), report, folder)
+    if isinstance(config, TextTo3dConfig):
+        save_image(report.comparison, folder / "comparison.png")
     for index, _ in enumerate(getattr(config, "contexts", ())):
-        report: EvaluationReport = _output(run, f"evaluate_context_{index}")
+        report = _output(run, f"evaluate_context_{index}")
         _write_asset(_output(run, f"export_context_{index}"), report, folder / "contexts" / str(index))
         save_image(report.comparison, folder / "contexts" / str(index) / "comparison.png")
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
@@ -75,7 +90,8 @@ def print_summary(run: PipelineRunResponse, folder: Path) -> None:
     console = Console(file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
     console.print()
     console.print(f"{run.name}: {status_of(row)}", soft_wrap=True, highlight=False)
-    console.print(_metrics_table(row.data.metrics))
+    prompted = any(name.startswith(f"{PROMPTED}/") for name in row.data.metrics)
+    console.print(_prompt_table(row) if prompted else _metrics_table(row.data.metrics))
     prompts = context_prompts(row)
     if prompts:
         console.print(_contexts_table(row.data.metrics, prompts))
@@ -106,6 +122,18 @@ def _contexts_table(metrics: Mapping[str, float], prompts: Sequence[str]) -> Tab
             if values[0] is not None:
                 table.add_row(prompt, metric, *("" if value is None else f"{value:.3f}" for value in values))
                 prompt = ""
+    return table
+
+
+def _prompt_table(row: Run) -> Table:
+    table = Table(title=f"{row.data.params.get('read_prompt.prompt', '')} (36 turntable views)", title_justify="left")
+    table.add_column("metric")
+    for name in PROMPT_COLUMNS:
+        table.add_column(name, justify="right")
+    for metric in PROMPT_SHOWN:
+        values = [row.data.metrics.get(f"{PROMPTED}/{metric}{suffix}") for suffix in PROMPT_COLUMNS.values()]
+        if values[0] is not None:
+            table.add_row(metric, *("" if value is None else f"{value:.3f}" for value in values))
     return table
 
 

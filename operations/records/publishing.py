@@ -15,6 +15,7 @@ from zenml.client import Client
 from zenml.models import PipelineRunResponse
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, SubjectPhotos
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.naming import escaped
 from dreambooth3d.record import StepRecord
@@ -24,7 +25,7 @@ from operations.records.status import TAG
 from operations.records.tracking import active_run_id, log_params, log_record
 
 _DIGEST_LENGTH = 36
-SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb")
+SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb", "six_views.png")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     return result
 
 
-def log_config(config: TrainingConfig | CeilingConfig) -> None:
+def log_config(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> None:
     """Log the configuration as parameters `<section>.<key>` and as one file."""
     values = config.model_dump(mode="json")
     run = MlflowClient().get_run(active_run_id())

@@ -196,7 +196,8 @@ def compare(rows: Iterable[Run]) -> dict[str, dict[str, dict[str, Any]]]:
     rows = list(rows)
     stands = statuses(rows)
     shown = [key for row in rows for key in row.data.metrics]
-    metrics = {key for key in shown if key.startswith(("evaluate/", "evaluate_context_")) or key.endswith("/seconds")}
+    measured = ("evaluate/", "evaluate_context_", "evaluate_prompt/")
+    metrics = {key for key in shown if key.startswith(measured) or key.endswith("/seconds")}
     params = {key for row in rows for key in row.data.params}
     table = {key: {row_name(row): row.data.params.get(key) for row in rows} for key in sorted(params)}
     return {

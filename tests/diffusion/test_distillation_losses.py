@@ -75,6 +75,22 @@ def test_sjc_is_the_score_of_the_blurred_images() -> None:
     np.testing.assert_allclose(mean, (LATENTS - WANTED) / (SPREAD**2 + sigma**2), rtol=1e-9)
 
 
+def test_sjc_without_variance_reduction_is_the_score_itself() -> None:
+    """With the same mean over the noise, and far more variance."""
+    times = (40, 700)
+    sigma = np.sqrt((1 - alphas(times)) / alphas(times))
+    gradient = losses.sjc(noised(times), predictor(scale=1.0), variance_reduction=False).numpy()
+    np.testing.assert_allclose(gradient, (LATENTS + sigma * NOISE - WANTED) / (SPREAD**2 + sigma**2), rtol=1e-9)
+    noises = np.random.default_rng(1).normal(size=(200, *LATENTS.shape))
+    plain, reduced = (
+        np.stack([losses.sjc(noised(times, noise=noise), predictor(scale=1.0), kind).numpy() for noise in noises])
+        for kind in (False, True)
+    )
+    close = 4 * plain.std(axis=0) / np.sqrt(len(noises))
+    assert (np.abs(plain.mean(axis=0) - (LATENTS - WANTED) / (SPREAD**2 + sigma**2)) < close).mean() > 0.99
+    assert (reduced[:, 1].std() < plain[:, 1].std()) and not np.allclose(plain, reduced)
+
+
 def test_sjc_is_sds_over_sigma() -> None:
     sample = noised((40, 700))
     sigma = ((1 - sample.alpha) / sample.alpha).sqrt()
@@ -262,6 +278,37 @@ def test_guidance_by_classifier_scores(components: Components, loss: str, veloci
     direction = direction * (alpha * (1 - alpha)) ** 0.5 / (alpha * SPREAD**2 + 1 - alpha)
     weight = 1 - alpha if weighting == "sds" else 1.0
     torch.testing.assert_close(gradient_of(model, config, progress=0.5), weight * direction, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("weighting", ["sds", "uniform"])
+def test_guidance_by_the_denoised_image_is_that_by_the_noise(components: Components, weighting: str) -> None:
+    """One noise per image, one weight: what the chain rule leads back is the gradient of SDS over sigma."""
+    at = {"min_timestep": (0.4, 0.4), "max_timestep": (0.4, 0.4), "guidance_scale": (3.0, 3.0), "weighting": weighting}
+    model = Components(
+        **{
+            name: getattr(components, name)
+            for name in ("tokenizer", "text_encoder", "vae", "unet", "scheduler", "base", "device", "dtype")
+        }
+    )
+    model.encode_images = lambda images: images
+    by_noise, by_image, unreduced = (
+        gradient_of(model, GuidanceConfig(**at, **kind))
+        for kind in ({"loss": "sds"}, {"loss": "sjc"}, {"loss": "sjc", "variance_reduction": False})
+    )
+    alpha = float(model.alphas_cumprod[400])
+    sigma = ((1 - alpha) / alpha) ** 0.5
+    torch.testing.assert_close(by_image * sigma, by_noise, rtol=1e-4, atol=1e-5)
+    # Without variance reduction the noise itself is left in it.
+    torch.testing.assert_close(
+        (unreduced - by_image) * sigma / (1 - alpha if weighting == "sds" else 1.0), drawn_noise(), rtol=1e-3, atol=1e-4
+    )
+
+
+def drawn_noise() -> Tensor:
+    """The noise that guidance with the seed 0 draws for the three images, after their timesteps."""
+    generator = torch.Generator().manual_seed(0)
+    torch.randint(1, 2, (3,), generator=generator)
+    return torch.randn(3, 4, 16, 16, generator=generator)
 
 
 @pytest.mark.parametrize("velocity", [False, True])

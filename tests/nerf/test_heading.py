@@ -7,7 +7,7 @@ import torch
 
 from dreambooth3d.cameras import VIEW_WORDS, Cameras, orbit_cameras
 from dreambooth3d.evaluation.views import ViewScores
-from dreambooth3d.nerf.photo_cameras.heading import AZIMUTHS, ELEVATIONS_DEG, mirror_axis
+from dreambooth3d.nerf.photo_cameras.heading import AZIMUTHS, ELEVATIONS_DEG, facing_axis, mirror_axis
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
 
@@ -35,3 +35,14 @@ def test_front_of_true_views(name: str, front_deg: float) -> None:
     scores = ViewScores.load("models/selector", recipe.class_noun)
     logits = scores(render_views(recipe, cameras, torch.full((3,), 0.7), 64).image)[:, : VIEW_WORDS.index("overhead")]
     assert mirror_axis(logits.view(len(ELEVATIONS_DEG), AZIMUTHS, -1)) == pytest.approx(front_deg, abs=2.5)
+
+
+@pytest.mark.parametrize(("name", "front_deg"), [("taxi", -100.0), ("android", 170.0), ("bunny", 65.0)])
+def test_a_front_is_found_anywhere(name: str, front_deg: float) -> None:
+    """Of true views, turned by more than an axis of symmetry could tell."""
+    recipe = DEVELOPMENT_SUBJECTS[name]
+    azimuth = torch.arange(AZIMUTHS) * (360.0 / AZIMUTHS)
+    cameras = Cameras.cat([orbit_cameras(azimuth - front_deg, elevation_deg=height) for height in ELEVATIONS_DEG])
+    scores = ViewScores.load("models/selector", recipe.class_noun)
+    logits = scores(render_views(recipe, cameras, torch.full((3,), 0.7), 64).image)[:, : VIEW_WORDS.index("overhead")]
+    assert facing_axis(logits.view(len(ELEVATIONS_DEG), AZIMUTHS, -1)) == pytest.approx(front_deg, abs=3.0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dreambooth3d.config.fleet import PortfolioConfig, RetrainConfig, StaticRetrainConfig
+from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.photos import DatasetConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ConfigError
@@ -23,6 +24,9 @@ OTHER_KINDS = {
     CEILING.stem: CeilingConfig,
     "portfolio": PortfolioConfig,
     "retrain": RetrainConfig,
+    "quick_generation": TextTo3dConfig,
+    "text_to_3d": TextTo3dConfig,
+    "text_to_3d_sjc": TextTo3dConfig,
     "retrain_kubeflow": StaticRetrainConfig,
     "retrain_airflow": StaticRetrainConfig,
     "retrain_airflow_kubernetes": StaticRetrainConfig,
@@ -55,6 +59,7 @@ def test_values_are_taken_exactly(tmp_path: Path) -> None:
 
 def test_parameters_tell_whose_they_are() -> None:
     assert checking.config_type({"fit_true_views": {}}) is CeilingConfig
+    assert checking.config_type({"generation": {}}) is TextTo3dConfig
     assert checking.config_type({"init_nerf": {}}) is checking.config_type({}) is TrainingConfig
     config = checking.parse_parameters({"seed": 2}, CeilingConfig)
     assert isinstance(config, CeilingConfig) and config.seed == 2

@@ -71,13 +71,14 @@ def sds(sample: Noised, predict: Predict) -> Tensor:
     return predict(sample.noisy, sample.timesteps).guided - sample.noise
 
 
-def sjc(sample: Noised, predict: Predict) -> Tensor:
+def sjc(sample: Noised, predict: Predict, variance_reduction: bool = True) -> Tensor:
     """Score Jacobian Chaining: the score of the images blurred by sigma = sqrt((1 - a) / a), with its sign turned.
 
     SJC adds noise without shrinking z, x = z + sigma * noise ("variance exploding"). A model that preserves the
     variance is asked about x / sqrt(1 + sigma^2) instead, and the denoised image is D = x - sigma * prediction. The
-    score at x is (D - x) / sigma^2. The one taken here, (D - z) / sigma^2, has the same expectation over the noise and
-    far less variance. With its sign turned it equals (prediction - noise) / sigma: SDS that weighs low noise more.
+    score at x is (D - x) / sigma^2. With `variance_reduction` it is (D - z) / sigma^2, which has the same expectation
+    over the noise and far less variance. With its sign turned it equals (prediction - noise) / sigma: SDS that weighs
+    low noise more.
 
     The authors' code and threestudio's `use_sjc` divide by sigma rather than by sigma^2, and so do what SDS does with
     w(t) = 1; set loss sds and weighting uniform for that.
@@ -88,7 +89,8 @@ def sjc(sample: Noised, predict: Predict) -> Tensor:
     blurred = sample.latents + sigma * sample.noise
     prediction = predict(blurred / (1 + sigma.square()).sqrt(), sample.timesteps).guided
     denoised = blurred - sigma * prediction
-    return (sample.latents - denoised) / sigma.square()
+    seen_from = sample.latents if variance_reduction else blurred
+    return (seen_from - denoised) / sigma.square()
 
 
 def csd(sample: Noised, predict: Predict) -> Tensor:
@@ -178,11 +180,13 @@ class Experts(ABC):
         schedule: (timesteps,) share of the signal's variance at each timestep.
         clean_alpha: the same of clean latents, where DDIM ends.
         inversion_steps: DDIM steps from latents to their noise.
+        variance_reduction: whether SJC takes the added noise out of the score.
     """
 
     schedule: Tensor
     clean_alpha: Tensor
     inversion_steps: int
+    variance_reduction: bool = True
 
     @abstractmethod
     def predict(self, noisy: Tensor, timesteps: Tensor) -> Predictions:
@@ -209,7 +213,7 @@ class Experts(ABC):
 Direction = Callable[[Noised, Experts], Tensor]
 DIRECTIONS: Mapping[LossName, Direction] = {
     "sds": lambda sample, ask: sds(sample, ask.predict),
-    "sjc": lambda sample, ask: sjc(sample, ask.predict),
+    "sjc": lambda sample, ask: sjc(sample, ask.predict, ask.variance_reduction),
     "csd": lambda sample, ask: csd(sample, ask.predict),
     "nfsd": lambda sample, ask: nfsd(sample, ask.predict, ask.predict_bad, ask.first_noisy_timestep),
     "sdi": lambda sample, ask: sdi(

@@ -186,6 +186,7 @@ class _Models(Experts):
         self.schedule = guidance.components.alphas_cumprod
         self.clean_alpha = guidance.components.scheduler.final_alpha_cumprod
         self.inversion_steps = guidance.config.inversion_steps
+        self.variance_reduction = guidance.config.variance_reduction
 
     def predict(self, noisy: Tensor, timesteps: Tensor) -> Predictions:
         """See `Experts`; guided and rescaled as the config says."""

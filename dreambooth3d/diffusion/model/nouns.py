@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 
@@ -119,6 +120,26 @@ def nearest_nouns(noun: str, is_known: Callable[[str], bool]) -> list[str]:
     found += [generic for generic, kinds in _GENERIC.items() if not set(kinds.split()).isdisjoint(found)]
     near = [each for each in dict.fromkeys(found) if is_known(each)][:_PLENTY]
     return [*near, _ANYTHING] if near and is_known(_ANYTHING) else near
+
+
+def noun_of_prompt(prompt: str, is_known: Callable[[str], bool] | None = None) -> str:
+    """What kind of thing a prompt is about: its first word that is a noun of the table, else its first part's last.
+
+    Args:
+        prompt: such as `a photo of a red snowman wearing a blue hat`.
+        is_known: whether the model that is to draw it knows a word; None where its vocabulary is open. Where it is not,
+            only a noun that the embedded base model has learned will do.
+
+    Returns:
+        The noun; with `is_known` it may be one that is not known, for want of a better one.
+    """
+    words = re.findall(r"[\w'-]+", prompt.lower())
+    learned = {*_LIKE, *_GENERIC} if is_known is None else {word for word in (*_LIKE, *_GENERIC) if is_known(word)}
+    if found := [word for word in words if word in learned]:
+        return found[0]
+    subject = re.split(r"[,.;:]| (?:wearing|with|on|in|at|under|over|that|which|made|holding) ", prompt.lower())[0]
+    last = re.findall(r"[\w'-]+", subject)
+    return last[-1] if last else ""
 
 
 def common_nouns(is_known: Callable[[str], bool]) -> list[str]:

@@ -26,7 +26,7 @@ _WHAT_TO_DO = (
 _STEP = re.compile(r"^(?:(?:checkpoint|step)[-_])?(\d+)$")
 
 
-def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
+def pretrained_folders(path: str, default_step: int, setting: str = _WHERE) -> dict[int, Path]:
     """Model folders by their step, ascending.
 
     Args:
@@ -34,6 +34,7 @@ def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
             which a model in the folder itself counts if its step is a later one. Seen from the working directory or the
             repository.
         default_step: of a model whose folder names no step.
+        setting: the configuration's key that names it, for errors.
 
     Raises:
         BaseModelError: there is no such folder, no model in it, only .bin weights, or one step twice.
@@ -41,7 +42,7 @@ def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
     given = Path(path).expanduser()
     root = next((folder for folder in (given, REPOSITORY / given) if folder.is_dir()), None)
     if root is None:
-        raise BaseModelError(f"{_WHERE}: {path} is not a folder. {_WHAT_TO_DO}")
+        raise BaseModelError(f"{setting}: {path} is not a folder. {_WHAT_TO_DO}")
     found: dict[int, Path] = {}
     for folder in sorted(root.iterdir()):
         step = _STEP.search(folder.name)
@@ -49,7 +50,7 @@ def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
             continue
         if int(step[1]) in found:
             raise BaseModelError(
-                f"{_WHERE}: {found[int(step[1])]} and {folder} are both of step {int(step[1])}. Rename or remove one."
+                f"{setting}: {found[int(step[1])]} and {folder} are both of step {int(step[1])}. Rename or remove one."
             )
         found[int(step[1])] = folder
     if (root / "unet").is_dir():
@@ -58,7 +59,7 @@ def pretrained_folders(path: str, default_step: int) -> dict[int, Path]:
         if not found or last > max(found):
             found[last] = root
     if not found:
-        raise BaseModelError(f"{_WHERE}: {path} holds no model (a LoRA alone is none). {_WHAT_TO_DO}")
+        raise BaseModelError(f"{setting}: {path} holds no model (a LoRA alone is none). {_WHAT_TO_DO}")
     for folder in found.values():
         for network in _networks(folder):
             _weight_files(network)

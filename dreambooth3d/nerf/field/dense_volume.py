@@ -60,6 +60,10 @@ class DenseVolume(Encoding):
         """Nothing: the features are logits."""
         return nn.Identity()
 
+    def level_gradients(self) -> list[Tensor]:
+        """See `Encoding`; the levels of the pyramid."""
+        return [level.grad for level in self.levels if level.grad is not None]
+
     @property
     def detail_size(self) -> float:
         """Width of a voxel in world units."""

@@ -47,6 +47,10 @@ class Encoding(nn.Module, ABC):
         """(1, 4, z, y, x) logits at the vertices of a grid over [-1, 1]^3, where these are all that there is."""
         return None
 
+    def level_gradients(self) -> list[Tensor]:
+        """The parameters' gradients level by level, the coarsest first, to be changed in place; one level at first."""
+        return [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+
     @property
     @abstractmethod
     def detail_size(self) -> float:

@@ -69,6 +69,13 @@ class HashEncoding(Encoding):
         """A small network."""
         return nn.Sequential(nn.Linear(self.output_dim, width), nn.ReLU(), nn.Linear(width, LOGITS))
 
+    def level_gradients(self) -> list[Tensor]:
+        """See `Encoding`; the levels of the table."""
+        (table,) = self.parameters()
+        if table.grad is None:
+            return []
+        return [*table.grad.split([size * self.features for *_, size in self.levels])]
+
     @property
     def detail_size(self) -> float:
         """Width in world units of a cell of the finest level."""

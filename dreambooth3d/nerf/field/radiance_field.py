@@ -303,6 +303,10 @@ class Field(Representation):
         weight = regularizers.smoothness
         return {"smoothness": (weight, own.smoothness(self, generator))} if weight > 0 else {}
 
+    def level_gradients(self) -> list[Tensor]:
+        """Of the encoding."""
+        return self.encoding.level_gradients()
+
     def figures(self) -> dict[str, float]:
         """What the occupancy remembers."""
         return {
@@ -319,6 +323,8 @@ def _ray_losses(weights: RegularizerConfig, rendering: CameraRendering, directio
         parts["orientation"] = (weights.orientation, own.orientation(rays, directions))
     if weights.distortion > 0:
         parts["distortion"] = (weights.distortion, own.distortion(rays.samples, rays.weights))
+    if weights.emptiness > 0:
+        parts["emptiness"] = (weights.emptiness, own.emptiness(rays.samples, rays.weights, weights.emptiness_scale))
     return parts
 
 

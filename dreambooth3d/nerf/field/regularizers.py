@@ -104,3 +104,16 @@ def smoothness(field: Logits, generator: torch.Generator) -> Float[Tensor, ""]:
     """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
     volume = field.encoding.volume()
     return sampled_variation(field, generator) if volume is None else total_variation(volume)
+
+
+def emptiness(samples: Samples, weights: Float[Tensor, " samples"], scale: float) -> Float[Tensor, ""]:
+    """Mean over all samples of log(1 + scale * weight): space should be empty, and thin haze costs the most.
+
+    Args:
+        samples: packed samples; those that were skipped, since nothing is there, count as empty.
+        weights: (samples,) their weights.
+        scale: how soon a weight counts in full.
+
+    Source: Score Jacobian Chaining (Wang et al. 2023), the emptiness loss.
+    """
+    return torch.log1p(scale * weights).sum() / (samples.ray_count * samples.samples_per_ray)

@@ -66,12 +66,21 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         team.sum_gradients(self.asset.parameters())
+        if position.progress < self.config.progressive.levels_until:
+            self._hold_fine_levels_back(position.progress)
         self.optimizer.step()
         replaced = self.asset.after_step(position, self.optimizer)
         if self.average is not None:
             if replaced:
                 self.average.restart(self.asset)
             self.average.update(self.asset)
+
+    def _hold_fine_levels_back(self, progress: float) -> None:
+        """Let finer levels of detail begin to learn one after the other."""
+        config, gradients = self.config.progressive, self.asset.level_gradients()
+        learning = config.first_levels + (len(gradients) - config.first_levels) * progress / config.levels_until
+        for level, gradient in enumerate(gradients):
+            gradient.mul_(min(max(learning - level, 0.0), 1.0))
 
     def take_turn(self, angle_deg: float, generator: torch.Generator) -> None:
         """The shown asset was turned: turn the trained one if it is another, and bring it up to date."""

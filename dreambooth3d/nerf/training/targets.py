@@ -10,6 +10,7 @@ import torch
 
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.nerf.photo_cameras.heading import facing_azimuth
 from dreambooth3d.nerf.photo_cameras.photo_targets import HEADING, PhotoTargets, Symmetry, reported_cameras
 from dreambooth3d.nerf.photo_cameras.targets import TargetPixels, TargetViews
 from dreambooth3d.nerf.training import losses
@@ -20,6 +21,8 @@ from dreambooth3d.record import StepLog
 from dreambooth3d.representation.interface import Losses, Representation, ViewPixels
 
 PHOTO_TARGET_SIZE = 64
+FACE_AT = 0.4
+"""Share of a stage without photos after which its field is turned to its front, for the view words that follow."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Targets:
     def __init__(self, inputs: DistillInputs, config: DistillConfig, device: torch.device) -> None:
         self.config = config
         self.photos = _photo_targets(inputs, config, device)
+        # Photos say themselves where the front is.
+        self._view_logits = inputs.view_logits if config.face_front and self.photos is None else None
+        self._faced = False
         self._pseudo = _pseudo_views(inputs, config, device)
 
     def draw(self, generator: torch.Generator) -> list[DrawnTarget]:
@@ -106,8 +112,13 @@ class Targets:
             yield _Kind("mirror_", mirrored, config.views_per_step, *weights)
 
     def follow(self, shown: Representation, progress: float) -> float:
-        """Search the photos' cameras if it is time; returns by how many degrees that turned the asset."""
-        return 0.0 if self.photos is None else self.photos.follow(shown, progress)
+        """Search the photos' cameras, or else the front, if it is time; returns by how many degrees that turned it."""
+        if self.photos is not None:
+            return self.photos.follow(shown, progress)
+        if self._faced or progress < FACE_AT:
+            return 0.0
+        self._faced = True
+        return self._face(shown)
 
     def improve(self) -> None:
         """Move the photos' cameras against the gradient of the last loss."""
@@ -116,7 +127,15 @@ class Targets:
 
     def face_front(self, shown: Representation) -> float:
         """Turn the asset, with the photos' cameras, to where a scorer sees its front; returns the degrees."""
-        return 0.0 if self.photos is None else self.photos.face_front(shown)
+        return self._face(shown) if self.photos is None else self.photos.face_front(shown)
+
+    def _face(self, shown: Representation) -> float:
+        """Turn an asset that no photo holds to where a scorer sees its front; returns the degrees."""
+        if self._view_logits is None:
+            return 0.0
+        angle = -facing_azimuth(shown, self._view_logits)
+        shown.turn_by(angle)
+        return angle
 
     def stand_up(self, shown: Representation) -> Representation:
         """The finished asset as it is handed on: where that is wanted, a copy that stands as photos could not tell."""
@@ -147,12 +166,14 @@ class Targets:
 
     def state(self) -> dict[str, Any]:
         """What a resumed attempt needs."""
-        return {} if self.photos is None else {"photos": self.photos.state()}
+        return {"faced": self._faced} if self.photos is None else {"photos": self.photos.state()}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Inverse of `state`."""
         if self.photos is not None:
             self.photos.restore(state["photos"])
+        else:
+            self._faced = bool(state["faced"])
 
 
 def _pseudo_views(inputs: DistillInputs, config: DistillConfig, device: torch.device) -> _Kind | None:

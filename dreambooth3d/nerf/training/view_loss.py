@@ -14,7 +14,7 @@ from dreambooth3d.config.distillation import DistillConfig, RegularizerConfig
 from dreambooth3d.guidance import Guidance
 from dreambooth3d.nerf.training import losses
 from dreambooth3d.parallel import Team
-from dreambooth3d.representation.interface import Losses, Representation
+from dreambooth3d.representation.interface import Losses, Representation, TrainingViews
 from dreambooth3d.representation.shading import Shading
 
 
@@ -27,7 +27,7 @@ class ViewBatch:
         background: (n, 3) plain colours, or None for the asset's own background.
         shading: with n lights.
         progress: position in the stage, in [0, 1].
-        ramp: factor on sparsity and opacity.
+        ramp: factor on sparsity, opacity and, before it rises, emptiness.
     """
 
     cameras: Cameras
@@ -80,7 +80,7 @@ def view_loss(
     figures["guidance_loss"] = guided.loss.detach()
     figures["opacity"] = views.opacity.detach().mean()
     loss = guided.loss
-    parts = _regularizers(config.regularizers, batch.ramp, views.opacity) | views.losses
+    parts = _regularizers(config.regularizers, batch, views)
     for name, (weight, value) in parts.items():
         figures[name] = value.detach()
         loss = loss + weight * value
@@ -98,11 +98,19 @@ def _at_size_of(guidance: Guidance, images: Tensor) -> Tensor:
     return torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
 
 
-def _regularizers(weights: RegularizerConfig, ramp: float, opacity: Float[Tensor, "n size size"]) -> Losses:
-    """The regularisers in force of the opacity; each is a mean over rays."""
+def _regularizers(weights: RegularizerConfig, batch: ViewBatch, views: TrainingViews) -> Losses:
+    """The regularisers in force; each is a mean over rays. Those of the asset's kind come with its views."""
+    ramp, opacity = batch.ramp, views.opacity
     parts: Losses = {}
     if weights.sparsity > 0:
         parts["sparsity"] = (ramp * weights.sparsity, losses.sparsity(opacity))
     if weights.opacity > 0:
         parts["opacity_entropy"] = (ramp * weights.opacity, losses.opacity_entropy(opacity))
+    parts |= views.losses
+    if "emptiness" in parts:
+        weight, value = parts["emptiness"]
+        rise = weights.emptiness_rise if batch.progress >= weights.emptiness_rise_at else ramp
+        parts["emptiness"] = (rise * weight, value)
+    if weights.center_depth > 0:
+        parts["center_depth"] = (weights.center_depth, losses.center_depth(views.opacity * views.depth))
     return parts
