@@ -126,15 +126,15 @@ def run(config: TrainingConfig, run_stage: RunStage) -> Made:
         asset = run_stage("refine_nerf", stages.refine_nerf, *inputs, pseudo=pseudo)
     truth = run_stage("load_ground_truth", stages.load_ground_truth, config.photos, data_md5)
     report = run_stage("evaluate", stages.evaluate, asset, coarse, photos, truth, judge, config.evaluate)
-    bundle = run_stage("export_asset", stages.export_asset, asset, report, photos, truth, config.export_asset)
+    bundle = run_stage("export_asset", stages.export_asset, asset, report, photos, config.export_asset, truth=truth)
     edited = []
     for index, prompt in enumerate(config.contexts):
         inputs = (partial, asset, photos, prompt, selector, config.edit_nerf, seed)
         field = run_stage(f"edit_nerf_{index}", stages.edit_nerf, *inputs)
         inputs = (field, asset, prompt, photos, truth, judge, config.evaluate)
         verdict = run_stage(f"evaluate_context_{index}", stages.evaluate_context, *inputs)
-        inputs = (field, verdict, photos, truth, config.export_asset)
-        files = run_stage(f"export_context_{index}", stages.export_asset, *inputs, prompt=prompt)
+        inputs = (field, verdict, photos, config.export_asset)
+        files = run_stage(f"export_context_{index}", stages.export_asset, *inputs, prompt=prompt, truth=truth)
         edited.append(Edited(field, verdict, files))
     return Made(data_md5, photos, coarse, asset, report, bundle, choice, tuple(edited))
 
@@ -153,7 +153,7 @@ def fit_truth(config: CeilingConfig, run_stage: RunStage) -> Made:
     truth = run_stage("load_ground_truth", stages.load_ground_truth, config.photos, data_md5)
     asset = run_stage("fit_true_views", stages.fit_true_views, truth, config.fit_true_views, config.seed)
     report = run_stage("evaluate", stages.evaluate, asset, asset, photos, truth, judge, config.evaluate)
-    bundle = run_stage("export_asset", stages.export_asset, asset, report, photos, truth, config.export_asset)
+    bundle = run_stage("export_asset", stages.export_asset, asset, report, photos, config.export_asset, truth=truth)
     return Made(data_md5, photos, asset, asset, report, bundle)
 
 

@@ -271,9 +271,9 @@ def export_asset(
     asset: RadianceField,
     report: EvaluationReport,
     photos: SubjectPhotos,
-    truth: GroundTruth,
     config: ExportConfig,
     prompt: str = "",
+    truth: GroundTruth | None = None,
 ) -> AssetBundle:
     """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt.
 
@@ -285,6 +285,7 @@ def export_asset(
     from dreambooth3d.evaluation.truth import edited_truth
     from dreambooth3d.export.bundle import export
 
+    truth = truth or GroundTruth({})
     true = edited_truth(truth, prompt, photos.identifier) if prompt else truth
     measure = partial(mesh_metrics, truth=true, size=config.measured_size)
     shown = prompt or photos.instance_prompt

@@ -18,10 +18,10 @@ def export_asset(
     asset: RadianceField,
     report: EvaluationReport,
     photos: SubjectPhotos,
-    truth: GroundTruth,
     config: ExportConfig,
     device: str,
     prompt: str = "",
+    truth: GroundTruth | None = None,
 ) -> Annotated[AssetBundle, "bundle"]:
     """Write the mesh, the turntable and the viewer page, which shows the report's metrics and a context's prompt."""
-    return run_stage(stages.export_asset, device, asset, report, photos, truth, config, prompt=prompt)
+    return run_stage(stages.export_asset, device, asset, report, photos, config, prompt=prompt, truth=truth)

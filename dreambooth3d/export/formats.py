@@ -80,7 +80,7 @@ def write_ply(mesh: Mesh, folder: Path, credits: Credits) -> None:
 
 def write_usdz(mesh: Mesh, folder: Path, credits: Credits) -> None:
     """One file for the viewers of iPhones and iPads, by Pixar's own tools."""
-    from pxr import Sdf, UsdUtils
+    from pxr import Sdf, UsdUtils  # pyright: ignore[reportMissingImports]  # an extra
 
     with tempfile.TemporaryDirectory() as work:
         _write_usd(mesh, Path(work), credits)
@@ -144,7 +144,7 @@ def _credit_lines(credits: Credits) -> list[str]:
 
 def _write_usd(mesh: Mesh, folder: Path, credits: Credits) -> None:
     """`asset.usdc`, and its texture beside it."""
-    from pxr import Gf, Usd, UsdGeom, Vt
+    from pxr import Gf, Usd, UsdGeom, Vt  # pyright: ignore[reportMissingImports]  # an extra
 
     stage = Usd.Stage.CreateNew(str(folder / f"{STEM}.usdc"))
     stage.SetMetadata("comment", "; ".join(_credit_lines(credits)))
@@ -167,7 +167,7 @@ def _write_usd(mesh: Mesh, folder: Path, credits: Credits) -> None:
 
 def _paint_usd(mesh: Mesh, stage: Any, shape: Any, folder: Path) -> None:
     """The material of a USD mesh."""
-    from pxr import Sdf, UsdGeom, UsdShade, Vt
+    from pxr import Sdf, UsdGeom, UsdShade, Vt  # pyright: ignore[reportMissingImports]  # an extra
 
     values = UsdGeom.PrimvarsAPI(shape)
     material = UsdShade.Material.Define(stage, f"/{STEM}/paint")
