@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.cameras import Viewpoints
+from dreambooth3d.config.base import Section
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.gaussians.gaussians import Gaussians
@@ -73,6 +74,11 @@ def asset_kind(config: DistillConfig, init: RadianceField | None) -> str:
     return config.representation or (Field.kind if init is None else init.kind)
 
 
+def settings_of(config: DistillConfig, kind: str) -> Section | None:
+    """A stage's section for a kind of asset; None where the stage makes none of that kind."""
+    return getattr(config, kind, None)
+
+
 def build_asset(config: DistillConfig, seed: int, device: torch.device, init: RadianceField | None) -> Representation:
     """What a stage trains, ready for its first step: made of `init`, or fresh with random values drawn from `seed`.
 
@@ -81,7 +87,7 @@ def build_asset(config: DistillConfig, seed: int, device: torch.device, init: Ra
         ValueError: there is no `init`, and `config` does not say what a fresh asset is made of.
     """
     kind = asset_kind(config, init)
-    made_of, settings = kind_named(kind), config.settings_of(kind)
+    made_of, settings = kind_named(kind), settings_of(config, kind)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if init is None:

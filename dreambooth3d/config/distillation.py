@@ -130,10 +130,6 @@ class DistillConfig(Section):
     collapse_retries: Count = 1
     """New seeds to try after a collapse."""
 
-    def settings_of(self, kind: str) -> Section | None:
-        """The section of a kind of asset; None where this stage makes none of that kind."""
-        return getattr(self, kind, None)
-
     @model_validator(mode="after")
     def _processes_have_work(self) -> Self:
         if self.processes > self.views_per_step:

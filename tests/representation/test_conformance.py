@@ -32,7 +32,7 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.export.build import MeshBuilder
 from dreambooth3d.export.source import asset_source
 from dreambooth3d.gaussians.gaussians import Gaussians
-from dreambooth3d.kinds import KINDS, build_asset, load_representation, render_asset
+from dreambooth3d.kinds import KINDS, build_asset, load_representation, render_asset, settings_of
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.nerf.training.distillation import distil
 from dreambooth3d.nerf.training.inputs import DistillInputs
@@ -127,7 +127,7 @@ def test_every_kind_has_settings_a_section_and_an_asset_here() -> None:
     assert set(KINDS) == set(SETTINGS) == set(ASSETS) == set(FRESH)
     for name, kind in KINDS.items():
         assert kind.kind == name and isinstance(ASSETS[name](), kind)
-        assert isinstance(FRESH[name].settings_of(name), SETTINGS[name])
+        assert isinstance(settings_of(FRESH[name], name), SETTINGS[name])
 
 
 @pytest.mark.parametrize("background", ["white", "own", torch.tensor([0.0, 0.0, 1.0])], ids=["white", "own", "blue"])

@@ -8,7 +8,7 @@ from dreambooth3d.artifacts import PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.guidance import Guidance
-from dreambooth3d.kinds import asset_kind, kind_named
+from dreambooth3d.kinds import asset_kind, kind_named, settings_of
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits
 from dreambooth3d.nerf.training.guards import Likeness
 from dreambooth3d.parallel import ALONE, Team
@@ -53,7 +53,7 @@ class DistillInputs:
         kind = asset_kind(config, self.init)
         if not kind_named(kind).fixed_size and config.processes > 1:
             raise ConfigError(f"representation: {kind} is trained by one process only. Set processes=1.")
-        if self.fresh and config.settings_of(kind) is None:
+        if self.fresh and settings_of(config, kind) is None:
             raise ValueError(f"distil: without init, config.{kind} must say what to build.")
         if self.pseudo_views is not None and config.reconstruction is None:
             raise ValueError("distil: with pseudo_views, config.reconstruction must say how much they weigh.")
