@@ -12,8 +12,8 @@ EncodingName = Literal["hash_grid", "dense"]
 Implementation = Literal["auto", "tcnn", "triton", "torch"]
 
 
-class FieldConfig(Section):
-    """The radiance field."""
+class EncodingConfig(Section):
+    """What colours, and a field's densities, are made of, as a function of the place."""
 
     encoding: EncodingName = "hash_grid"
     """Where features come from: a multi-resolution hash grid, or a dense volume."""
@@ -33,6 +33,11 @@ class FieldConfig(Section):
     """Cells per side of the dense volume (encoding: dense)."""
     hidden_width: Positive = 64
     """Width of the small network behind the hash grid."""
+
+
+class FieldConfig(EncodingConfig):
+    """The radiance field."""
+
     density_scale: Annotated[float, Field(gt=0)] = 25.0
     """Factor on the activated density, in inverse world units."""
     blob_density: float = 10.0

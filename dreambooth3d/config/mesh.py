@@ -6,35 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dreambooth3d.config.base import Positive, Section
-from dreambooth3d.config.field import EncodingName, Implementation
+from dreambooth3d.config.base import Section
+from dreambooth3d.config.field import EncodingConfig
 
 _Weight = Annotated[float, Field(ge=0)]
 _Length = Annotated[float, Field(gt=0, lt=0.95)]
 _Factor = Annotated[float, Field(gt=0)]
 
 
-class TextureConfig(Section):
+class TextureConfig(EncodingConfig):
     """Colours in space, read at the surface; as those of a radiance field (`FieldConfig`)."""
-
-    encoding: EncodingName = "hash_grid"
-    """Where features come from: a multi-resolution hash grid, or a dense volume."""
-    implementation: Implementation = "auto"
-    """What computes the hash grid; auto is on CUDA the first of triton, tcnn and torch that works, on a CPU torch."""
-    levels: Positive = 10
-    """Levels of the hash grid."""
-    features_per_level: Positive = 2
-    """Features per level."""
-    log2_table_size: Annotated[int, Field(ge=8, le=24)] = 17
-    """Entries per level of the hash table, as a power of two."""
-    base_resolution: Positive = 8
-    """Cells per side of the coarsest level."""
-    level_scale: Annotated[float, Field(gt=1)] = 1.5
-    """Growth of the resolution from level to level."""
-    volume_resolution: Positive = 48
-    """Cells per side of the dense volume (encoding: dense)."""
-    hidden_width: Positive = 64
-    """Width of the small network behind the hash grid."""
 
 
 class MeshConfig(Section):

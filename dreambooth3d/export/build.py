@@ -55,8 +55,10 @@ class MeshBuilder:
         return textured(mesh, self.source, texture_size or self.config.texture_size, depth, *seen)
 
     def _threshold(self, density: Float[ndarray, "x y z"]) -> float:
-        if self.config.mesh_threshold != "silhouette" or not np.isfinite(density).all():
-            return 1.0 if self.config.mesh_threshold == "silhouette" else self.config.mesh_threshold
+        if self.config.mesh_threshold != "silhouette":
+            return self.config.mesh_threshold
+        if not np.isfinite(density).all():
+            return 1.0  # of no matter: such a density has no surface
         step = max(1, len(self.cameras) // SILHOUETTES)
         some = Pictures(self.pictures.light[::step], self.pictures.opacity[::step])
         return silhouette_threshold(density, self.cameras[::step], some)
