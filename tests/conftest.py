@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -38,15 +38,20 @@ def work_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "work"))
 
 
-@pytest.fixture(autouse=True)
-def _silence_ends_with_its_test() -> Iterator[None]:
-    """A command silences logging for the rest of its process, which here is that of the tests after it."""
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol() -> Generator[None, bool | None, bool | None]:
+    """A command silences logging for the rest of its process, which here is that of the tests after it.
+
+    A hook around the fixtures of every scope: one of a module can call a command too.
+    """
     level, verbosity = logging.getLogger().level, os.environ.get("ZENML_LOGGING_VERBOSITY")
-    yield
-    logging.getLogger().setLevel(level)
-    os.environ.pop("ZENML_LOGGING_VERBOSITY", None)
-    if verbosity is not None:
-        os.environ["ZENML_LOGGING_VERBOSITY"] = verbosity
+    try:
+        return (yield)
+    finally:
+        logging.getLogger().setLevel(level)
+        os.environ.pop("ZENML_LOGGING_VERBOSITY", None)
+        if verbosity is not None:
+            os.environ["ZENML_LOGGING_VERBOSITY"] = verbosity
 
 
 @pytest.fixture(autouse=True)

@@ -31,9 +31,10 @@ from dreambooth3d.evaluation.clip import ClipScorer, pinned, scorer_ref
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.cameras.locate import locate_photos
 from dreambooth3d.photos.cameras.prior import view_prior, views_digest
-from dreambooth3d.photos.check import MAX_SIDE_PX, check_photos
+from dreambooth3d.photos.check import check_photos
 from dreambooth3d.photos.models import photo_models
 from dreambooth3d.photos.quality import pad_mask, shrink
+from dreambooth3d.photos.reading import MAX_SIDE_PX
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
 

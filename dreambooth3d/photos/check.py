@@ -25,6 +25,7 @@ from dreambooth3d.images import from_pil, save_image, sheet
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.cameras.focal import focal_lengths
 from dreambooth3d.photos.captions import read_caption
+from dreambooth3d.photos.decoding import READABLE
 from dreambooth3d.photos.held_out import held_out_files
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models, require_given
 from dreambooth3d.photos.masks.source import HALF, Mask, SourcePhoto
@@ -37,7 +38,6 @@ from dreambooth3d.photos.quality import (
     pad_to_square,
     perceptual_hash,
     sharpness,
-    shrink,
     subject_region,
 )
 from dreambooth3d.photos.reading import RawPhoto, read_photo
@@ -59,9 +59,8 @@ from dreambooth3d.runtime import Runtime
 
 __all__ = ["PhotoReport", "SubjectInfo", "check_photos", "inspect_folder", "report_lines", "resolve_folder", "to_table"]
 
-MAX_SIDE_PX = 512
-"""Larger photos are downscaled before they travel: no base model here sees more."""
 SHEET_SIDE_PX = 192
+MAX_NAMED = 5
 FACT_COLUMNS = (
     "file", "width", "height", "bytes", "sha256", "phash", "sharpness", "exposure",
     "subject_share", "subject_left", "subject_top", "subject_right", "subject_bottom", "findings",
@@ -215,8 +214,7 @@ def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoRep
 
 def _source_photo(path: Path, photo: RawPhoto) -> SourcePhoto:
     """A photo as sources of masks see it."""
-    alpha, given = (None if mask is None else shrink(mask, MAX_SIDE_PX) for mask in (photo.alpha, photo.mask))
-    return SourcePhoto(path, shrink(photo.pixels, MAX_SIDE_PX), alpha, given)
+    return SourcePhoto(path, photo.pixels, photo.alpha, photo.mask)
 
 
 def with_masks(report: PhotoReport, config: PhotosConfig, models: PhotoModels) -> PhotoReport:
@@ -274,7 +272,8 @@ def _counted_files(folder: Path, config: PhotosConfig) -> list[Path]:
         raise PhotoSetError(f"{shown}: there is no such folder. Check the path of the photos.")
     files = photo_files(folder)
     if not files:
-        hint = " Convert the HEIC photos there to JPEG." if other_images(folder) else ""
+        others = ", ".join(printable(path.name) for path in other_images(folder)[:MAX_NAMED])
+        hint = f" Export as one of these what is there: {others}." if others else ""
         raise PhotoSetError(f"{shown}: there are no photos. Put {', '.join(PHOTO_SUFFIXES)} files there.{hint}")
     if masks := masks_in_other_formats(folder):
         raise PhotoSetError(
@@ -301,7 +300,7 @@ def _photos(count: int) -> str:
 def _refuse_unusable(photos: Sequence[RawPhoto], held_out: Sequence[str], folder: Path, config: PhotosConfig) -> None:
     """Raise for photos that are too small, and for copies that leave too few distinct photos."""
     for photo in photos:
-        height, width = photo.pixels.shape[:2]
+        width, height = photo.width, photo.height
         if min(height, width) < config.min_side_px:
             raise PhotoSetError(
                 f"{shown_path(folder)}/{photo.file}: {width} x {height} pixels, at least {config.min_side_px} "
@@ -320,15 +319,13 @@ def _refuse_unusable(photos: Sequence[RawPhoto], held_out: Sequence[str], folder
 
 def _measure(photo: RawPhoto) -> PhotoFacts:
     """One row of facts, without findings."""
-    height, width = photo.pixels.shape[:2]
-    # All measures are defined on small images, so that a 12-megapixel photo costs no more than a small one.
-    pixels = shrink(photo.pixels, MAX_SIDE_PX)
+    pixels = photo.pixels
     region = subject_region(pixels)
     left, top, right, bottom = map(float, region.box)
     return {
         "file": photo.file,
-        "width": width,
-        "height": height,
+        "width": photo.width,
+        "height": photo.height,
         "bytes": photo.size_bytes,
         "sha256": photo.sha256,
         "phash": f"{perceptual_hash(pixels):016x}",
@@ -384,7 +381,7 @@ def _set_findings(folder: Path, rows: Sequence[PhotoFacts]) -> list[str]:
         findings.append(f"Left out of {MASK_FOLDER}/, since no photo has their name or they are no PNG: {names}.")
     if skipped := [printable(path.name) for path in other_images(folder)]:
         findings.append(
-            f"Left out, since only JPEG, PNG and WebP are read: {', '.join(skipped)}. Convert them to JPEG."
+            f"Left out, since only {READABLE} is read: {', '.join(skipped)}. Export them as JPEG."
         )
     return findings
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
+from dreambooth3d.photos.decoding import UnreadableError, decoded
 from dreambooth3d.photos.masks.given import read_mask, usable_alpha
 from dreambooth3d.photos.masks.source import HALF, Mask
-from dreambooth3d.photos.quality import Photo, luminance
+from dreambooth3d.photos.quality import Photo, luminance, shrink
 from dreambooth3d.photos.subject import shown_path
+from dreambooth3d.weights import sha256_file
 
+MAX_SIDE_PX = 512
+"""Larger photos are downscaled before they travel: no base model here sees more."""
 PLAIN = (255, 128, 64)
 """Grey levels for what is transparent; white where the subject has no more of it than of the others."""
 NEAR = 40
@@ -29,16 +30,19 @@ class RawPhoto:
 
     Attributes:
         file: name of the file, as `naming.printable` shows it.
+        width, height: of the photo in pixels, upright (EXIF orientation applied).
         size_bytes: size of the file.
         sha256: of the file.
-        pixels: uint8 (height, width, 3), upright (EXIF orientation applied), what is transparent on a plain grey, or
-            white, that the subject has little of.
-        alpha: uint8 (height, width) transparency, None where it is opaque throughout.
-        mask: uint8 (height, width) of the mask in a file beside it, or None.
+        pixels: uint8 (rows, columns, 3), the longer side at most `MAX_SIDE_PX`, upright, sRGB, what is transparent on
+            a plain grey, or white, that the subject has little of.
+        alpha: uint8 (rows, columns) transparency, None where it is opaque throughout.
+        mask: uint8 (rows, columns) of the mask in a file beside it, or None.
         opaque: there is transparency, and it is opaque throughout.
     """
 
     file: str
+    width: int
+    height: int
     size_bytes: int
     sha256: str
     pixels: Photo
@@ -55,52 +59,39 @@ def read_photo(path: Path) -> RawPhoto:
             it cannot be used; names it.
     """
     try:
-        content = path.read_bytes()
+        if not path.stat().st_size:
+            raise PhotoSetError(f"{shown_path(path)}: the photo is empty (0 bytes). Copy it again, or remove it.")
+        size_bytes, sha256 = path.stat().st_size, sha256_file(path)
     except OSError as error:
         raise PhotoSetError(
             f"{shown_path(path)}: cannot be opened ({error.strerror}). Correct that, or remove it."
         ) from None
-    if not content:
-        raise PhotoSetError(f"{shown_path(path)}: the photo is empty (0 bytes). Copy it again, or remove it.")
-    pixels, transparency = _decode(content, path)
-    height, width = pixels.shape[:2]
-    mask, alpha = read_mask(path, (width, height)), None
-    if transparency is not None:
+    image, size = _decode(path)
+    mask, alpha = read_mask(path, size), None
+    pixels = np.asarray(image.convert("RGB"))
+    if image.mode == "RGBA":
+        transparency = np.asarray(image.getchannel("A"))
         alpha = usable_alpha(transparency, path)
         pixels = _before_plain(pixels, transparency)
-    opaque = transparency is not None and alpha is None
-    sha256 = hashlib.sha256(content).hexdigest()
-    return RawPhoto(printable(path.name), len(content), sha256, pixels, alpha, mask, opaque)
+    opaque = image.mode == "RGBA" and alpha is None
+    alpha, mask = (None if each is None else shrink(each, MAX_SIDE_PX) for each in (alpha, mask))
+    pixels = shrink(pixels, MAX_SIDE_PX)
+    return RawPhoto(printable(path.name), *size, size_bytes, sha256, pixels, alpha, mask, opaque)
 
 
-def _decode(content: bytes, path: Path) -> tuple[Photo, Mask | None]:
-    """Pixels of an encoded image, and its transparency."""
+def _decode(path: Path) -> tuple[Image.Image, tuple[int, int]]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(content)) as image:
-                return _to_rgb(ImageOps.exif_transpose(image))
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        raise PhotoSetError(f"{shown_path(path)}: has too many pixels. Save it with at most 80 megapixels.") from None
+        return decoded(path)
+    except UnreadableError as error:
+        raise PhotoSetError(f"{shown_path(path)}: {error}.") from None
     # PIL's decoders raise many kinds of errors on damaged files.
     except Exception as error:
         reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
         if isinstance(error, Image.UnidentifiedImageError):
-            reason = "not an image, or damaged at its start"
+            reason = "damaged at its start"
         raise PhotoSetError(
             f"{shown_path(path)}: the photo cannot be read ({reason}). Copy or export it again, or remove it."
         ) from None
-
-
-def _to_rgb(image: Image.Image) -> tuple[Photo, Mask | None]:
-    """uint8 (height, width, 3) and, where there is transparency, (height, width); 16-bit grey is scaled."""
-    if image.mode.startswith("I"):
-        grey = np.asarray(image).astype(np.float64) / 257
-        return np.repeat(grey.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=-1), None
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return np.asarray(image.convert("RGB")), np.asarray(image.getchannel("A"))
-    return np.asarray(image.convert("RGB")), None
 
 
 def _before_plain(pixels: Photo, alpha: Mask) -> Photo:

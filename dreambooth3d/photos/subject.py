@@ -16,7 +16,7 @@ from dreambooth3d.naming import printable, subject_named
 from dreambooth3d.photos.public import PHOTOGRAPHERS
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root, sub_entries
 
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff")
 SUBJECT_FILE = "subject.yaml"
 MASK_ENDING = "_mask"
 MASK_FOLDER = "masks"
@@ -229,7 +229,7 @@ def stray_masks(folder: Path) -> list[Path]:
 
 def other_images(folder: Path) -> list[Path]:
     """Image files in formats that are not read, sorted by name."""
-    suffixes = (".heic", ".heif", ".gif", ".tif", ".tiff", ".bmp", ".avif", ".dng", ".jfif")
+    suffixes = (".gif", ".bmp", ".jfif", ".jxl", ".jp2", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2")
     return sorted(path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in suffixes)
 
 

@@ -120,7 +120,7 @@ def test_warnings_name_the_photo(tmp_path: Path, runtime: Runtime) -> None:
     ImageEnhance.Brightness(photo(22, centre=(0.6, 0.3))).enhance(0.1).save(folder / "e.png")
     Image.blend(photo(23), Image.new("RGB", (160, 160), "white"), 0.97).save(folder / "f.png")
     photo(24, radius=0.05).save(folder / "g.png")
-    (folder / "h.heic").write_bytes(b"x")
+    (folder / "h.gif").write_bytes(b"x")
     photos = _checked(folder, runtime)
     texts = {row.file: row.findings for row in photos.facts.itertuples()}
     assert "nearly the same photo as a.png" in texts["b.jpg"]
@@ -130,7 +130,7 @@ def test_warnings_name_the_photo(tmp_path: Path, runtime: Runtime) -> None:
     assert "very bright" in texts["f.png"]
     assert "subject is small" in texts["g.png"]
     assert all(texts[name] == "" for name in ("00.png", "01.png", "02.png", "a.png"))
-    assert any("h.heic" in text for text in photos.findings)
+    assert any("h.gif" in text for text in photos.findings)
     assert any(text.startswith("d.png: looks blurred") for text in photos.findings)
 
 
@@ -139,8 +139,8 @@ def _broken_sets(folder: Path) -> dict[str, str]:
     for name in ("few", "many", "empty_photo", "text", "truncated", "small", "copies"):
         write_set(folder / name, count=2 if name == "few" else 21 if name == "many" else 4)
     (folder / "none").mkdir()
-    (folder / "heic").mkdir()
-    (folder / "heic" / "a.HEIC").write_bytes(b"x")
+    (folder / "gif").mkdir()
+    (folder / "gif" / "a.GIF").write_bytes(b"x")
     (folder / "empty_photo" / "01.png").write_bytes(b"")
     (folder / "text" / "02.png").write_text("not an image")
     whole = (folder / "truncated" / "03.png").read_bytes()
@@ -152,10 +152,10 @@ def _broken_sets(folder: Path) -> dict[str, str]:
         "few": "2 photos, at least 3 are needed",
         "many": "21 photos, at most 20",
         "none": "there are no photos",
-        "heic": "HEIC",
+        "gif": "Export as one of these what is there: a.GIF",
         "missing": "there is no such folder",
         "empty_photo": "01.png: the photo is empty",
-        "text": "02.png: the photo cannot be read",
+        "text": "02.png: is not an image",
         "truncated": "03.png: the photo cannot be read",
         "small": "00.png: 200 x 50 pixels, at least 64",
         "copies": "only 2 distinct photos",

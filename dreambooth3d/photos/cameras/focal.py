@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
+from dreambooth3d.photos.decoding import opened
 from dreambooth3d.photos.subject import photo_files
 
 PLAUSIBLE_MM = (8.0, 400.0)
@@ -22,7 +23,7 @@ def focal_lengths(folder: Path) -> list[float]:
     """
     lengths = []
     for path in photo_files(folder):
-        with Image.open(path) as image:
+        with opened(path) as image:
             lengths.append(_focal_length(image.getexif().get_ifd(ExifTags.IFD.Exif), image.size))
     return lengths
 

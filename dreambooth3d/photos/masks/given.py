@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
+from dreambooth3d.photos.decoding import UnreadableError, opened, orientation_of, reduced, strips, upright
 from dreambooth3d.photos.masks.source import Mask, PhotoMask, SourcePhoto, says_something, share
 from dreambooth3d.photos.subject import mask_file, shown_path
 
@@ -67,16 +67,16 @@ def read_mask(photo: Path, size: tuple[int, int]) -> Mask | None:
         size: width and height of the photo, upright.
 
     Raises:
-        PhotoSetError: the mask cannot be read, has another size than its photo, or is empty or full.
+        PhotoSetError: the mask cannot be read, is no PNG file, has another size than its photo, or is empty or full.
     """
     path = mask_file(photo)
     if path is None:
         return None
     shown = shown_path(path)
-    mask = _decode(path)
-    if mask.shape != size[::-1]:
+    mask, (width, height) = _decode(path)
+    if (width, height) != size:
         raise PhotoSetError(
-            f"{shown}: the mask has {mask.shape[1]} x {mask.shape[0]} pixels, its photo {printable(photo.name)} "
+            f"{shown}: the mask has {width} x {height} pixels, its photo {printable(photo.name)} "
             f"{size[0]} x {size[1]}. Export it at the photo's size, or remove it."
         )
     if not says_something(mask):
@@ -85,21 +85,36 @@ def read_mask(photo: Path, size: tuple[int, int]) -> Mask | None:
     return mask
 
 
-def _decode(path: Path) -> Mask:
-    """(height, width) of an encoded mask, upright."""
+def _decode(path: Path) -> tuple[Mask, tuple[int, int]]:
+    """An encoded mask, upright, reduced where it is large, and its width and height in pixels."""
     try:
-        with Image.open(io.BytesIO(path.read_bytes())) as opened:
-            image = ImageOps.exif_transpose(opened)
-            alpha = np.asarray(image.convert("RGBA").getchannel("A")) if image.has_transparency_data else None
-            wide = np.asarray(image) if image.mode.startswith("I") else None
-            grey = np.asarray(image.convert("L")) if wide is None else (wide.astype(np.float64) / 257).clip(0, 255)
+        with opened(path) as image:
+            if image.format != "PNG":
+                raise UnreadableError(f"is a {image.format} file, but masks are PNG files. Export it as such")
+            mask = upright(reduced(image, _whole_range(image)), orientation_of(image))
+            size = upright(image, orientation_of(image)).size
+    except UnreadableError as error:
+        raise PhotoSetError(f"{shown_path(path)}: {error}.") from None
     except Exception as error:  # PIL's decoders raise many kinds of errors on damaged files
         reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
-        if isinstance(error, Image.UnidentifiedImageError):
-            reason = "not an image, or damaged at its start"
         raise PhotoSetError(
             f"{shown_path(path)}: the mask cannot be read ({reason}). Export it again, or remove it."
         ) from None
-    mask = alpha if alpha is not None and alpha.min() < OPAQUE else grey.round().astype(np.uint8)
-    values = np.unique(mask)
-    return np.where(mask == values[-1], 255, 0).astype(np.uint8) if len(values) == 2 else mask
+    return np.asarray(mask), size
+
+
+def _whole_range(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
+    """How a strip becomes a mask: its transparency if there is any, else its grey; of two values 0 and 255."""
+    greys, alphas = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
+    for _, strip in strips(image):
+        greys += strip.convert("L").histogram()
+        if strip.mode == "RGBA":
+            alphas += strip.getchannel("A").histogram()
+    transparent = alphas[:OPAQUE].any()
+    values = np.flatnonzero(alphas if transparent else greys)
+    levels = [255 * (value == values[-1]) for value in range(256)] if len(values) == 2 else list(range(256))
+
+    def mask_of(strip: Image.Image) -> Image.Image:
+        return (strip.getchannel("A") if transparent else strip.convert("L")).point([int(level) for level in levels])
+
+    return mask_of
