@@ -132,9 +132,9 @@ def show_file(config: str, overrides: Sequence[str], defaults: bool = False) -> 
     """
     import typer
 
+    from dreambooth3d.strict_yaml import dump
     from operations.launch.checking import check_preset
     from operations.launch.presets import all_parameters
-    from operations.launch.strict_yaml import dump
 
     preset = resolve(config, overrides)
     values = {**preset.values, "parameters": all_parameters(check_preset(preset))} if defaults else preset.values

@@ -7,11 +7,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.config.photos import PhotosConfig
-from dreambooth3d.errors import DatasetError
+from dreambooth3d.errors import ConfigError, DatasetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.held_out import held_out_files
 from dreambooth3d.photos.subject import (
@@ -31,6 +29,7 @@ from dreambooth3d.photos.tracking import (
     recorded_entries,
     sub_entries,
 )
+from dreambooth3d.strict_yaml import read_yaml
 
 GROUND_TRUTH_FILE = "ground_truth.yaml"
 PHOTO_AZIMUTHS = "photo_azimuths_deg"
@@ -105,8 +104,8 @@ def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
     if not path.is_file():
         return GroundTruth(recipe={})
     try:
-        recipe = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError):
+        recipe = read_yaml(path).plain()
+    except ConfigError:
         recipe = None
     if not isinstance(recipe, dict):
         raise DatasetError(

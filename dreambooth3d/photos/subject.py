@@ -6,7 +6,6 @@ import os
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dreambooth3d.config.base import text_problem
@@ -15,6 +14,7 @@ from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
 from dreambooth3d.naming import printable, subject_named
 from dreambooth3d.photos.public import PHOTOGRAPHERS
 from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root, sub_entries
+from dreambooth3d.strict_yaml import read_yaml
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff")
 SUBJECT_FILE = "subject.yaml"
@@ -156,12 +156,8 @@ def fetchable_subjects() -> tuple[str, ...]:
 
 
 def read_mapping(path: Path) -> dict[str, object]:
-    """A YAML file with keys and values."""
-    try:
-        values = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{shown_path(path)}: is not valid YAML ({reason}). Correct it.") from None
+    """A YAML file with keys and values, read as strictly as any (`dreambooth3d.strict_yaml`)."""
+    values = read_yaml(path, shown_path(path)).plain()
     if not isinstance(values, dict):
         raise ConfigError(f"{shown_path(path)}: has no keys. Write `class_noun: dog` (or what the subject is) into it.")
     return values

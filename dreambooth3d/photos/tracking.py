@@ -15,9 +15,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-import yaml
-
-from dreambooth3d.errors import DatasetError
+from dreambooth3d.errors import ConfigError, DatasetError
+from dreambooth3d.strict_yaml import read_yaml
 
 DATA = "data"
 POINTER = f"{DATA}.dvc"
@@ -57,9 +56,9 @@ def recorded_entries(root: Path) -> Entries | None:
 def _recorded_oid(root: Path) -> str:
     """Name of the object that lists the files, such as `ced5....dir`."""
     try:
-        outs = yaml.safe_load((root / POINTER).read_text())["outs"]
+        outs = read_yaml(root / POINTER).plain()["outs"]
         return next(str(out["md5"]) for out in outs if out["path"] == DATA)
-    except (yaml.YAMLError, KeyError, TypeError, StopIteration, UnicodeDecodeError):
+    except (ConfigError, KeyError, TypeError, StopIteration):
         raise DatasetError(
             f"{POINTER}: holds no MD5 of {DATA}/: restore it with `git checkout {POINTER}`, or run `dvc add {DATA}`."
         ) from None

@@ -20,11 +20,11 @@ from dreambooth3d.config.base import Choice, Section, text_problem
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CONTEXT_STEPS, CeilingConfig, TrainingConfig
-from dreambooth3d.errors import ConfigError
+from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.subject import folder_setting
+from dreambooth3d.strict_yaml import NotYamlError, parse
 from operations.launch.presets import Preset, read_preset
-from operations.launch.strict_yaml import NotYamlError, parse
 from operations.orchestrators.airflow_settings import airflow_problems
 
 STEPS = Path(__file__).resolve().parents[2] / "steps"
@@ -69,6 +69,8 @@ _NEVER_CACHED = {
     "retrain_apart": "nothing is trained",
     "summarize": "the run has no row",
 }
+_OWN_PACKAGES = ("dreambooth3d", "operations", "pipelines", "steps")
+_LONGEST_RUN_NAME = 200
 _NO_VALUE = "has no value. Give it one, or remove the key."
 _QUOTES = ("'", '"')
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
@@ -118,6 +120,7 @@ def check_preset(preset: Preset) -> PipelineConfig:
 def list_problems(values: Mapping[str, Any]) -> list[str]:
     """One sentence per problem of a pipeline's YAML."""
     from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+    from zenml.model.model import Model
 
     problems = list(_unknown_keys("", values, PipelineRunConfiguration.model_fields))
     if unkept := [one for key in values if key != "parameters" for one in _unkept(str(key), values[key])]:
@@ -128,6 +131,9 @@ def list_problems(values: Mapping[str, Any]) -> list[str]:
         problems += _choices_without_value("parameters", parameters, config_type(parameters))
     problems += _settings_problems("settings", values.get("settings"))
     problems += _schedule_problems(values.get("schedule"))
+    problems += _unknown_keys("model", values.get("model"), Model.model_fields)
+    problems += _run_name_problems(values.get("run_name"))
+    problems += _hook_problems("", values)
     problems += _step_problems(values.get("steps"), step_names(parameters))
     if values.get("enable_cache") is True:
         problems.append("enable_cache: true here would cache publish as well. Set it per step under steps.")
@@ -428,13 +434,15 @@ def _settings_problems(where: str, settings: object) -> list[str]:
                 or list(_pods_problems(place, settings[key]))
                 or list(_type_problems(place, settings[key] or {}, model))
             )
-        if "orchestrator.kubernetes" in settings and _wants_gpus(settings) and not problems:
+        if problems:
+            return problems
+        if "orchestrator.kubernetes" in settings and _wants_gpus(settings):
             problems.append(
                 f"{where}.resources.gpu_count: Kubernetes ignores it. Set nvidia.com/gpu under "
                 f"{where}.orchestrator.kubernetes.pod_settings.resources.limits."
             )
-        wanted = (settings.get("resources") or {}).get("gpu_count") if "step_operator.ssh" in settings else None
-        if wanted and not problems and not (settings["step_operator.ssh"] or {}).get("gpu_indices"):
+        wanted = _keyed(settings.get("resources")).get("gpu_count") if "step_operator.ssh" in settings else None
+        if wanted and not problems and not _keyed(settings["step_operator.ssh"]).get("gpu_indices"):
             problems.append(
                 f"{where}.resources.gpu_count: the SSH step operator ignores it. Set gpu_indices under "
                 f"{where}.step_operator.ssh."
@@ -444,9 +452,38 @@ def _settings_problems(where: str, settings: object) -> list[str]:
 
 def _wants_gpus(settings: Mapping[str, Any]) -> bool:
     """Whether a step asks for GPUs where only other orchestrators would read it."""
-    resources = (settings["orchestrator.kubernetes"] or {}).get("pod_settings") or {}
-    limits = (resources.get("resources") or {}).get("limits") or {}
-    return bool((settings.get("resources") or {}).get("gpu_count")) and not any("/" in key for key in limits)
+    limits: object = settings["orchestrator.kubernetes"]
+    for key in ("pod_settings", "resources", "limits"):
+        limits = _keyed(limits).get(key)
+    return bool(_keyed(settings.get("resources")).get("gpu_count")) and not any("/" in key for key in _keyed(limits))
+
+
+def _keyed(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _listed(value: object) -> Sequence[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _run_name_problems(name: object) -> Iterator[str]:
+    """A run's name is also that of the folder of its results."""
+    if isinstance(name, str) and ("/" in name or "\\" in name or name.startswith(".") or len(name) > _LONGEST_RUN_NAME):
+        yield (
+            f"run_name: {printable(name[:40])!r} cannot be a folder's name. Leave out slashes, backslashes and a dot "
+            f"in front, and keep it below {_LONGEST_RUN_NAME} characters."
+        )
+
+
+def _hook_problems(where: str, values: Mapping[str, Any]) -> Iterator[str]:
+    """A hook is code that runs: a file of settings names none but the project's own and ZenML's."""
+    for key in [key for key in values if str(key).endswith("_hook_source") and values[key] is not None]:
+        source = values[key].get("module") if isinstance(values[key], Mapping) else values[key]
+        if str(source).partition(".")[0] not in _OWN_PACKAGES and not str(source).startswith("zenml.hooks."):
+            yield (
+                f"{where}{key}: {printable(str(source))!r} is code from elsewhere. Name a hook of this project or of "
+                "zenml.hooks."
+            )
 
 
 def _schedule_problems(schedule: object) -> list[str]:
@@ -484,14 +521,14 @@ def _pod_problems(where: str, pod: Mapping[str, Any]) -> Iterator[str]:
             yield from _unknown_keys(place, entry, _POD_KEYS[section])
     resources = pod.get("resources")
     if isinstance(resources, Mapping):
-        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+        requests, limits = _keyed(resources.get("requests")), _keyed(resources.get("limits"))
         for key in [key for key in requests if "/" in key and limits.get(key) != requests[key]]:
             yield (
                 f"{where}.resources.requests.{key}: {requests[key]!r} needs the same under limits: "
                 "Kubernetes shares no device among pods. Set limits alone."
             )
-    volumes = {volume.get("name") for volume in pod.get("volumes") or [] if isinstance(volume, Mapping)}
-    for mount in [mount for mount in pod.get("volume_mounts") or [] if isinstance(mount, Mapping)]:
+    volumes = {volume.get("name") for volume in _listed(pod.get("volumes")) if isinstance(volume, Mapping)}
+    for mount in [mount for mount in _listed(pod.get("volume_mounts")) if isinstance(mount, Mapping)]:
         if mount.get("name") not in volumes:
             yield f"{where}.volume_mounts: there is no volume {mount.get('name')!r}. Add it under volumes."
 
@@ -506,6 +543,8 @@ def _type_problems(where: str, values: object, model: type[BaseModel]) -> Iterat
             yield f"{place}: {problem['msg'][:1].lower()}{problem['msg'][1:]}, not {problem['input']!r}"
     except ImportError:  # the integration's own client is not installed: its types cannot be checked here
         return
+    except (TypeError, ValueError, AttributeError) as error:  # raised by validators of ZenML's own
+        yield f"{where or 'the file'}: a value has the wrong type ({gist(error)})"
 
 
 def step_names(parameters: object) -> list[str]:
@@ -522,6 +561,7 @@ def step_names(parameters: object) -> list[str]:
 def _step_problems(steps: object, names: list[str]) -> list[str]:
     from zenml.config.retry_config import StepRetryConfig
     from zenml.config.step_configurations import StepConfigurationUpdate
+    from zenml.model.model import Model
 
     problems = list(_unknown_keys("steps", steps, names))
     if not isinstance(steps, Mapping):
@@ -530,6 +570,8 @@ def _step_problems(steps: object, names: list[str]) -> list[str]:
         where, values = f"steps.{name}", steps[name]
         problems += _unknown_keys(where, values, StepConfigurationUpdate.model_fields)
         if isinstance(values, Mapping):
+            problems += _hook_problems(f"{where}.", values)
+            problems += _unknown_keys(f"{where}.model", values.get("model"), Model.model_fields)
             problems += _settings_problems(f"{where}.settings", values.get("settings"))
             if isinstance(values.get("retry"), Mapping):
                 problems += _unknown_keys(f"{where}.retry", values["retry"], StepRetryConfig.model_fields)

@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dreambooth3d.errors import ConfigError
-from operations.launch.strict_yaml import REMOVED, Place, Said, dump, read_yaml
+from dreambooth3d.strict_yaml import REMOVED, Place, Said, dump, read_yaml
 
 BASE = "base"
 _TRAINING = ("parameters", "training")
@@ -117,7 +117,7 @@ class _Reader:
     def file(self, path: Path) -> Said:
         """What a file says with its bases in it."""
         if path not in self.read:
-            said = read_yaml(path)
+            said = read_yaml(path, removable=True)
             if not isinstance(said.value, dict):
                 raise ConfigError(
                     f"{path}: holds no keys. Write at least `parameters:` with your settings into it, or `base:`."

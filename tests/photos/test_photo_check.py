@@ -214,6 +214,12 @@ def test_missing_subject_names_the_ones_there_are(here: Path) -> None:
         ("identifier: two words\nclass_noun: dog\n", "identifier"),
         ("class_noun: [dog\n", "not valid YAML"),
         ("dog\n", "has no keys"),
+        ("class_noun: dog\nclass_noun: cat\n", "subject.yaml:2: is not valid YAML: the key 'class_noun' is"),
+        (f"class_noun: {'[' * 500}{']' * 500}", "nested more than 40 levels deep"),
+        ("class_noun: dog\ndescription: &a [x, *a]\n", "contains itself"),
+        ("class_noun: dog\ndescription: !!python/object/apply:os.getcwd []\n", "means nothing here"),
+        (f"class_noun: {'9' * 5000}\n", "too large a number"),
+        ("? [a, b]\n: c\n", "a key must be text"),
     ],
 )
 def test_wrong_subject_file_is_a_config_error(here: Path, content: str, said: str) -> None:

@@ -318,3 +318,46 @@ def test_the_stable_diffusion_presets_keep_the_rules() -> None:
 def test_a_key_that_lies_in_a_section_is_found_there(old: str, new: str) -> None:
     (problem,) = checking.parameter_problems({"refine_nerf": {old: 1}})
     assert problem == f"parameters.refine_nerf.{old}: unknown key, did you mean {new}?"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("settings: {orchestrator.kubernetes: {pod_settings: 3}, resources: {gpu_count: 1}}", "must be keys and"),
+        ("settings: {orchestrator.kubernetes: {pod_settings: {resources: 3}}}", "must be keys and values"),
+        ("settings: {orchestrator.kubernetes: {pod_settings: {resources: {limits: 3}}}, resources: {gpu_count: 1}}",
+         "limits"),
+        ("settings: {orchestrator.kubernetes: {pod_settings: {volumes: 3, volume_mounts: 4}}}", "volume_mounts"),
+        ("settings: {resources: 3, step_operator.ssh: 4}", "must be keys and values"),
+        ("model: 7", "model: must be keys and values, not 7"),
+        ("steps: {evaluate: {model: 7}}", "steps.evaluate.model: must be keys and values, not 7"),
+        ("run_name: ../../x", "run_name: '../../x' cannot be a folder's name"),
+        ("run_name: .x", "cannot be a folder's name"),
+        (f"run_name: {'x' * 300}", "cannot be a folder's name"),
+        ("success_hook_source: os.system", "success_hook_source: 'os.system' is code from elsewhere"),
+        ("init_hook_source: {module: os, attribute: system, type: builtin}", "init_hook_source: 'os' is code"),
+        ("steps: {evaluate: {failure_hook_source: evil.run}}", "failure_hook_source: 'evil.run' is code"),
+    ],
+)  # fmt: skip
+def test_what_would_be_a_traceback_or_code_from_elsewhere_is_one_sentence(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"parameters: {{photos: {{subject: corgi}}}}\n{text}\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml") as raised:
+        checking.check_file(file)
+    assert message in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_hooks_of_the_project_and_of_zenml_are_taken(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    hooks = ("success_hook_source: zenml.hooks.alerter_success_hook", "init_hook_source: operations.records.hooks.x")
+    file.write_text("\n".join(["parameters: {photos: {subject: corgi}}", *hooks]))
+    checking.check_file(file)
+
+
+def test_a_large_file_is_refused_unread(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("parameters:\n" + "".join(f"  k{index}: 3\n" for index in range(100_000)))
+    with pytest.raises(ConfigError, match=r"own\.yaml: has more than 256 KiB"):
+        checking.check_file(file)

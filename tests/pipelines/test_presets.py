@@ -17,9 +17,9 @@ from dreambooth3d.cli.main import app
 from dreambooth3d.cli.train import checked_parameters
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.strict_yaml import dump
 from operations.launch.checking import check_file, config_type, list_problems
 from operations.launch.presets import read_preset
-from operations.launch.strict_yaml import dump
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 PRESETS = sorted([*CONFIGS.glob("*.yaml"), *(CONFIGS / "bench").glob("*.yaml")])

@@ -21,6 +21,7 @@ _MERGE = f"{_YAML}merge"
 _SCALARS = {f"{_YAML}{name}" for name in ("str", "int", "float", "bool", "null")}
 # Levels, values with those behind aliases, and digits (Python refuses to read numbers of some thousand).
 _DEEPEST, _MOST, _LONGEST_NUMBER = 40, 50_000, 1000
+_LARGEST_BYTES = 2**18
 _REMEDIES = {
     r"found character '\t'": "Indent with spaces instead of tabs",
     "while scanning a tag": "Leave a space behind the tag, as in {key: !remove }, or put the text into quotes",
@@ -92,25 +93,35 @@ class NotYamlError(ConfigError):
         self.problem, self.line, self.column, self.remedy = problem, line, column, remedy
 
 
-def read_yaml(path: Path | str) -> Said:
-    """What a YAML file says; UTF-8, or UTF-16 with its mark.
+def read_yaml(path: Path | str, shown: str | None = None, removable: bool = False) -> Said:
+    """What a YAML file says; UTF-8, or UTF-16 with its mark; at most 256 KiB.
+
+    Args:
+        path: of the file.
+        shown: the path as errors and places name it; None for `path` itself.
+        removable: see `parse`.
 
     Raises:
         ConfigError: there is no such file, it cannot be read, or it is not valid YAML.
     """
+    shown = shown or str(path)
     try:
-        data = Path(path).read_bytes()
+        with Path(path).open("rb") as file:
+            data = file.read(_LARGEST_BYTES + 1)
     except FileNotFoundError:
-        raise ConfigError(f"{path}: there is no such file. Choose one of configs/*.yaml or write your own.") from None
+        raise ConfigError(f"{shown}: there is no such file. Choose one of configs/*.yaml or write your own.") from None
     except IsADirectoryError:
-        raise ConfigError(f"{path}: is a folder. Name a YAML file in it.") from None
+        raise ConfigError(f"{shown}: is a folder. Name a YAML file in it.") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path}: cannot be read ({reason}). Choose a file that you may read.") from None
+        raise ConfigError(f"{shown}: cannot be read ({reason}). Choose a file that you may read.") from None
+    if len(data) > _LARGEST_BYTES:
+        kibibytes = _LARGEST_BYTES // 1024
+        raise ConfigError(f"{shown}: has more than {kibibytes} KiB, which no file of settings has. Shorten it.")
     try:
-        return parse(_decoded(data), str(path), removable=True)
+        return parse(_decoded(data), shown, removable)
     except NotYamlError as error:
-        place = ":".join(str(part) for part in (path, error.line, error.column) if part is not None)
+        place = ":".join(str(part) for part in (shown, error.line, error.column) if part is not None)
         raise ConfigError(f"{place}: is not valid YAML: {error}") from None
 
 
