@@ -21,6 +21,20 @@ class BaseModelError(DreamBooth3DError):
     """A base model or scorer is missing, damaged, or does not know a word it needs."""
 
 
+class ArtifactError(DreamBooth3DError):
+    """A stored artifact is gone or damaged, or names a file outside its folder.
+
+    Attributes:
+        uri: of the artifact, or of a file in it; None where it is not known.
+        recomputed: whether the step that made it has been told to run again.
+    """
+
+    def __init__(self, message: str, uri: str | None = None) -> None:
+        """What is wrong, in one sentence."""
+        super().__init__(message)
+        self.uri, self.recomputed = uri, False
+
+
 class CollapseError(DreamBooth3DError):
     """A radiance field became empty, full or NaN, and retries did not help."""
 

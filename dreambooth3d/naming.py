@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
+from pathlib import Path
 from urllib.parse import unquote
+
+from dreambooth3d.errors import ArtifactError
 
 _PREFIX = "dreambooth3d-"
 # What a complete version says of itself in either registry.
@@ -13,6 +16,8 @@ LINEAGE = ("data.dvc_md5", "data.hash", "git.commit", "zenml.pipeline_run", "sub
 _LONGEST = 200
 # All else is escaped; leading dots would be a path, and databases compare names without the spaces at their ends.
 _ESCAPED = re.compile(r"[^\w. -]+|^[. ]+| +$")
+# A drive, and what separates folders elsewhere or ends a name.
+_OUTSIDE = re.compile(r"^[A-Za-z]:|[\\\0]")
 _JOINERS = "\u200c\u200d"
 _ERRORS = "surrogateescape"  # a command's argument may be any bytes
 
@@ -72,3 +77,28 @@ def parameter_name(subject: str) -> str:
 def subject_of(model: str) -> str | None:
     """The subject of a registered model, None for a model that is not of this product."""
     return unquote(model.removeprefix(_PREFIX)) if model.startswith(_PREFIX) else None
+
+
+def inner_name(name: object) -> str:
+    """A file's name as a file tells it, relative, with forward slashes, if it stays in the folder that it is told for.
+
+    Raises:
+        ArtifactError: it is no text, or leads elsewhere on some system.
+    """
+    parts = name.split("/") if isinstance(name, str) else [""]
+    if any(part in ("", ".", "..") or _OUTSIDE.search(part) for part in parts):
+        shown = printable(str(name))[:80]
+        raise ArtifactError(f"{shown!r} is no name of a file inside a folder. Do not use what names it.")
+    return "/".join(parts)
+
+
+def below(folder: Path, name: object) -> Path:
+    """The path of a file in a folder by a name that a file tells: the one way to join the two.
+
+    Raises:
+        ArtifactError: the name, or a link on its way, leads out of the folder.
+    """
+    path = folder / inner_name(name)
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ArtifactError(f"{path}: a link leads out of its folder. Do not use what names it.")
+    return path

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreambooth3d.errors import gist
 from dreambooth3d.record import StepLog
 
+logger = logging.getLogger(__name__)
 WORK_ROOT_VARIABLE = "DREAMBOOTH3D_WORK"
 SAVING_SHARE = 20
 ALLOCATOR_SETTINGS = {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}
@@ -72,6 +76,16 @@ def _unflatten(plain: Any, tensors: Mapping[str, Tensor]) -> Any:
     return plain
 
 
+def _digest(tensors: Mapping[str, Tensor], plain: str) -> str:
+    """SHA-256 of a state's tensors and of the rest of it."""
+    digest = hashlib.sha256(plain.encode())
+    for name in sorted(tensors):
+        value = tensors[name].detach().cpu().contiguous()
+        digest.update(f"{name}\0{value.dtype}\0{tuple(value.shape)}\0".encode())
+        digest.update(value.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
 class ResumePoint:
     """A resumable state in a folder, written atomically at an interval.
 
@@ -97,7 +111,8 @@ class ResumePoint:
         plain = _flatten(state, "", tensors)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "state.partial"
-        save_file(tensors, partial, metadata={"state": json.dumps(plain)})
+        metadata = {"state": json.dumps(plain)}
+        save_file(tensors, partial, metadata={**metadata, "sha256": _digest(tensors, metadata["state"])})
         with open(partial, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(partial, self.folder / "state.safetensors")
@@ -105,15 +120,33 @@ class ResumePoint:
         self._took = self._last - started
 
     def load(self) -> dict[str, Any] | None:
-        """The stored state with tensors on the CPU, or None."""
+        """The stored state with tensors on the CPU, or None; a damaged one is set aside, which the log says."""
         path = self.folder / "state.safetensors"
         if not path.exists():
             return None
+        try:
+            return self._verified(path)
+        # A header that is cut short, JSON or tensors that do not fit it: each reader raises errors of its own.
+        except Exception as error:
+            aside = path.with_suffix(".damaged")
+            with suppress(FileNotFoundError):  # another process of the stage has done it
+                os.replace(path, aside)
+            logger.warning(
+                "%s: this resumable state is damaged (%s), and is set aside as %s. The stage starts from its beginning.",
+                path, gist(error), aside.name,
+            )  # fmt: skip
+            return None
+
+    @staticmethod
+    def _verified(path: Path) -> dict[str, Any]:
         from safetensors import safe_open
 
         with safe_open(path, framework="pt") as handle:
-            plain = json.loads(handle.metadata()["state"])
-        return _unflatten(plain, load_file(path))
+            metadata = handle.metadata()
+        tensors = load_file(path)
+        if _digest(tensors, metadata["state"]) != metadata["sha256"]:
+            raise ValueError("another SHA-256")
+        return _unflatten(json.loads(metadata["state"]), tensors)
 
     def clear(self) -> None:
         """Forget the state; called on success."""

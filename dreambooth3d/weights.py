@@ -15,7 +15,7 @@ import fsspec
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreambooth3d.errors import BaseModelError
+from dreambooth3d.errors import ArtifactError
 
 _CHUNK_BYTES = 1 << 20
 Fetch = Callable[[str, str], None]
@@ -55,13 +55,14 @@ class WeightsRef:
         """The tensors, on the CPU.
 
         Raises:
-            BaseModelError: the file is gone, or is not the one that this handle was made for.
+            ArtifactError: the file is gone, or is not the one that this handle was made for.
         """
         with self._local_file() as path:
             if sha256_file(path) != self.sha256:
-                raise BaseModelError(
+                raise ArtifactError(
                     f"{self.uri}: these weights are not the ones that were saved (another SHA-256). Run the step that "
-                    "made them again."
+                    "made them again.",
+                    self.uri,
                 )
             return load_file(path)
 
@@ -69,7 +70,7 @@ class WeightsRef:
         """A handle to a local file: this one, or, of remote weights, a copy in the folder.
 
         Raises:
-            BaseModelError: the file is gone.
+            ArtifactError: the file is gone.
         """
         if "://" not in self.uri:
             return self
@@ -92,7 +93,8 @@ class WeightsRef:
                 _fetch(self.uri, path)
                 yield path
         except FileNotFoundError as error:
-            raise BaseModelError(f"{self.uri}: these weights are gone. Run the step that made them again.") from error
+            reason = f"{self.uri}: these weights are gone. Run the step that made them again."
+            raise ArtifactError(reason, self.uri) from error
 
 
 def sha256_file(path: Path | str) -> str:

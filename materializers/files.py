@@ -20,13 +20,17 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 
+from dreambooth3d.errors import ArtifactError, gist
 from dreambooth3d.images import from_pil, save_image, to_pil
+from dreambooth3d.naming import below, inner_name
 from dreambooth3d.record import SERIES_COLUMNS, StepRecord
 from dreambooth3d.runtime import work_root
-from dreambooth3d.weights import WeightsRef, fetch_by_fsspec
+from dreambooth3d.weights import WeightsRef, fetch_by_fsspec, sha256_file
 from materializers.hashing import content_hash
+from materializers.healing import recomputed_if_damaged
 
 RECORD = "record"
+MANIFEST = "sha256.json"
 STORE = "store:"
 PART_BYTES, PARTS_AT_ONCE = 16 * 2**20, 8
 
@@ -85,31 +89,90 @@ def _s3_system(uri: str) -> AbstractFileSystem | None:
 
 def upload(folder: Path, uri: str) -> None:
     """Copy all files below a local folder to a URI."""
-    for path in sorted(folder.rglob("*")):
+    # The manifest at the end: what has one is complete.
+    for path in sorted(folder.rglob("*"), key=lambda path: (path.name == MANIFEST, path)):
         if path.is_file():
             copy_file(str(path), join(uri, path.relative_to(folder).as_posix()))
 
 
-def download(uri: str, folder: Path) -> None:
-    """Copy all files below a URI into a local folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in map(str, fileio.listdir(uri)):
-        source = join(uri, name)
-        if fileio.isdir(source):
-            download(source, folder / name)
-        else:
-            fileio.copy(source, str(folder / name), overwrite=True)
+def write_manifest(folder: Path) -> None:
+    """Note the SHA-256 of each file below a local folder in one more, `MANIFEST`."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    write_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files}, folder / MANIFEST)
+
+
+def fetch(uri: str, folder: Path, within: str = "") -> None:
+    """Bring an artifact's files, or those whose names begin with `within`, into a local folder, and verify them.
+
+    Raises:
+        ArtifactError: see `verify`.
+    """
+    with _named(uri):
+        folder.mkdir(parents=True, exist_ok=True)
+        fileio.copy(join(uri, MANIFEST), str(folder / MANIFEST), overwrite=True)
+        for name in read_manifest(folder):
+            if name.startswith(within):
+                target = below(folder, name)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                fileio.copy(join(uri, name), str(target), overwrite=True)
+    verify(folder, uri, within)
+
+
+def verify(folder: Path, uri: str, within: str = "") -> None:
+    """Compare an artifact's files, or those whose names begin with `within`, with what was stored.
+
+    Raises:
+        ArtifactError: one is gone, is another than was stored, or has a name that leads out of the folder.
+    """
+    with _named(uri):
+        for name, sha256 in read_manifest(folder).items():
+            if name.startswith(within) and sha256_file(below(folder, name)) != sha256:
+                raise ArtifactError(f"{name} is not what was stored (another SHA-256)")
+
+
+def read_manifest(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each file by its name.
+
+    Raises:
+        ArtifactError: it is no such list.
+    """
+    digests = read_json(folder / MANIFEST)
+    if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
+        raise ArtifactError(f"{MANIFEST} is no list of files")
+    return {inner_name(name): value for name, value in digests.items()}
 
 
 @contextmanager
-def local_copy(uri: str) -> Iterator[Path]:
-    """The folder behind a URI as a local one: itself where it is local, else a temporary download."""
+def _named(uri: str) -> Iterator[None]:
+    """One sentence with the artifact's place for whatever goes wrong while it is read."""
+    try:
+        yield
+    # Parquet, safetensors, Pillow and each kind of store raise errors of their own.
+    except Exception as error:
+        if isinstance(error, MemoryError) or (isinstance(error, ArtifactError) and error.uri is not None):
+            raise
+        gone = isinstance(error, FileNotFoundError)
+        reason = "is gone, or not complete" if gone else f"cannot be read ({gist(error).rstrip('.')})"
+        raise ArtifactError(f"{uri}: this artifact {reason}. Run the step that made it again.", uri) from None
+
+
+@contextmanager
+def local_copy(uri: str, within: str = "") -> Iterator[Path]:
+    """An artifact as a local folder, its files verified: itself where it is local, else a temporary download.
+
+    Args:
+        uri: of the artifact.
+        within: only files whose names begin so are brought and verified.
+
+    Raises:
+        ArtifactError: see `verify`.
+    """
     if not is_remote(uri):
+        verify(Path(uri), uri, within)
         yield Path(uri)
         return
     with tempfile.TemporaryDirectory() as temporary:
-        if fileio.exists(uri):
-            download(uri, Path(temporary))
+        fetch(uri, Path(temporary), within)
         yield Path(temporary)
 
 
@@ -156,7 +219,7 @@ def read_record(folder: Path) -> StepRecord | None:
 
     values = read_json(folder / "record.json")
     images = {
-        name: torch.from_numpy(np.array(Image.open(folder / file).convert("RGB")))
+        name: torch.from_numpy(np.array(Image.open(below(folder, file), formats=("PNG",)).convert("RGB")))
         for name, file in values["images"].items()
     }
     series = pd.read_parquet(folder / "series.parquet")[list(SERIES_COLUMNS)]
@@ -164,9 +227,15 @@ def read_record(folder: Path) -> StepRecord | None:
 
 
 def load_record(artifact_uri: str) -> StepRecord | None:
-    """The step record of an artifact, without loading the artifact itself."""
-    with local_copy(join(artifact_uri, RECORD)) as folder:
-        return read_record(folder)
+    """The step record of an artifact, without loading the artifact itself; None where it has none.
+
+    Raises:
+        ArtifactError: it is gone or damaged.
+    """
+    if not fileio.exists(join(artifact_uri, RECORD)) and not fileio.exists(join(artifact_uri, MANIFEST)):
+        return None
+    with recomputed_if_damaged(), local_copy(artifact_uri, within=f"{RECORD}/") as folder, _named(artifact_uri):
+        return read_record(folder / RECORD)
 
 
 def write_images(images: Tensor | tuple[Tensor, ...], folder: Path) -> None:
@@ -180,7 +249,7 @@ def read_images(folder: Path) -> tuple[Tensor, ...]:
     """Inverse of `write_images`."""
     from PIL import Image
 
-    return tuple(from_pil(Image.open(path)) for path in sorted(folder.glob("*.png")))
+    return tuple(from_pil(Image.open(path, formats=("PNG",))) for path in sorted(folder.glob("*.png")))
 
 
 class FolderMaterializer(BaseMaterializer):
@@ -216,11 +285,21 @@ class FolderMaterializer(BaseMaterializer):
             if getattr(data, "record", None) is not None:
                 (folder / RECORD).mkdir()
                 write_record(data.record, folder / RECORD)
+            write_manifest(folder)
             upload(folder, self.uri)
 
     def load(self, data_type: type[Any]) -> Any:
-        """Read the artifact with its record from the store."""
-        with local_copy(self.uri) as folder:
+        """Read the artifact with its record from the store.
+
+        Raises:
+            ArtifactError: it is gone or damaged; the step that made it will run again instead of being taken from the
+                cache.
+        """
+        with recomputed_if_damaged(), local_copy(self.uri) as folder:
+            return self._read(folder)
+
+    def _read(self, folder: Path) -> Any:
+        with _named(self.uri):
             return self.read(folder, read_record(folder / RECORD))
 
     def extract_metadata(self, data: Any) -> dict[str, Any]:
@@ -268,5 +347,6 @@ class FolderMaterializer(BaseMaterializer):
         """Inverse of `store_weights`, with an absolute URI."""
         place = str(entry["file"])
         own = not place.startswith(STORE)
-        uri = join(self.uri, place) if own else join(str(self.artifact_store.path), place.removeprefix(STORE))
+        inner = inner_name(place.removeprefix(STORE))
+        uri = join(self.uri if own else str(self.artifact_store.path), inner)
         return WeightsRef(uri, str(entry["sha256"]), int(entry["size_bytes"]))

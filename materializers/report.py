@@ -13,19 +13,19 @@ from torch import Tensor
 from zenml.enums import ArtifactType, VisualizationType
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, GroundTruth
+from dreambooth3d.naming import inner_name
 from dreambooth3d.record import StepRecord
 from materializers.files import (
-    RECORD,
     FolderMaterializer,
-    download,
+    fetch,
     is_remote,
     join,
     read_json,
-    read_record,
     read_tensors,
     write_json,
     write_tensors,
 )
+from materializers.healing import recomputed_if_damaged
 
 BUNDLE = "bundle"
 
@@ -64,7 +64,7 @@ class AssetBundleMaterializer(FolderMaterializer):
 
     def read(self, folder: Path, record: StepRecord | None) -> AssetBundle:
         """Inverse of `write`."""
-        files = tuple(read_json(folder / "files.json"))
+        files = tuple(inner_name(name) for name in read_json(folder / "files.json"))
         return AssetBundle(folder / BUNDLE, files, record or StepRecord("export_asset"))
 
     def load(self, data_type: type[Any]) -> AssetBundle:
@@ -73,8 +73,9 @@ class AssetBundleMaterializer(FolderMaterializer):
             return super().load(data_type)
         folder = Path(tempfile.mkdtemp(prefix="dreambooth3d-bundle-"))
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        download(self.uri, folder)
-        return self.read(folder, read_record(folder / RECORD))
+        with recomputed_if_damaged():
+            fetch(self.uri, folder)
+            return self._read(folder)
 
     def figures(self, data: AssetBundle) -> dict[str, Any]:
         """Files and their size."""

@@ -18,6 +18,7 @@ from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime, pick_device, work_folder
 from dreambooth3d.sources import library_digest
 from materializers.hashing import content_hash
+from materializers.healing import recomputed_if_damaged
 from operations.launch.finished_work import keep_until_stored
 from operations.records.tracking import LiveSeries, log_record
 
@@ -97,7 +98,7 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
     """
     live = LiveSeries(name)
     folder = work_folder(name, device, library_digest(), *(content_hash(value) for value in inputs))
-    with stop_signal() as should_stop:
+    with recomputed_if_damaged(), stop_signal() as should_stop:
         runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, origin=origin())
         if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.

@@ -69,6 +69,29 @@ def test_nothing_saved_loads_as_none(tmp_path: Path) -> None:
     assert point.load() is None and not (tmp_path / "state").exists()
 
 
+@pytest.mark.parametrize("damage", ["truncated", "empty", "header", "tensor", "json", "no digest"])
+def test_a_damaged_state_is_set_aside_and_said(
+    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    point, file = ResumePoint(tmp_path), tmp_path / "state.safetensors"
+    point.save({"step": 7, "weights": torch.arange(8.0), "empty": torch.zeros(0), "flag": torch.tensor(True)})
+    whole = file.read_bytes()
+    assert point.load() is not None
+    damaged = {
+        "truncated": whole[: len(whole) // 2], "empty": b"", "header": b"\xff" * 8 + whole[8:],
+        "tensor": whole[:-30] + bytes([whole[-30] ^ 1]) + whole[-29:],
+        "json": whole.replace(rb"\"step\": 7", rb"\"step\": 8"), "no digest": whole.replace(b"sha256", b"sha257"),
+    }[damage]  # fmt: skip
+    assert damaged != whole
+    file.write_bytes(damaged)
+    assert point.load() is None
+    assert "is damaged" in caplog.text and "starts from its beginning" in caplog.text
+    assert not file.exists() and (tmp_path / "state.damaged").read_bytes() == damaged
+    assert point.load() is None
+    point.save({"step": 1})
+    assert point.load() == {"step": 1}
+
+
 def test_half_written_state_of_a_kill_does_not_matter(tmp_path: Path) -> None:
     point = ResumePoint(tmp_path)
     (tmp_path / "state.partial").write_bytes(b"cut off")

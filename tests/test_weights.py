@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from dreambooth3d import weights
-from dreambooth3d.errors import BaseModelError
+from dreambooth3d.errors import ArtifactError
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
 
@@ -44,7 +44,7 @@ def test_equal_weights_have_equal_hashes_and_a_new_file_replaces_the_old(tmp_pat
 def test_a_handle_does_not_load_what_was_written_over_its_file(tmp_path: Path) -> None:
     first = save_weights({"w": torch.zeros(2)}, tmp_path / "a.safetensors")
     save_weights({"w": torch.ones(2)}, tmp_path / "a.safetensors")
-    with pytest.raises(BaseModelError, match="a.safetensors: these weights are not the ones that were saved"):
+    with pytest.raises(ArtifactError, match="a.safetensors: these weights are not the ones that were saved"):
         first.load()
 
 
@@ -86,5 +86,5 @@ def test_remote_weights_are_brought_by_who_knows_the_store_and_leave_nothing(
 @pytest.mark.parametrize("scheme", ["", "file://"])
 def test_lost_weights_say_which_and_what_to_do(tmp_path: Path, scheme: str) -> None:
     handle = WeightsRef(f"{scheme}{tmp_path}/gone.safetensors", "", 0)
-    with pytest.raises(BaseModelError, match="gone.safetensors: these weights are gone. Run the step"):
+    with pytest.raises(ArtifactError, match="gone.safetensors: these weights are gone. Run the step"):
         handle.load()

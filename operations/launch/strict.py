@@ -25,7 +25,7 @@ from zenml.steps import BaseStep
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
-from dreambooth3d.errors import ConfigError, DreamBooth3DError
+from dreambooth3d.errors import ArtifactError, ConfigError, DreamBooth3DError
 from dreambooth3d.naming import model_name
 from operations.launch.archive import lean_code_archive
 from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
@@ -40,6 +40,7 @@ from operations.records import hooks
 from operations.records.liveness import PROCESS, process_to_record
 from operations.registry.decisions import Verdict
 
+logger = logging.getLogger(__name__)
 _FILTERED_LOGGERS = (
     "zenml.orchestrators.local.local_orchestrator",
     "zenml.orchestrators.step_launcher",
@@ -104,17 +105,29 @@ class _Strict(Pipeline, ABC, Generic[Config]):
             _require_tracker()
             with self.__suppress_configure_warnings__():
                 self.configure(**options)
-            self._submitted = None
             try:
-                with lean_code_archive():
-                    run = super().__call__(*args, **kwargs)
-            except Exception as error:
-                if (told := explained(error, self._submitted)) is not error:
-                    raise told from None
-                raise
-            finally:
-                _close_log_store()
-            run = require_success(run, self._submitted)
+                run = self._attempt(config, *args, **kwargs)
+            except ArtifactError as error:
+                if not error.recomputed:
+                    raise
+                logger.warning("%s Starting again, so that this step does.", error)
+                run = self._attempt(config, *args, **kwargs)
+        return run
+
+    def _attempt(self, config: Config, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
+        """Run once, and conclude."""
+        self._submitted = None
+        try:
+            with lean_code_archive():
+                run = super().__call__(*args, **kwargs)
+        except Exception as error:
+            _end_row()
+            if (told := explained(error, self._submitted)) is not error:
+                raise told from None
+            raise
+        finally:
+            _close_log_store()
+        run = require_success(run, self._submitted)
         if run is not None and run.status == ExecutionStatus.COMPLETED:
             self._concluded(run, config)
         elif run is not None:
@@ -291,6 +304,14 @@ def user_errors() -> Iterator[None]:
     finally:
         for logger in loggers:
             logger.removeFilter(_is_worth_reading)
+
+
+def _end_row() -> None:
+    """ZenML leaves a row open where a step fails before it begins, and MLflow would call it finished at the exit."""
+    import mlflow
+
+    while mlflow.active_run() is not None:
+        mlflow.end_run("FAILED")
 
 
 def _close_log_store() -> None:

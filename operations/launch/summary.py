@@ -19,6 +19,7 @@ from dreambooth3d.artifacts import AssetBundle, EvaluationReport
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.images import save_image
+from dreambooth3d.naming import below
 from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
 
 SHOWN = (
@@ -70,8 +71,8 @@ def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConf
 def _write_asset(bundle: AssetBundle, report: EvaluationReport, folder: Path) -> None:
     """Copy a bundle's files and its asset's report into a folder."""
     for name in bundle.files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(Path(bundle.folder) / name, folder / name)
+        below(folder, name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(below(Path(bundle.folder), name), below(folder, name))
     metrics = {"metrics": dict(report.metrics), "definitions": dict(report.definitions)}
     (folder / "report.json").write_text(json.dumps(metrics, indent=2))
     (folder / "views.csv").write_text(report.views.to_csv(index=False))

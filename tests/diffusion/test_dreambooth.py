@@ -24,7 +24,7 @@ from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.diffusion.model.export import export_pipeline
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling
-from dreambooth3d.errors import BaseModelError
+from dreambooth3d.errors import ArtifactError, BaseModelError
 from dreambooth3d.prompts import view_prompt
 from dreambooth3d.runtime import ResumePoint, Runtime
 from dreambooth3d.weights import save_weights, sha256_file
@@ -104,7 +104,7 @@ def test_a_damaged_checkpoint_is_named(photos: SubjectPhotos, base: BaseModelRef
     checkpoint = run(photos, base, make_runtime(), steps=6, train_text_encoder=False).checkpoints[6]
     file = Path(checkpoint.unet.uri)
     file.write_bytes(file.read_bytes()[:-100])
-    with pytest.raises(BaseModelError, match=f"{file.name}: these weights are not the ones that were saved"):
+    with pytest.raises(ArtifactError, match=f"{file.name}: these weights are not the ones that were saved"):
         load_components(base, "cpu", checkpoint)
     same_file = replace(checkpoint.unet, sha256=sha256_file(file))
     with pytest.raises(BaseModelError, match="damaged or does not fit"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ import mlflow.pyfunc  # MLflow loads it late, in place of a stand-in
 import pytest
 import yaml
 from typer.testing import CliRunner
+from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.environment import Environment
 from zenml.utils.source_utils import set_custom_source_root
 
@@ -189,3 +192,45 @@ def test_the_same_command_again_leaves_one_good_version(root: Path, first: str) 
     assert set(good_versions()) - before == {newest["run"]} and len(good_versions()) == len(before) + 1
     promote(candidate(SUBJECT, newest["run"]), "better")
     assert seen_by_readers(SUBJECT) == ([newest["run"]], [newest["run"]])
+
+
+def damaged_bundle(files: list[Path]) -> None:
+    """All of it is gone."""
+    shutil.rmtree(files[0].parent)
+
+
+def flipped_weights(files: list[Path]) -> None:
+    """One bit in each network of a checkpoint."""
+    for file in [file for file in files if file.suffix == ".safetensors"]:
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+
+
+def truncated_field(files: list[Path]) -> None:
+    """Its second half is missing."""
+    (file,) = [file for file in files if file.name == "field.safetensors"]
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("maker", "damage", "uncached"),
+    [
+        ("export_asset", damaged_bundle, ()),
+        ("finetune_dreambooth", flipped_weights, ("select_checkpoints",)),
+        ("init_nerf", truncated_field, ("generate_pseudo_views",)),
+    ],
+)
+def test_what_is_damaged_in_the_store_is_made_again(
+    maker: str, damage: Callable[[list[Path]], None], uncached: tuple[str, ...], root: Path, first: str
+) -> None:
+    """In the same command: the step that made it no longer counts as cached."""
+    (versions,) = Client().get_pipeline_run(first).steps[maker].outputs.values()
+    damage([path for path in Path(versions[0].uri).rglob("*") if path.is_file()])
+    before = {line["run"] for line in listed()}
+    code, error = train(root, *uncached)
+    assert code == 0, error
+    new = [line for line in listed() if line["run"] not in before]
+    assert new[0]["status"] == "completed"
+    again = Client().get_pipeline_run(new[0]["run"]).steps[maker]
+    assert again.status == ExecutionStatus.COMPLETED, "not from the cache"

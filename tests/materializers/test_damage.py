@@ -1,0 +1,137 @@
+"""Damaged and missing artifacts: what is loaded is what was stored, or one sentence says what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dreambooth3d.artifacts import AssetBundle, CheckpointSet, DreamBoothCheckpoint
+from dreambooth3d.errors import ArtifactError
+from dreambooth3d.naming import below, inner_name
+from dreambooth3d.weights import WeightsRef
+from materializers.files import MANIFEST, load_record, write_manifest
+from materializers.hashing import content_hash
+from tests.materializers.test_round_trips import MAKERS, bundle, checkpoints, field, materializer_of
+
+TRIES = 12
+"""Flipped bits per file."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> SimpleNamespace:
+    root = tmp_path / "store"
+    root.mkdir()
+    return SimpleNamespace(path=str(root))
+
+
+def files_of(store: SimpleNamespace) -> list[Path]:
+    return sorted(path for path in Path(store.path, "artifact").rglob("*") if path.is_file())
+
+
+def weights_of(value: Any) -> list[WeightsRef]:
+    pairs = value.checkpoints.values() if isinstance(value, CheckpointSet) else [value]
+    own = isinstance(value, CheckpointSet | DreamBoothCheckpoint)
+    return [weights for pair in pairs for weights in (pair.unet, pair.text_encoder)] if own else []
+
+
+def load_all(value: Any, store: SimpleNamespace) -> Any:
+    """The artifact, its files read to the last one."""
+    loaded = materializer_of(value, store).load(type(value))
+    for weights in weights_of(loaded):
+        weights.load()
+    return loaded
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_a_flipped_bit_or_a_missing_end_of_any_file_is_never_accepted(
+    make: Callable[[], Any], store: SimpleNamespace
+) -> None:
+    value, random = make(), np.random.default_rng(0)
+    materializer_of(value, store).save(value)
+    expected = content_hash(load_all(value, store))
+    for file in files_of(store):
+        whole = file.read_bytes()
+        places = random.integers(0, len(whole), TRIES)
+        flipped = [whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :]
+                   for place, bit in zip(places, random.integers(0, 8, TRIES), strict=True)]  # fmt: skip
+        for damaged in [*flipped, whole[: len(whole) // 2], b""]:
+            file.write_bytes(damaged)
+            try:
+                loaded = load_all(value, store)
+            except ArtifactError as error:
+                assert str(file.parent.name) in str(error) or "artifact" in str(error)
+                assert str(error).endswith("made it again.") or str(error).endswith("made them again.")
+            else:
+                # Only the list of digests may be written otherwise and say the same.
+                assert file.name == MANIFEST and json.loads(damaged) == json.loads(whole)
+                assert content_hash(loaded) == expected
+        file.unlink()
+        with pytest.raises(ArtifactError):
+            load_all(value, store)
+        file.write_bytes(whole)
+    assert content_hash(load_all(value, store)) == expected
+
+
+def test_a_record_is_verified_without_the_artifact(store: SimpleNamespace) -> None:
+    value = field()
+    materializer_of(value, store).save(value)
+    file = Path(store.path, "artifact", "record", "record.json")
+    file.write_text(file.read_text().replace("1.25", "1.75"))
+    with pytest.raises(ArtifactError, match=r"record/record\.json is not what was stored"):
+        load_record(f"{store.path}/artifact")
+
+
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/tmp/evil.txt", "a/../../evil.txt", "C:/evil", "a\\..\\evil", "", ".", 3]
+)
+def test_a_name_in_an_artifact_never_leaves_its_folder(name: object, store: SimpleNamespace, tmp_path: Path) -> None:
+    """With digests that fit, as from somebody who wants it."""
+    value = bundle()
+    materializer_of(value, store).save(value)
+    folder = Path(store.path, "artifact")
+    (folder / "files.json").write_text(json.dumps([name]))
+    (folder / MANIFEST).unlink()
+    write_manifest(folder)
+    with pytest.raises(ArtifactError, match="is no name of a file inside a folder"):
+        materializer_of(value, store).load(AssetBundle)
+    (folder / MANIFEST).write_text(json.dumps({str(name): "0" * 64}))
+    with pytest.raises(ArtifactError, match="is no name of a file inside a folder|is not what was stored|is gone"):
+        materializer_of(value, store).load(AssetBundle)
+
+
+def test_weights_never_come_from_outside_the_store(store: SimpleNamespace) -> None:
+    value = checkpoints()
+    materializer = materializer_of(value, store)
+    materializer.save(value)
+    entry = {"sha256": "0" * 64, "size_bytes": 3}
+    for place in ("store:../../secret.safetensors", "../x.safetensors", "/etc/x.safetensors"):
+        with pytest.raises(ArtifactError, match="is no name of a file inside a folder"):
+            materializer.restore_weights({**entry, "file": place})
+
+
+@given(st.text(alphabet="ab./\\:\0~ C", max_size=12) | st.text(max_size=8))
+def test_joined_names_stay_inside(name: str) -> None:
+    folder = Path("/nonexistent/root")
+    try:
+        path = below(folder, name)
+    except ArtifactError:
+        return
+    assert path.resolve().is_relative_to(folder) and path.resolve() != folder
+    assert inner_name(name) == path.relative_to(folder).as_posix()
+
+
+def test_a_link_out_of_the_folder_is_not_followed(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "out").symlink_to(tmp_path)
+    with pytest.raises(ArtifactError, match="a link leads out"):
+        below(folder, "out/x.txt")
+    assert below(folder, "in/x.txt") == folder / "in" / "x.txt"
