@@ -80,9 +80,9 @@ lint: $(INSTALLED)
 doctor:
 	@$(VENV)/bin/dreambooth3d doctor
 
-# What the images check their models against.
-docker/models.sha256: $(shell find models -type f)
-	(cd models && find . -type f | LC_ALL=C sort | xargs sha256sum) | sed 's|  \./|  |' > $@
+# What the models are checked against when they are loaded, and in the images.
+models/SHA256SUMS: $(shell find models -type f ! -name SHA256SUMS)
+	(cd models && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum) | sed 's|  \./|  |' > $@
 
 clean:
 	rm -rf .zenconfig .zen .dreambooth3d outputs build dist *.egg-info .pytest_cache .ruff_cache

@@ -132,7 +132,7 @@ class ResumePoint:
             with suppress(FileNotFoundError):  # another process of the stage has done it
                 os.replace(path, aside)
             logger.warning(
-                "%s: this resumable state is damaged (%s), and is set aside as %s. The stage starts from its beginning.",
+                "%s: this resumable state is damaged (%s), and set aside as %s. The stage starts from its beginning.",
                 path, gist(error), aside.name,
             )  # fmt: skip
             return None

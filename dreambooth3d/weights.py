@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import shutil
@@ -15,9 +16,10 @@ import fsspec
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreambooth3d.errors import ArtifactError
+from dreambooth3d.errors import ArtifactError, BaseModelError
 
 _CHUNK_BYTES = 1 << 20
+SUMS = "SHA256SUMS"
 Fetch = Callable[[str, str], None]
 """Copies a file from an address to a local path."""
 
@@ -104,6 +106,41 @@ def sha256_file(path: Path | str) -> str:
         while chunk := handle.read(_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _sum_of(file: Path, _size: int, _modified_ns: int) -> str:
+    return sha256_file(file)
+
+
+def sha256_once(file: Path) -> str:
+    """SHA-256 of a file; one that has not changed is read once per process, since a model can have gigabytes."""
+    state = file.stat()
+    return _sum_of(file, state.st_size, state.st_mtime_ns)
+
+
+def no_longer_as_shipped(folder: Path) -> None:
+    """Forget the list of a bundled model's files, before another model is written into its folder."""
+    (folder.parent / SUMS).unlink(missing_ok=True)
+
+
+def require_as_shipped(folder: Path) -> None:
+    """Compare a bundled model's files with `SHA256SUMS` beside its folder; a model without such a list may be anything.
+
+    Raises:
+        BaseModelError: a file is missing, or is another than the list says.
+    """
+    sums = folder.parent / SUMS
+    if not sums.is_file():
+        return
+    for line in sums.read_text().splitlines():
+        expected, _, name = line.partition("  ")
+        file = folder.parent / name
+        if name.startswith(f"{folder.name}/") and (not file.is_file() or sha256_once(file) != expected):
+            raise BaseModelError(
+                f"{file}: is not the file that came with the product ({SUMS} beside it has another SHA-256). Restore "
+                f"it with `git checkout {name}` in {folder.parent}, or put a model of your own into another folder."
+            )
 
 
 def save_weights(tensors: dict[str, Tensor], path: Path) -> WeightsRef:

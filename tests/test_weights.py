@@ -13,8 +13,16 @@ import torch
 from safetensors.torch import load_file
 
 from dreambooth3d import weights
-from dreambooth3d.errors import ArtifactError
-from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
+from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.model.base_model import resolve
+from dreambooth3d.diffusion.model.components import load_components
+from dreambooth3d.errors import ArtifactError, BaseModelError
+from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.photos.networks.relative_views import RelativeViewNetwork
+from dreambooth3d.photos.networks.subject_masks import SubjectMaskNetwork
+from dreambooth3d.weights import SUMS, WeightsRef, save_weights, sha256_file
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_saved_weights_load_and_the_handle_describes_the_file(tmp_path: Path) -> None:
@@ -81,6 +89,32 @@ def test_remote_weights_are_brought_by_who_knows_the_store_and_leave_nothing(
     assert local.load()["w"].tolist() == [1, 1] and remote.kept_in(tmp_path / "kept") == local
     assert asked == [remote.uri, remote.uri] and [local.uri] == [str(path) for path in (tmp_path / "kept").iterdir()]
     assert handle.kept_in(tmp_path / "kept") is handle
+
+
+@pytest.mark.parametrize("model", ["toybox", "selector", "judge", "masks", "views"])
+def test_one_flipped_bit_of_a_bundled_model_is_refused(model: str, tmp_path: Path) -> None:
+    """And by whatever loads it; a copy elsewhere may be anything."""
+    loads = {
+        "toybox": lambda folder: load_components(resolve(BaseModelConfig(path=str(folder))), "cpu"),
+        "selector": ClipScorer.load, "judge": ClipScorer.load,
+        "masks": SubjectMaskNetwork.load, "views": RelativeViewNetwork.load,
+    }  # fmt: skip
+    models = tmp_path / "models"
+    shutil.copytree(ROOT / "models" / model, models / model)
+    shutil.copy(ROOT / "models" / SUMS, models)
+    loads[model](models / model)
+    for file in sorted((models / model).rglob("*.safetensors")):
+        whole = file.read_bytes()
+        file.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        with pytest.raises(BaseModelError, match=rf"{file.name}: is not the file that came with the product"):
+            loads[model](models / model)
+        (models / SUMS).rename(models / "elsewhere")
+        loads[model](models / model)
+        (models / "elsewhere").rename(models / SUMS)
+        file.write_bytes(whole)
+    file.unlink()
+    with pytest.raises(BaseModelError, match="is not the file that came with the product"):
+        loads[model](models / model)
 
 
 @pytest.mark.parametrize("scheme", ["", "file://"])

@@ -19,6 +19,7 @@ from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.diffusion.model.base_model import folder_digest, local_folder, weight_files
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.prompts import view_prompt
+from dreambooth3d.weights import require_as_shipped
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, CLIPTokenizer
@@ -89,6 +90,7 @@ class ClipScorer:
         from transformers import CLIPModel, CLIPTokenizer  # loads for seconds
 
         folder = scorer_folder(str(path))
+        require_as_shipped(folder)
         try:
             # Without safetensors transformers reads a .bin file as weights only: tensors, and no other objects.
             model, loading = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
@@ -200,8 +202,9 @@ def check_scorer_folder(folder: Path) -> None:
     """Check that a scorer's folder is complete and its safetensors are whole, without loading weights.
 
     Raises:
-        BaseModelError: names what is missing or damaged.
+        BaseModelError: names what is missing or damaged; of a bundled scorer also by its SHA-256.
     """
+    require_as_shipped(folder)
     if not (folder / "config.json").is_file():
         raise BaseModelError(f"{folder}: config.json is missing")
     for names in (_TOKENIZER, _PREPROCESSING):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -18,7 +17,7 @@ from dreambooth3d.artifacts import BaseModelRef
 from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.diffusion.model.nouns import common_nouns, nearest_nouns
 from dreambooth3d.errors import BaseModelError
-from dreambooth3d.weights import sha256_file
+from dreambooth3d.weights import require_as_shipped, sha256_once
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -133,8 +132,9 @@ def check_folder(folder: Path, variant: str | None = None) -> None:
     """Check that a model folder is complete and readable, without loading weights.
 
     Raises:
-        BaseModelError: names the first file that is missing or damaged.
+        BaseModelError: names the first file that is missing or damaged; of a bundled model also by its SHA-256.
     """
+    require_as_shipped(folder)
     for name in _CONFIGS:
         _check_json(folder / name)
     if not any((folder / "tokenizer" / name).is_file() for name in ("tokenizer.json", "vocab.json")):
@@ -222,15 +222,8 @@ def folder_digest(path: Path | str) -> str:
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder)
         if file.is_file() and not any(part.startswith(".") for part in name.parts):
-            state = file.stat()
-            digest.update(f"{name.as_posix()}\0{_file_sum(file, state.st_size, state.st_mtime_ns)}\n".encode())
+            digest.update(f"{name.as_posix()}\0{sha256_once(file)}\n".encode())
     return digest.hexdigest()
-
-
-@functools.lru_cache(maxsize=4096)
-def _file_sum(file: Path, _size: int, _modified_ns: int) -> str:
-    """SHA-256 of a file; one that has not changed is read once per process, since a model can have gigabytes."""
-    return sha256_file(file)
 
 
 def require_known_words(tokenizer: CLIPTokenizer, noun: str, identifier: str | None = None) -> None:

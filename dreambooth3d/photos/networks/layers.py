@@ -11,6 +11,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dreambooth3d.weights import no_longer_as_shipped
+
 INT8_MAX = 127.0
 HEAD_WIDTH = 32
 _SCALE = ".scale"
@@ -79,6 +81,7 @@ def save_int8(module: nn.Module, path: Path) -> None:
         tensors[name] = (value / scale.view(shape)).round().to(torch.int8).contiguous()
         tensors[name + _SCALE] = scale
     path.parent.mkdir(parents=True, exist_ok=True)
+    no_longer_as_shipped(path.parent)
     save_file({name: value.cpu() for name, value in tensors.items()}, path)
 
 

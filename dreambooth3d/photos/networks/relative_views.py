@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from dreambooth3d.photos.networks.layers import ConvBlock, SetAttention, load_int8
 from dreambooth3d.photos.networks.subject_masks import outline_box, window
 from dreambooth3d.photos.networks.weights import WEIGHTS
+from dreambooth3d.weights import require_as_shipped
 
 SIZE = 64
 """Pixels per side of the subject's cut-out."""
@@ -47,7 +48,12 @@ class RelativeViewNetwork(nn.Module):
 
     @staticmethod
     def load(folder: Path) -> RelativeViewNetwork:
-        """The trained network, on the CPU."""
+        """The trained network, on the CPU.
+
+        Raises:
+            BaseModelError: the bundled weights are not as they were shipped.
+        """
+        require_as_shipped(folder)
         return load_int8(RelativeViewNetwork(), folder / WEIGHTS)
 
     def forward(

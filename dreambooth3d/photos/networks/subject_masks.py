@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from dreambooth3d.photos.networks.layers import ChannelNorm, ConvBlock, SetAttention, load_int8
 from dreambooth3d.photos.networks.weights import WEIGHTS
+from dreambooth3d.weights import require_as_shipped
 
 SIZE = 128
 """Pixels per side at which the network looks at photos."""
@@ -49,7 +50,12 @@ class SubjectMaskNetwork(nn.Module):
 
     @staticmethod
     def load(folder: Path) -> SubjectMaskNetwork:
-        """The trained network, on the CPU."""
+        """The trained network, on the CPU.
+
+        Raises:
+            BaseModelError: the bundled weights are not as they were shipped.
+        """
+        require_as_shipped(folder)
         return load_int8(SubjectMaskNetwork(), folder / WEIGHTS)
 
     def forward(

@@ -21,6 +21,7 @@ from dreambooth3d.toybox.pretraining.networks import (
 from dreambooth3d.toybox.pretraining.scorers import IMAGE_MEAN, IMAGE_STD
 from dreambooth3d.toybox.pretraining.vocabulary import with_vocabulary
 from dreambooth3d.toybox.tokenizer import build_tokenizer
+from dreambooth3d.weights import no_longer_as_shipped
 
 BASE_MODEL = "toybox"
 
@@ -50,6 +51,7 @@ def enlarged_scorer(name: str, models: Path, tokenizer: CLIPTokenizer) -> CLIPMo
 
 def save_vae(vae: AutoencoderKL, models: Path) -> None:
     """Write the autoencoder into the base model's folder."""
+    no_longer_as_shipped(models / BASE_MODEL)
     vae.to(torch.float16).save_pretrained(models / BASE_MODEL / "vae")
     _forget_origin(models / BASE_MODEL / "vae")
 
@@ -77,6 +79,7 @@ def load_vae(models: Path, device: torch.device) -> AutoencoderKL:
 
 def save_base_model(vae: AutoencoderKL, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, models: Path) -> None:
     """Write the complete folder that `StableDiffusionPipeline.from_pretrained` loads."""
+    no_longer_as_shipped(models / BASE_MODEL)
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=text_encoder,
@@ -102,6 +105,7 @@ def load_base_model(models: Path, device: torch.device) -> StableDiffusionPipeli
 def save_scorer(model: CLIPModel, name: str, models: Path) -> None:
     """Write a scorer with its processor."""
     folder = models / name
+    no_longer_as_shipped(folder)
     model.to("cpu", torch.float16).save_pretrained(folder)
     images = CLIPImageProcessor(
         size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
