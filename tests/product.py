@@ -97,6 +97,11 @@ class Product:
         """Run the main job through its documented front door."""
         return self.run(*FRONT_DOOR, config)
 
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """A command that goes on, and whose answers are read one by one."""
+        command = [sys.executable, "-m", "dreambooth3d.cli", *arguments]
+        return subprocess.Popen(command, cwd=self.root, env=self.environment, stdout=subprocess.PIPE, text=True)
+
     def start_training(self, config: str, output: IO[str]) -> subprocess.Popen[str]:
         """Start the main job and return at once."""
         command = [sys.executable, *FRONT_DOOR, config]

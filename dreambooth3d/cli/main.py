@@ -355,16 +355,18 @@ def checkpoint_export(
 @app.command()
 def ui(port: int = 5000, host: str = "127.0.0.1") -> None:
     """Open the MLflow UI on this product's runs."""
-    import subprocess
-
+    from dreambooth3d.cli.server import free_port, run_until_told
     from operations.records.rows import tracking_uri
 
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         typer.echo(f"The rows are on a server: open {uri} in a browser.")
         return
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
-    raise typer.Exit(subprocess.run([*command, "--host", host, "--port", str(port)], check=False).returncode)
+    free = free_port(host, port)
+    if free != port:
+        print(f"Port {port} is in use; the next free one is {free}.", flush=True)
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(free)]
+    raise typer.Exit(run_until_told(command))
 
 
 @stack_app.command("kubernetes")

@@ -6,13 +6,15 @@ import fcntl
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dreambooth3d import environment
 from dreambooth3d.cli.activation import activate_script, write_activation
-from dreambooth3d.errors import DatasetError
+from dreambooth3d.errors import ConfigError, DatasetError
 
+PRIVATE = (".dreambooth3d", ".zenconfig")
+"""Folders of states, stores and results, which nobody else may look into."""
 STACK, TRACKER, REGISTRY = "local_mlflow", "mlflow_tracker", "mlflow_registry"
 
 
@@ -30,8 +32,10 @@ def run_setup(say: Callable[[str], None]) -> None:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Wait for another setup of this folder: ZenML makes its database in many steps, and not twice at once."""
+    for name in PRIVATE:
+        (root / name).mkdir(parents=True, exist_ok=True)
+        (root / name).chmod(0o700)
     file = root / ".dreambooth3d" / "setup.lock"
-    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -46,6 +50,18 @@ def _set_up(root: Path, say: Callable[[str], None]) -> None:
         say(f"Settings written to {_shown(script, root)}.")
     say(pull_photos(root))
     say(register_stack(root))
+    make_tables()
+
+
+def make_tables() -> None:
+    """Let MLflow make its database, which takes many steps: two runs that begin at once would each take them."""
+    from mlflow import MlflowClient
+
+    from operations.records.rows import tracking_uri
+
+    with suppress(ConfigError):  # a stack of the user's without a tracker
+        if (uri := tracking_uri()).startswith("sqlite:"):
+            MlflowClient(uri).search_experiments(max_results=1)
 
 
 def _shown(path: Path, root: Path) -> str:

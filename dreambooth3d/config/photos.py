@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -45,6 +47,14 @@ Identifier = Annotated[Filled, AfterValidator(_one_word)]
 FolderName = Annotated[Filled, AfterValidator(_folder_name)]
 
 
+_SSH = re.compile(r"(?P<login>[^/\s]+@)(?P<host>[^/:@\s]+):(?P<path>.*)")
+# As GitHub, GitLab, Hugging Face, AWS, Slack and Google begin theirs, and JSON Web Tokens.
+_TOKEN = re.compile(
+    r"gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|hf_[A-Za-z0-9]{20,}|(AKIA|ASIA)[A-Z0-9]{16}|"
+    r"xox[abprs]-[\w-]{10,}|AIza[\w-]{30,}|ya29\.[\w-]{20,}|eyJ[\w-]{10,}\.[\w-]{10,}\."
+)
+
+
 class DatasetConfig(Section):
     """Photo sets that DVC tracks, found when a run needs them, not when it is scheduled."""
 
@@ -57,14 +67,24 @@ class DatasetConfig(Section):
 
     @model_validator(mode="after")
     def _holds_no_secret(self) -> Self:
-        parts = urlsplit(self.url or "")
-        userinfo = parts.netloc.rpartition("@")[0]
-        # Over HTTP a user's name alone is how access tokens are given.
-        if ":" in userinfo or (userinfo and parts.scheme in ("http", "https")):
+        if _holds_secret(self.url or ""):
             raise ValueError(
-                "url holds a password or token, which would be logged: leave it to Git's credential helper"
+                "url holds a password or token, which would be logged: leave it to Git's credential helper, and in a "
+                "pod give it as a ZenML secret to the step's environment"
             )
         return self
+
+
+def _holds_secret(url: str) -> bool:
+    """Whether an address holds what lets somebody in, or may: in front of the host, behind it, or as part of a path."""
+    # As ssh has it, user@host:path, there is no scheme; what lies in front of @ may be user:token.
+    short = None if "://" in url or os.path.isdir(url) else _SSH.fullmatch(url)
+    parts = urlsplit(f"ssh://{short['login']}{short['host']}/{quote(short['path'])}" if short else url)
+    userinfo = parts.netloc.rpartition("@")[0]
+    # Over HTTP a user's name alone is how access tokens are given.
+    named = ":" in userinfo or (userinfo and parts.scheme in ("http", "https"))
+    behind = bool(parts.scheme) and bool(parts.query or parts.fragment)
+    return bool(named or behind or any(_TOKEN.search(part) for part in (userinfo, *parts.path.split("/"))))
 
 
 class PhotoModels(Section):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
+import pytest
 from typer.testing import Result
 
 from tests.product import ROOT, Product
@@ -83,6 +87,33 @@ def test_setup_again_changes_nothing(product: Product) -> None:
     before = activate.read_text()
     assert product.dreambooth3d("setup").returncode == 0
     assert activate.read_text() == before
+
+
+def test_setup_keeps_others_out_and_makes_mlflows_tables(product: Product) -> None:
+    """Two runs that begin at once would each make the tables."""
+    for name in (".dreambooth3d", ".zenconfig"):
+        (product.root / name).chmod(0o777)
+    assert product.dreambooth3d("setup").returncode == 0
+    assert [(product.root / name).stat().st_mode & 0o777 for name in (".dreambooth3d", ".zenconfig")] == [0o700] * 2
+    (database,) = product.root.joinpath(".zenconfig").rglob("mlflow.db")
+    with closing(sqlite3.connect(database)) as connection:
+        assert connection.execute("select count(*) from experiments").fetchone()[0] >= 1
+
+
+def test_the_user_interface_takes_the_next_free_port(product: Product) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        port = taken.getsockname()[1]
+        process = product.start("ui", "--port", str(port))
+        try:
+            line = process.stdout.readline()
+            assert line.startswith(f"Port {port} is in use; the next free one is "), line
+            free = int(re.search(r"(\d+)\.$", line.strip())[1])
+            assert free > port
+        finally:
+            process.terminate()
+            process.wait(30)
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", free), 1)
 
 
 def test_doctor_names_what_is_broken(product: Product) -> None:

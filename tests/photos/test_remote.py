@@ -152,11 +152,20 @@ def test_credentials_are_refused() -> None:
         assert DatasetConfig(url=url).url == url
 
 
-@pytest.mark.parametrize("url", ["https://token@example.com/photos.git", "ssh://git:word@example.com/photos.git"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://token@example.com/photos.git", "ssh://git:word@example.com/photos.git", "bob:word@example.com:photos",
+        "https://example.com/photos.git?token=abc", "https://example.com/photos.git#abc",
+        f"https://example.com/ghp_{'a1' * 18}/photos.git", f"hf_{'aB' * 15}@example.com:photos",
+        f"s3://AKIA{'A1' * 8}@bucket/photos",
+    ],
+)  # fmt: skip
 def test_a_secret_in_the_url_is_refused(url: str) -> None:
     with pytest.raises(ValidationError, match="url holds a password or token"):
         DatasetConfig(url=url)
-    assert DatasetConfig(url="ssh://git@example.com/photos.git").url
+    for fine in ("ssh://git@example.com/photos.git", "git@example.com:team/photos#1.git", "../photos #2", "/data/a?b"):
+        assert DatasetConfig(url=fine).url == fine
 
 
 def test_a_folder_that_no_setting_can_name_stops_no_other(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,51 @@
+"""A server that a command starts: on a free port, and ended when the command ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
+
+from dreambooth3d.errors import ConfigError
+
+TRIED_PORTS = 50
+WAIT_S = 10.0
+
+
+def free_port(host: str, port: int) -> int:
+    """The first port from `port` on at which nobody listens.
+
+    Raises:
+        ConfigError: there is none among the next fifty, or the host is none of this machine's.
+    """
+    reason = ""
+    for tried in range(port, min(port + TRIED_PORTS, 65536)):
+        try:
+            with socket.create_server((host, tried)):
+                return tried
+        except OSError as error:
+            reason = error.strerror or str(error)
+    raise ConfigError(f"{host}:{port}: no server can listen there ({reason}). Give another --port or --host.")
+
+
+def run_until_told(command: Sequence[str]) -> int:
+    """Run a server and what it starts until it ends, or until this process is told to end; its exit code."""
+    process = subprocess.Popen(command, start_new_session=True)
+
+    def end(_number: int, _frame: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        code = process.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    # Told to end it has done what it should.
+    return 0 if code == -signal.SIGTERM else code
