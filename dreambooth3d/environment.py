@@ -94,6 +94,9 @@ VARIABLES = (
             "TRANSFORMERS_VERBOSITY": "error",
         }
     ),
+    # A server that is away is waited for minutes at most; MLflow's own settings come to half an hour.
+    Variable("MLFLOW_HTTP_REQUEST_MAX_RETRIES", Rule.DEFAULT, "3"),
+    Variable("MLFLOW_HTTP_REQUEST_TIMEOUT", Rule.DEFAULT, "30"),
     Variable("DREAMBOOTH3D_WORK", Rule.DEFAULT, "{root}/.dreambooth3d/work"),
     # Measured by benchmarks.busy_machine; OpenMP reads it when torch is imported.
     Variable("GOMP_SPINCOUNT", Rule.DEFAULT, "2000", unless=SPINNING),

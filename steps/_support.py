@@ -20,7 +20,7 @@ from dreambooth3d.sources import library_digest
 from materializers.hashing import content_hash
 from materializers.healing import recomputed_if_damaged
 from operations.launch.finished_work import keep_until_stored
-from operations.records.tracking import LiveSeries, log_record
+from operations.records.tracking import LiveSeries, log_record_if_possible
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -54,7 +54,7 @@ class StepSession:
             keep_until_stored(self.runtime.folder)
         self._live.flush()
         record = log.record()
-        log_record(record, self._live.sent)
+        log_record_if_possible(record, self._live.sent)
         return dataclasses.replace(artifact, record=record)
 
 
