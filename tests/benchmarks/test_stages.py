@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from pathlib import Path
@@ -34,12 +34,31 @@ from tests.tiny_configs import shrunk
 from tests.tiny_models import write_tiny_base_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-PRESETS = sorted(
+FILES = sorted(
     file
     for file in [*CONFIGS.glob("*.yaml"), *(CONFIGS / "bench").glob("*.yaml")]
     # Those of a prompt alone have no photos to begin with: tests/benchmarks/test_family.py.
     if not (file.stem.startswith("text_to_3d") or file.stem.endswith("generation"))
 )
+UNUSED = {"contexts", "photos", "export_asset"}
+"""Sections of which the stages that run here know nothing."""
+
+
+def subject_config(file: Path) -> TrainingConfig | CeilingConfig:
+    """A preset; of one over many subjects, what each of them is trained by."""
+    config = check_file(file)
+    return getattr(config, "training", config)
+
+
+def different(files: Sequence[Path]) -> list[Path]:
+    """The first of all presets that are the same once they are small, such as one per orchestrator."""
+    models = (Path("base"), Path("selector"), Path("judge"))
+    first: dict[str, Path] = {}
+    for file in files:
+        first.setdefault(shrunk(subject_config(file), *models).model_dump_json(exclude=UNUSED), file)
+    return list(first.values())
+
+
 NAME = "corgi"
 SMALLER = {
     poses: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12, "AZIMUTH_STEP_DEG": 40.0},
@@ -109,11 +128,9 @@ def _shared_cache(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(bench.folder / "cache"))
 
 
-@pytest.mark.parametrize("file", PRESETS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+@pytest.mark.parametrize("file", different(FILES), ids=lambda path: f"{path.parent.name}-{path.stem}")
 def test_every_preset_runs_from_photos_to_evaluation(file: Path, bench: Bench) -> None:
-    config = check_file(file)
-    # Of a run over many subjects, what each of them is trained by.
-    config = getattr(config, "training", config)
+    config = subject_config(file)
     outcome = bench.run(config)
     assert {"psnr_fg", "mask_iou", "clip_i", "baseline_mean/psnr_fg"} <= set(outcome.metrics)
     assert all(math.isfinite(value) for name, value in outcome.metrics.items() if "psnr" in name)
