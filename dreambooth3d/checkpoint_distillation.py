@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import torch
+
 from dreambooth3d.artifacts import DreamBoothCheckpoint, PseudoViews, RadianceField, SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.config.guidance import GuidanceConfig
 from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
+from dreambooth3d.diffusion.model.components import load_components
+from dreambooth3d.diffusion.sampling.latent_colors import latent_colors
 from dreambooth3d.evaluation.clip import pinned
 from dreambooth3d.evaluation.views import ViewScores
 from dreambooth3d.nerf.training.distillation import distil, follow
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.parallel import Team, team
+from dreambooth3d.representation.latents import LatentColors
 from dreambooth3d.runtime import Runtime
 
 
@@ -39,13 +45,31 @@ def distil_checkpoint(
         # The other processes know no artifact store.
         checkpoint = checkpoint.kept_in(runtime.folder / "checkpoint")
     with team(_follow, (checkpoint, prompt, config, seed, init), config.processes, runtime.device) as members:
-        guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, runtime.device)
+        guidance = _guidance(checkpoint, prompt, config.guidance, seed, runtime.device)
+        latent = init is None and config.render.space == "latent"
+        colors = _latent_colors(guidance, prompt, seed, runtime) if latent else None
+        guidance.components.set_aside()
         wanted = needs_selector(config)
         views = ViewScores.load(pinned(selector), photos.class_noun, runtime.device, photos.images) if wanted else None
         likeness = views.likeness if views and photos.images else None
         shown = photos if photos.images else None
-        inputs = DistillInputs(guidance, init, reconstruction, shown, views, likeness, members)
+        inputs = DistillInputs(guidance, init, reconstruction, shown, views, likeness, members, colors)
         return distil(inputs, config, seed, runtime)
+
+
+def _guidance(
+    checkpoint: DreamBoothCheckpoint, prompt: str, config: GuidanceConfig, seed: int, device: torch.device
+) -> ScoreDistillation:
+    """Guidance by a checkpoint towards a prompt."""
+    components = load_components(checkpoint.base_model, device, checkpoint, acceleration=config.acceleration)
+    return ScoreDistillation(components, prompt, config, seed)
+
+
+def _latent_colors(guidance: ScoreDistillation, prompt: str, seed: int, runtime: Runtime) -> LatentColors:
+    """How the guidance's latents look, while its decoder is on the device."""
+    colors, explained = latent_colors(guidance.components, prompt, seed)
+    runtime.log.metrics(latent_colors_r2=explained)
+    return colors
 
 
 def needs_selector(config: DistillConfig) -> bool:
@@ -63,5 +87,6 @@ def _follow(
     init: RadianceField | None,
 ) -> None:
     """What the other processes do."""
-    guidance = ScoreDistillation.from_checkpoint(checkpoint, prompt, config.guidance, seed, members.device)
+    guidance = _guidance(checkpoint, prompt, config.guidance, seed, members.device)
+    guidance.components.set_aside()
     follow(DistillInputs(guidance, init, team=members), config)

@@ -46,9 +46,22 @@ class Guidance(ABC):
             progress: position in the stage, in [0, 1].
         """
 
+    def of_latents(self, latents: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        """The loss of what stands for latents, without an encoder between; otherwise as of renders.
+
+        Args:
+            latents: (n, *latent_shape), with gradient.
+        """
+        raise NotImplementedError(f"{type(self).__name__} judges images alone.")
+
     @property
     def image_size(self) -> int | None:
         """Pixels per side of the images that it wants; None takes any."""
+        return None
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int] | None:
+        """(channels, height, width) of the latents that it judges; None for one that judges images alone."""
         return None
 
     def state(self) -> dict[str, Any]:

@@ -16,12 +16,14 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.gaussians.gaussians import Gaussians
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.representation.interface import SAMPLES_PER_RAY, Rendering, Representation
+from dreambooth3d.surface.painted_mesh import PaintedMesh
 from dreambooth3d.surface.surface_mesh import SurfaceMesh
 
 KINDS: Mapping[str, type[Representation]] = {
     Field.kind: Field,
     SurfaceMesh.kind: SurfaceMesh,
     Gaussians.kind: Gaussians,
+    PaintedMesh.kind: PaintedMesh,
 }
 """By name, the same as in `config.representation.SETTINGS`."""
 

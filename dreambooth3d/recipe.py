@@ -98,7 +98,11 @@ def run(config: TrainingConfig, run_stage: RunStage) -> Made:
     Raises:
         DreamBooth3DError: photos, base model or a scorer are missing or damaged; a stage failed.
     """
+    from dreambooth3d.surface.files import with_mesh_digests
+
     recipe, seed = config.recipe, config.seed
+    first, refining = with_mesh_digests(config.init_nerf), with_mesh_digests(config.refine_nerf)
+    editing = with_mesh_digests(config.edit_nerf)
     data_md5 = dataset_hash(config.photos)
     base_digest = base_model_identity(config.base_model)
     pretrained_digest = pretrained_identity(config.finetune_dreambooth)
@@ -112,7 +116,7 @@ def run(config: TrainingConfig, run_stage: RunStage) -> Made:
         "select_checkpoints", stages.select_checkpoints, checkpoints, photos, selector, config.select_checkpoints, seed
     )
     start = full if recipe.init_from == "full" else partial
-    coarse = run_stage("init_nerf", stages.init_nerf, start, photos, selector, config.init_nerf, seed)
+    coarse = run_stage("init_nerf", stages.init_nerf, start, photos, selector, first, seed)
     pseudo, guide, asset = None, full, coarse
     if recipe.pseudo_views:
         settings = config.generate_pseudo_views
@@ -122,14 +126,14 @@ def run(config: TrainingConfig, run_stage: RunStage) -> Made:
             guide = run_stage("finetune_multiview", stages.finetune_multiview, partial, pseudo, photos, settings, seed)
     if recipe.refine_with != "none":
         guide = full if recipe.refine_with == "full" else guide
-        inputs = (guide, coarse, photos, selector, config.refine_nerf, seed)
+        inputs = (guide, coarse, photos, selector, refining, seed)
         asset = run_stage("refine_nerf", stages.refine_nerf, *inputs, pseudo=pseudo)
     truth = run_stage("load_ground_truth", stages.load_ground_truth, config.photos, data_md5)
     report = run_stage("evaluate", stages.evaluate, asset, coarse, photos, truth, judge, config.evaluate)
     bundle = run_stage("export_asset", stages.export_asset, asset, report, photos, config.export_asset, truth=truth)
     edited = []
     for index, prompt in enumerate(config.contexts):
-        inputs = (partial, asset, photos, prompt, selector, config.edit_nerf, seed)
+        inputs = (partial, asset, photos, prompt, selector, editing, seed)
         field = run_stage(f"edit_nerf_{index}", stages.edit_nerf, *inputs)
         inputs = (field, asset, prompt, photos, truth, judge, config.evaluate)
         verdict = run_stage(f"evaluate_context_{index}", stages.evaluate_context, *inputs)
@@ -171,8 +175,10 @@ def generate(config: TextTo3dConfig, run_stage: RunStage, guide: DreamBoothCheck
     """
     from dreambooth3d.diffusion.model.guides import guide_identity, prompt_noun
     from dreambooth3d.photos.prompted import prompt_hash
+    from dreambooth3d.surface.files import with_mesh_digests
 
     asked, seed = config.generation, config.seed
+    first, refining = with_mesh_digests(config.init_nerf), with_mesh_digests(config.refine_nerf)
     selector, judge = scorer_ref(config.scorers.selector), scorer_ref(config.scorers.judge)
     noun = prompt_noun(asked, config.base_model)
 
@@ -180,10 +186,10 @@ def generate(config: TextTo3dConfig, run_stage: RunStage, guide: DreamBoothCheck
     if guide is None:
         given = (config.base_model, base_model_identity(config.base_model), asked.guide, guide_identity(asked.guide))
         guide = run_stage("read_guide", stages.read_guide, *given)
-    settings = _with_negative_prompt(_as(InitNerfConfig, config.init_nerf), asked.negative_prompt)
+    settings = _with_negative_prompt(_as(InitNerfConfig, first), asked.negative_prompt)
     coarse = asset = run_stage("init_nerf", stages.init_nerf, guide, photos, selector, settings, seed)
     if asked.refine:
-        settings = _with_negative_prompt(_as(RefineNerfConfig, config.refine_nerf), asked.negative_prompt)
+        settings = _with_negative_prompt(_as(RefineNerfConfig, refining), asked.negative_prompt)
         asset = run_stage("refine_nerf", stages.refine_nerf, guide, coarse, photos, selector, settings, seed)
     report = run_stage("evaluate_prompt", stages.evaluate_prompt, asset, photos, judge, config.evaluate)
     exported = _as(ExportConfig, config.export_asset)

@@ -15,6 +15,7 @@ _RENDER = {"sampler": "dense", "size": 12, "samples_per_ray": 10, "occupancy_res
 _GAUSSIANS = {"count": 80, "max_count": 120, "fit_steps": 2, "densify_every": 2}
 _STAGE = {
     "gaussians": _GAUSSIANS,
+    "painted": {"texture": {"volume_resolution": 10}}, "sketch": {"points": 64},
     "steps": 3, "views_per_step": 2, "check_every": 2, "render": _RENDER, "convergence_patience": 0,
     "guidance": {"inversion_steps": 1}, "mesh": {"resolution": 8}, "photos": {"search_every": 1.0, "min_overlap": 0.0},
 }  # fmt: skip

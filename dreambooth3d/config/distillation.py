@@ -12,6 +12,7 @@ from dreambooth3d.config.gaussians import GaussiansConfig
 from dreambooth3d.config.guards import EditGuardsConfig, GuardsConfig
 from dreambooth3d.config.guidance import EditGuidanceConfig, GuidanceConfig
 from dreambooth3d.config.mesh import MeshConfig
+from dreambooth3d.config.painted import PaintedConfig
 from dreambooth3d.config.photo_targets import EditPhotoTargetsConfig, InitPhotoTargetsConfig, PhotoTargetsConfig
 from dreambooth3d.config.rendering import (
     CameraConfig,
@@ -21,6 +22,7 @@ from dreambooth3d.config.rendering import (
     ShadingConfig,
 )
 from dreambooth3d.config.representation import RepresentationKind
+from dreambooth3d.config.sketch import SketchConfig
 
 
 class RegularizerConfig(Section):
@@ -83,13 +85,17 @@ class DistillConfig(Section):
     """One stage of score distillation."""
 
     representation: RepresentationKind | None = None
-    """What the asset is made of: field, mesh or gaussians; nothing leaves it as it is where the stage begins."""
+    """What the asset is made of: field, mesh, gaussians, or painted for a mesh that is given; nothing leaves it as it
+    is where the stage begins."""
     field: FieldConfig | None = None
     """What a fresh field is made of; nothing where the stage goes on from an earlier one's."""
     gaussians: GaussiansConfig | None = None
     """What Gaussians are made of, fresh ones or those made of another kind of asset; nothing for the defaults."""
     mesh: MeshConfig = MeshConfig()
     """What a mesh is made of, where this stage makes one: fresh, or of an asset of another kind."""
+    painted: PaintedConfig = PaintedConfig()
+    """Which mesh is painted, and what its colours are made of."""
+    sketch: SketchConfig = SketchConfig()
     reconstruction: ReconstructionConfig | None = None
     """What pseudo views are for; nothing where there are none."""
     steps: Positive = 600
@@ -131,6 +137,51 @@ class DistillConfig(Section):
     """New seeds to try after a collapse."""
 
     @model_validator(mode="after")
+    def _latents_can_be_rendered(self) -> Self:
+        if self.render.space == "rgb":
+            return self
+        if self.representation not in (None, "field"):
+            raise ValueError(
+                f"render.space: latent is for a field, and representation is {self.representation}: set render.space "
+                "to rgb, or representation to field"
+            )
+        if self.shading.albedo_only_share < 1:
+            raise ValueError("render.space: latent has no colours to light: set shading.albedo_only_share to 1")
+        return self
+
+    @model_validator(mode="after")
+    def _mesh_files_are_used(self) -> Self:
+        given = [name for name in ("mesh", "painted") if getattr(self, name).file is not None]
+        if given and not isinstance(self, InitNerfConfig):
+            raise ValueError(
+                f"{given[0]}.file is what a fresh asset begins from, and this stage goes on or fits a truth: set it in "
+                "init_nerf"
+            )
+        if "mesh" in given and self.representation != "mesh":
+            raise ValueError(
+                f"mesh.file is what a mesh begins from, and representation is {self.representation}: set "
+                "representation to mesh, or name the file as sketch.file or painted.file"
+            )
+        if isinstance(self, InitNerfConfig) and ("painted" in given) != (self.representation == "painted"):
+            raise ValueError("representation: painted and painted.file go together: set both, or neither")
+        if self.representation == "painted" and self.face_front:
+            raise ValueError("a painted mesh stays as it stands, and face_front would turn it: set face_front=false")
+        return self
+
+    @model_validator(mode="after")
+    def _sketch_steers_a_field(self) -> Self:
+        if self.sketch.file is None:
+            return self
+        if self.representation not in (None, "field"):
+            raise ValueError(
+                f"sketch.file steers a field, and representation is {self.representation}: set representation to "
+                "field, or begin from the mesh itself by mesh.file"
+            )
+        if self.face_front:
+            raise ValueError("sketch.file says where the front is, and face_front would turn it: set face_front=false")
+        return self
+
+    @model_validator(mode="after")
     def _processes_have_work(self) -> Self:
         if self.processes > self.views_per_step:
             raise ValueError(
@@ -148,7 +199,7 @@ class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
     representation: RepresentationKind = "field"  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
-    """What the asset is made of: field, mesh or gaussians."""
+    """What the asset is made of: field, mesh, gaussians, or painted for a mesh that is given."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     gaussians: GaussiansConfig = GaussiansConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen

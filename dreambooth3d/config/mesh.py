@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dreambooth3d.config.base import Section
 from dreambooth3d.config.field import EncodingConfig
+from dreambooth3d.config.mesh_file import MeshFileConfig
 
 _Weight = Annotated[float, Field(ge=0)]
 _Length = Annotated[float, Field(gt=0, lt=0.95)]
@@ -18,15 +18,18 @@ class TextureConfig(EncodingConfig):
     """Colours in space, read at the surface; as those of a radiance field (`FieldConfig`)."""
 
 
-class MeshConfig(Section):
-    """The surface mesh: a signed distance on a deformable grid of tetrahedra, and colours in space."""
+class MeshConfig(MeshFileConfig):
+    """The surface mesh: a signed distance on a deformable grid of tetrahedra, and colours in space.
+
+    A fresh mesh has the shape of `file`, or is an ellipsoid.
+    """
 
     resolution: Annotated[int, Field(ge=8, le=128)] = 32
     """Cubes per side of the grid; each has twelve tetrahedra around its middle."""
     texture: TextureConfig | None = None
     """Where colours come from; nothing shares those of the field that it begins from, or is the default."""
     initial_radii: tuple[_Length, _Length, _Length] = (0.45, 0.45, 0.45)
-    """Semi-axes of the ellipsoid that a fresh mesh is, in world units."""
+    """Semi-axes of the ellipsoid that a fresh mesh is without a file, in world units."""
     background: Literal["learned", "white", "network"] = "learned"
     """What lies behind the mesh while it learns: one learned colour, white, or a small environment network."""
     distance_rate: _Factor = 2.0

@@ -9,6 +9,7 @@ from pydantic import Field
 from dreambooth3d.config.base import Positive, Rising, RisingRange, Section, Share
 
 Sampling = Literal["auto", "dense", "occupancy"]
+Space = Literal["rgb", "latent"]
 _Distance = Annotated[float, Field(gt=0)]
 _Angle = Annotated[float, Field(gt=0, lt=180)]
 
@@ -18,6 +19,9 @@ class RenderConfig(Section):
 
     sampler: Sampling = "auto"
     """dense everywhere, or nerfacc's occupancy grid on CUDA; auto picks by device."""
+    space: Space = "rgb"
+    """What training views show guidance: rgb, images; latent, the guide's latents themselves, which a fresh field then
+    holds in place of colours. A later stage in rgb mixes its colours of them."""
     size: Positive = 64
     """Rays per image side while training; images are upsampled to the guidance's size."""
     samples_per_ray: Positive = 64

@@ -11,8 +11,14 @@ from dreambooth3d.config.base import Section
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.gaussians import GaussiansConfig
 from dreambooth3d.config.mesh import MeshConfig
+from dreambooth3d.config.painted import PaintedConfig
 
-SETTINGS: Mapping[str, type[Section]] = {"field": FieldConfig, "mesh": MeshConfig, "gaussians": GaussiansConfig}
+SETTINGS: Mapping[str, type[Section]] = {
+    "field": FieldConfig,
+    "mesh": MeshConfig,
+    "gaussians": GaussiansConfig,
+    "painted": PaintedConfig,
+}
 """The kinds that exist, each with the model of its settings, which stand in a section of the kind's name."""
 
 
@@ -22,4 +28,4 @@ def _existing(kind: str) -> str:
     return kind
 
 
-RepresentationKind = Annotated[Literal["field", "mesh", "gaussians"], AfterValidator(_existing)]
+RepresentationKind = Annotated[Literal["field", "mesh", "gaussians", "painted"], AfterValidator(_existing)]

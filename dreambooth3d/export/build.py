@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
@@ -12,7 +14,7 @@ from dreambooth3d.export.casting import Pictures
 from dreambooth3d.export.mesh import Mesh
 from dreambooth3d.export.source import Source
 from dreambooth3d.export.surface import BOUND, decimated, own_surface, sample_density, silhouette_threshold, surface_at
-from dreambooth3d.export.texture import textured, with_vertex_colors
+from dreambooth3d.export.texture import paint_at, painted, textured, with_vertex_colors
 
 SILHOUETTES = 12
 """Pictures by which the threshold is chosen."""
@@ -46,7 +48,14 @@ class MeshBuilder:
         self.surface = surface_at(density, self.threshold)
 
     def build(self, max_triangles: int | None = None, texture_size: int | None = None) -> Mesh:
-        """A mesh with colours; what is not given is the configuration's."""
+        """A mesh with colours; what is not given is the configuration's.
+
+        A mesh that was given keeps its triangles, however many they are, unless fewer are asked for here.
+        """
+        if self.source.paint is not None and len(self.surface.faces) <= (max_triangles or len(self.surface.faces)):
+            if self.config.colors == "vertices":
+                return replace(self.surface, colors=paint_at(self.source.paint, self.surface.vertices), uv=None)
+            return painted(self.surface, self.source.paint, texture_size or self.config.texture_size)
         mesh = decimated(self.surface, max_triangles or self.config.max_triangles)
         depth = 2 * BOUND / self.config.mesh_resolution * self.config.shell_cells
         seen = (self.cameras, self.pictures)

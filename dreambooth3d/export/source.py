@@ -18,6 +18,7 @@ from dreambooth3d.representation.interface import Representation, Triangles
 
 DensityAndColor = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points (n, 3) in world units -> density (n,) in inverse world units and albedo (n, 3) in [0, 1]."""
+Paint = Callable[[Tensor], Tensor]
 Render = Callable[[Cameras, int], Pictures]
 """Cameras and pixels per side -> square pictures, on the CPU."""
 
@@ -31,12 +32,14 @@ class Source:
         render: its own pictures, which a mesh of it should look like.
         device: where it lives.
         triangles: its surface, of an asset that is made of them.
+        paint: points (n, 3) of the surface -> albedo (n, 3) in [0, 1], of a mesh that was given and painted.
     """
 
     density_and_color: DensityAndColor
     render: Render
     device: torch.device | str = "cpu"
     triangles: Triangles | None = None
+    paint: Paint | None = None
 
 
 def artifact_source(asset: RadianceField, samples_per_ray: int, device: torch.device | str = "cpu") -> Source:
@@ -60,7 +63,22 @@ def asset_source(asset: Representation, samples_per_ray: int) -> Source:
 
     with torch.no_grad():
         triangles = asset.triangles()
-    return Source(dense if triangles is None else _nearest(triangles), render, asset.device, triangles)
+    if triangles is None:
+        return Source(dense, render, asset.device)
+    return Source(_nearest(triangles), render, asset.device, triangles, _paint_of(asset) if triangles.given else None)
+
+
+def _paint_of(asset: Representation) -> Paint:
+    """The colours of a surface that was painted."""
+
+    @torch.no_grad()
+    def paint(points: Tensor) -> Tensor:
+        found = asset.albedo_at(points.to(asset.device))
+        if found is None:
+            raise ValueError(f"{asset.kind}: it has given triangles and does not say how they are painted.")
+        return found
+
+    return paint
 
 
 def _nearest(triangles: Triangles) -> DensityAndColor:

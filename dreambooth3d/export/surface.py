@@ -71,9 +71,13 @@ def own_surface(triangles: Triangles) -> Mesh:
     """
     if len(triangles.faces) == 0:
         raise EmptyFieldError("mesh: it has no triangles, so nothing can be exported. Train longer, or another seed.")
-    vertices = triangles.vertices.detach().float().cpu().numpy()
-    shape = trimesh.Trimesh(vertices, triangles.faces.cpu().numpy(), process=False)
-    return Mesh(vertices, np.asarray(shape.faces, np.int64), np.asarray(shape.vertex_normals, np.float32))
+    vertices, faces = triangles.vertices.detach().float().cpu().numpy(), triangles.faces.cpu().numpy()
+    # A given mesh may have several vertices at one place, whose normals are one all the same.
+    places, joined = np.unique(vertices, axis=0, return_inverse=True) if triangles.given else (vertices, None)
+    shape = trimesh.Trimesh(places, faces if joined is None else joined.reshape(-1)[faces], process=False)
+    normals = np.asarray(shape.vertex_normals, np.float32)
+    uv = None if triangles.uv is None else triangles.uv.float().cpu().numpy()
+    return Mesh(vertices, faces.astype(np.int64), normals if joined is None else normals[joined.reshape(-1)], uv=uv)
 
 
 def decimated(mesh: Mesh, max_triangles: int) -> Mesh:

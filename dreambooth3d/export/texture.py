@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,13 +16,15 @@ from scipy.sparse.linalg import lsqr
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.export.casting import MeshCaster, Pictures
 from dreambooth3d.export.mesh import Mesh
-from dreambooth3d.export.source import Source
+from dreambooth3d.export.source import Paint, Source
 from dreambooth3d.export.surface import CHUNK_POINTS
 
 GUTTER = 4
 """Texels between charts, and how far their colours are continued over their edges."""
 _SHELL_STEPS = 12
 _DAMPING, _ITERATIONS = 0.3, 40
+_UV_SLACK, _MOST_SHARED = 1e-4, 1.1
+logger = logging.getLogger(__name__)
 
 
 def with_vertex_colors(mesh: Mesh, source: Source, depth: float, cameras: Cameras, pictures: Pictures) -> Mesh:
@@ -56,6 +59,43 @@ def textured(mesh: Mesh, source: Source, size: int, depth: float, cameras: Camer
     correction = view_correction(mesh, first, cameras, pictures)
     colors = (colors + np.einsum("nk,nkc->nc", places.weights, correction[corners])).clip(0, 1)
     return replace(unwrapped, texture=_image(colors, places))
+
+
+def painted(mesh: Mesh, paint: Paint, size: int) -> Mesh:
+    """A given mesh with a texture over its own UV map, or over an atlas where that cannot hold one.
+
+    Args:
+        mesh: as it was given.
+        paint: colours at points of its surface, on any device.
+        size: of the texture, in texels per side.
+    """
+    if mesh.uv is None or (places := own_places(mesh, size)) is None:
+        mesh = unwrap(mesh, size)
+        places = texel_places(mesh, size)
+    points = np.einsum("nk,nkc->nc", places.weights, mesh.vertices[mesh.faces[places.triangle]])
+    return replace(mesh, texture=_image(paint_at(paint, points), places))
+
+
+def paint_at(paint: Paint, points: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:
+    """Colours (n, 3) in [0, 1] at points (n, 3) of a painted surface."""
+    chunks = torch.as_tensor(points, dtype=torch.float32).split(CHUNK_POINTS)
+    return torch.cat([paint(chunk).float().cpu() for chunk in chunks]).numpy()
+
+
+def own_places(mesh: Mesh, size: int) -> TexelPlaces | None:
+    """Where a mesh's texels lie by its own UV map; None, with a line in the log, where texels are outside or shared."""
+    assert mesh.uv is not None
+    beyond = np.abs(mesh.uv - mesh.uv.clip(0, 1)).max() > _UV_SLACK
+    places = texel_places(mesh, size)
+    covered = places.inside.mean()
+    corners = mesh.uv[mesh.faces].astype(np.float64)
+    first, second = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+    wanted = 0.5 * np.abs(first[:, 0] * second[:, 1] - first[:, 1] * second[:, 0]).sum()
+    if not beyond and 0 < wanted <= _MOST_SHARED * covered:
+        return places
+    reason = "leaves the image" if beyond else "puts several triangles on the same texels" if wanted > 0 else "is empty"
+    logger.warning("the mesh's own UV map %s, so it gets another one", reason)
+    return None
 
 
 def view_correction(mesh: Mesh, painted: Mesh, cameras: Cameras, pictures: Pictures) -> Float[ndarray, "v 3"]:

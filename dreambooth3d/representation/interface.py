@@ -33,6 +33,7 @@ from dreambooth3d.config.distillation import RegularizerConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.record import StepRecord
+from dreambooth3d.representation.latents import LatentColors
 from dreambooth3d.representation.shading import Shading
 
 ALBEDO = Shading()
@@ -70,7 +71,8 @@ class TrainingViews:
     """Images of an asset that it learns from: differentiable in its parameters.
 
     Attributes:
-        color: (n, 3, size, size) in [0, 1], over the background.
+        color: (n, 3, size, size) in [0, 1], over the background; (n, channels, size, size) latents where the stage
+            renders these (`RenderConfig.space`).
         opacity: (n, size, size) in [0, 1].
         depth: (n, size, size) as in `Rendering`.
         normals: (n, 3, size, size) as in `Rendering`, or None if nobody asked.
@@ -79,7 +81,7 @@ class TrainingViews:
         figures: for the log, to be added up over parts of the views.
     """
 
-    color: Float[Tensor, "n 3 size size"]
+    color: Float[Tensor, "n channels size size"]
     opacity: Float[Tensor, "n size size"]
     depth: Float[Tensor, "n size size"]
     normals: Float[Tensor, "n 3 size size"] | None = None
@@ -91,15 +93,22 @@ class TrainingViews:
 class Triangles:
     """A surface, on any device.
 
+    One that is `given` is a mesh that the user gave, whose vertices and triangles are kept as they are: its colours are
+    asked for by `Representation.albedo_at`.
+
     Attributes:
         vertices: (v, 3) in world units.
         faces: (f, 3) vertices of each triangle, counter-clockwise seen from outside.
         colors: (v, 3) albedo in [0, 1].
+        given: see above.
+        uv: (v, 2) the given mesh's own UV map, from its image's left and lower edge; None where it has none.
     """
 
     vertices: Float[Tensor, "v 3"]
     faces: Int[Tensor, "f 3"]
     colors: Float[Tensor, "v 3"]
+    given: bool = False
+    uv: Float[Tensor, "v 2"] | None = None
 
 
 @dataclass(frozen=True)
@@ -297,6 +306,10 @@ class Representation(nn.Module, ABC):
         """Its own triangles, of a kind that is made of them; None for others, of which density tells the surface."""
         return None
 
+    def albedo_at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"] | None:
+        """(n, 3) albedo in [0, 1] at points (n, 3) of its surface; None for a kind that knows it elsewhere only."""
+        return None
+
     @torch.no_grad()
     def filled_share(self, threshold: float) -> float | None:
         """Share of the unit ball's cells that are opaque beyond a threshold now, by the density in their middle.
@@ -338,8 +351,22 @@ class Representation(nn.Module, ABC):
         Args:
             render: how the stage renders.
             fresh: whether it was made by `fresh` for this stage.
+
+        Raises:
+            ConfigError: it cannot be rendered as the stage asks for.
         """
         return
+
+    def take_latents(self, colors: LatentColors) -> None:
+        """Learn how the latents look that it holds; called on a fresh asset of a stage that renders latents.
+
+        Raises:
+            ConfigError: it holds none.
+        """
+        raise ConfigError(
+            f"render.space: latent is for a field, and this stage makes {self.kind}. Set render.space to rgb, or "
+            "representation to field."
+        )
 
     def before_step(self, position: Position, generator: torch.Generator) -> None:
         """Get ready for a step: refresh what speeds rendering up, switch on detail; generator on the CPU."""

@@ -74,10 +74,13 @@ def _outlines(projection: Projection, topology: Topology) -> tuple[Tensor, Tenso
     # Counter-clockwise from outside is clockwise here, as y points down.
     front = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0] < 0
     sides = front[:, topology.beside]  # (n, e, 2)
+    # A border is an outline from wherever it is seen: beyond it there is nothing that faces the same way.
+    first_alone = topology.beside[:, 1] < 0
+    sides[..., 1] = torch.where(first_alone, ~sides[..., 0], sides[..., 1])
     before = (projection.depth > NEAR)[:, topology.edges].all(dim=-1)
     view, edge = ((sides[..., 0] != sides[..., 1]) & before).nonzero(as_tuple=True)
     ends = topology.edges[edge]
-    facing = torch.where(sides[view, edge, 0], topology.beside[edge, 0], topology.beside[edge, 1])
+    facing = torch.where(sides[view, edge, 0] | first_alone[edge], topology.beside[edge, 0], topology.beside[edge, 1])
     return view, ends, topology.faces[facing].sum(dim=1) - ends.sum(dim=1)
 
 

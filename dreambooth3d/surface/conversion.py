@@ -87,12 +87,15 @@ def begin_as(made: Mesh, source: Representation, shares_texture: bool) -> None:
 
 
 def settings_for(source: Representation, config: MeshConfig) -> MeshConfig:
-    """The settings with a field's encoding, where they do not ask for another."""
-    if config.texture is not None or not isinstance(source, Field):
+    """The settings with a field's background and, where they ask for no other, the encoding of its colours."""
+    if not isinstance(source, Field):
+        return config
+    config = config.model_copy(update={"background": source.config.background})
+    if config.texture is not None or source.latent_head is not None:
         return config
     names = set(TextureConfig.model_fields)
     shared = TextureConfig(**{name: value for name, value in source.config.model_dump().items() if name in names})
-    return config.model_copy(update={"texture": shared, "background": source.config.background})
+    return config.model_copy(update={"texture": shared})
 
 
 def _stand_as(made: Mesh, source: Representation) -> None:
@@ -155,7 +158,7 @@ def _take_colors(made: Mesh, source: Representation, shares_texture: bool) -> No
     """Those of the source: of the encoding where both have the same, then as the source is seen."""
     if isinstance(source, Field):
         made.background.load_state_dict(source.background.state_dict())
-        if shares_texture:
+        if shares_texture and source.latent_head is None:
             made.encoding.load_state_dict(source.encoding.state_dict())
             made.head.load_state_dict(source.head.state_dict())
     points, colors = _seen_colors(made, source)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import trimesh
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import KDTree
@@ -100,12 +100,17 @@ def mesh_distance(places: Float[Tensor, "n 3"], mesh: trimesh.Trimesh) -> Float[
     sampled = trimesh.sample.sample_surface(mesh, SAMPLES, seed=0)
     points, faces = np.asarray(sampled[0]), np.asarray(sampled[1])
     samples = SurfaceSamples(points, mesh.face_normals[faces], math.sqrt(mesh.area / SAMPLES))
+    return torch.where(inside_mesh(places, mesh), -1.0, 1.0) * samples.distance(places)
+
+
+def inside_mesh(places: Float[Tensor, "n 3"], mesh: trimesh.Trimesh) -> Bool[Tensor, " n"]:
+    """(n,) whether a mesh winds around places (n, 3)."""
     low, high = (torch.from_numpy(np.array(corner)).to(places) for corner in mesh.bounds)
     inside = ((places > low) & (places < high)).all(dim=1)
     vertices = torch.from_numpy(np.array(mesh.vertices)).to(places)
     corners = vertices[torch.from_numpy(np.array(mesh.faces)).to(places.device)]
     inside[inside.clone()] = winding_numbers(places[inside], corners) > 0.5
-    return torch.where(inside, -1.0, 1.0) * samples.distance(places)
+    return inside
 
 
 def winding_numbers(places: Float[Tensor, "n 3"], corners: Float[Tensor, "f 3 3"]) -> Float[Tensor, " n"]:

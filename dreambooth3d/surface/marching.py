@@ -56,7 +56,7 @@ class Topology:
         ends: (v, 2) the vertices of the grid between which each vertex lies, the first of them inside.
         faces: (f, 3) vertices of each triangle, counter-clockwise seen from outside.
         edges: (e, 2) vertices of the triangles' edges.
-        beside: (e, 2) the two triangles at each edge.
+        beside: (e, 2) the two triangles at each edge; -1 in place of the second at the border of an open surface.
         inside: (g,) the grid's vertices inside.
     """
 
@@ -89,6 +89,22 @@ def topology(grid: TetrahedralGrid, inside: Bool[Tensor, " v"]) -> Topology:
     faces, ends = number[faces], grid.edges[used]
     ends = torch.where(inside[ends[:, :1]], ends, ends.flip(1))
     return Topology(ends, faces, *_neighbours(faces, len(ends)), inside)
+
+
+def given_topology(faces: Int[Tensor, "f 3"], vertices: int) -> Topology:
+    """That of any triangles; where more than two share an edge, every one of them and the next are neighbours there."""
+    sides = torch.stack([faces, faces.roll(-1, dims=1)], dim=-1).flatten(0, 1)  # (3 f, 2)
+    keys, order = (sides.amin(dim=1) * vertices + sides.amax(dim=1)).sort(stable=True)
+    owners = order // 3
+    joined = keys[1:] == keys[:-1]
+    no = torch.zeros(1, dtype=torch.bool, device=faces.device)
+    alone = ~(torch.cat([no, joined]) | torch.cat([joined, no]))
+    pairs = torch.stack([owners[:-1][joined], owners[1:][joined]], dim=1)
+    border = torch.stack([owners[alone], torch.full_like(owners[alone], -1)], dim=1)
+    kept = torch.cat([keys[:-1][joined], keys[alone]])
+    edges = torch.stack([kept // max(vertices, 1), kept % max(vertices, 1)], dim=1)
+    nothing = torch.zeros(0, dtype=torch.bool, device=faces.device)
+    return Topology(faces.new_zeros(vertices, 2), faces, edges, torch.cat([pairs, border]), nothing)
 
 
 def _neighbours(faces: Int[Tensor, "f 3"], vertices: int) -> tuple[Int[Tensor, "e 2"], Int[Tensor, "e 2"]]:

@@ -38,6 +38,7 @@ from dreambooth3d.representation.shading import Shading
 from dreambooth3d.surface import conversion, distance
 from dreambooth3d.surface import regularizers as own
 from dreambooth3d.surface.antialias import antialias
+from dreambooth3d.surface.files import read_given
 from dreambooth3d.surface.grid import TetrahedralGrid, tetrahedral_grid
 from dreambooth3d.surface.marching import Topology, surface_vertices, topology
 from dreambooth3d.surface.raster import Raster, meet, project, rasterize
@@ -116,8 +117,9 @@ class SurfaceMesh(Representation):
 
     @classmethod
     def fresh(cls, settings: Section, render: RenderConfig, device: torch.device | str) -> Self:
-        """An ellipsoid around the origin."""
-        return cls(MeshConfig.model_validate(settings), device)
+        """An ellipsoid around the origin, or the mesh of a file."""
+        config = MeshConfig.model_validate(settings)
+        return cls(config, device) if config.file is None else cls.of_mesh(read_given(config), config, device)
 
     @classmethod
     def of_mesh(cls, mesh: trimesh.Trimesh, config: MeshConfig, device: torch.device | str = "cpu") -> Self:

@@ -26,6 +26,7 @@ from dreambooth3d.photos.prompted import prompted_name
 from dreambooth3d.photos.subject import subject_name
 from dreambooth3d.prompts import names
 from dreambooth3d.runtime import pick_device
+from dreambooth3d.surface.files import check_meshes
 
 
 def preflight(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> str:
@@ -49,6 +50,7 @@ def preflight(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> str:
         _check_words(config.base_model, class_noun, identifier)
         _check_steps(config)
         _check_optimizers(config)
+        check_meshes(config.init_nerf, config.refine_nerf, config.edit_nerf)
     return subject_name(folder)
 
 
@@ -61,6 +63,7 @@ def _check_generation(config: TextTo3dConfig) -> str:
         find_guide(asked.guide)
     guide_identity(asked.guide)
     check_scorers(config.scorers)
+    check_meshes(config.init_nerf, config.refine_nerf)
     return prompted_name(asked.prompt)
 
 

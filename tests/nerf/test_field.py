@@ -112,8 +112,8 @@ class Corners(Encoding):
     def forward(self, points: Tensor, channels: int = 4) -> Tensor:
         return self.factor * points.clamp(-1, 1)
 
-    def make_head(self, width: int) -> torch.nn.Module:
-        return torch.nn.Linear(3, 4)
+    def make_head(self, width: int, logits: int = 4) -> torch.nn.Module:
+        return torch.nn.Linear(3, logits)
 
     @property
     def detail_size(self) -> float:
@@ -125,7 +125,7 @@ class Corners(Encoding):
 
 
 def test_any_encoding_makes_a_field(monkeypatch: pytest.MonkeyPatch, points: Tensor) -> None:
-    monkeypatch.setattr(radiance_field, "make_encoding", lambda config, device: Corners())
+    monkeypatch.setattr(radiance_field, "make_encoding", lambda config, device, logits: Corners())
     field = Field(FieldConfig(blob_density=8.0, blob_radius=0.5))
     by_hand = points.clamp(-1, 1) @ field.head.weight.T + field.head.bias
     blob = 8 * (1 - points.norm(dim=-1) / 0.5).clamp(min=-1)

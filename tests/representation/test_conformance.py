@@ -25,6 +25,7 @@ from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, Refi
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.gaussians import GaussiansConfig
 from dreambooth3d.config.mesh import MeshConfig, TextureConfig
+from dreambooth3d.config.painted import PaintedConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.config.representation import SETTINGS
 from dreambooth3d.config.results import ExportConfig
@@ -41,6 +42,7 @@ from dreambooth3d.representation.average import RunningAverage
 from dreambooth3d.representation.interface import Position, Representation, ViewPixels, turn_about_z
 from dreambooth3d.representation.shading import Shading
 from dreambooth3d.runtime import Runtime
+from dreambooth3d.surface.painted_mesh import PaintedMesh
 from dreambooth3d.surface.surface_mesh import SurfaceMesh
 from materializers.field import RadianceFieldMaterializer
 from tests.nerf.scenes import BallGuidance
@@ -91,7 +93,21 @@ def mesh() -> SurfaceMesh:
     return copy.deepcopy(converted())
 
 
-ASSETS: Mapping[str, Callable[[], Representation]] = {"field": field, "mesh": mesh, "gaussians": gaussians}
+def painted() -> PaintedMesh:
+    """The same ellipsoid as given triangles, with the field's colours."""
+    shape = trimesh.creation.icosphere(3)
+    shape.apply_scale((0.5, 0.3, 0.4)).apply_translation((0.15, -0.1, 0.05))
+    made = PaintedMesh(PaintedConfig(texture=TextureConfig(encoding="dense", volume_resolution=40)), shape)
+    made.encoding.load_state_dict(field().encoding.state_dict())
+    return made
+
+
+ASSETS: Mapping[str, Callable[[], Representation]] = {
+    "field": field,
+    "mesh": mesh,
+    "gaussians": gaussians,
+    "painted": painted,
+}
 FRESH: Mapping[str, DistillConfig] = {
     "field": InitNerfConfig(field=FieldConfig(encoding="dense", volume_resolution=24), render=RENDER),
     "mesh": InitNerfConfig(
@@ -102,6 +118,13 @@ FRESH: Mapping[str, DistillConfig] = {
     "gaussians": InitNerfConfig(
         representation="gaussians",
         gaussians=GaussiansConfig(count=300, max_count=400, densify_every=2, densify_share=(0.0, 1.0)),
+        render=RENDER,
+    ),
+    "painted": InitNerfConfig(
+        representation="painted",
+        painted=PaintedConfig(
+            file="configs/sketches/chair.obj", texture=TextureConfig(encoding="dense", volume_resolution=24)
+        ),
         render=RENDER,
     ),
 }

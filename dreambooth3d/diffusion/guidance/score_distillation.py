@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreambooth3d.artifacts import DreamBoothCheckpoint
 from dreambooth3d.cameras import VIEW_WORDS, Cameras
 from dreambooth3d.config.guidance import GuidanceConfig
 from dreambooth3d.diffusion.guidance.distillation_losses import DIRECTIONS, Experts, Noised, Predictions
 from dreambooth3d.diffusion.guidance.render_model import RenderModel
-from dreambooth3d.diffusion.model.components import Components, load_components
+from dreambooth3d.diffusion.model.components import Components
 from dreambooth3d.diffusion.model.scores import classifier_free, perp_neg, rescaled
 from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.prompts import perp_neg_views, view_prompt
@@ -47,31 +46,23 @@ class ScoreDistillation(Guidance):
         if config.needs.render_model:
             self._renders = RenderModel(components, config.lora_rank, config.lora_learning_rate, self._generator)
 
-    @classmethod
-    def from_checkpoint(
-        cls,
-        checkpoint: DreamBoothCheckpoint,
-        prompt: str,
-        config: GuidanceConfig,
-        seed: int,
-        device: torch.device | str,
-        dtype: torch.dtype | None = None,
-    ) -> ScoreDistillation:
-        """Guidance by a fine-tuned checkpoint towards a prompt."""
-        base, acceleration = checkpoint.base_model, config.acceleration
-        components = load_components(base, device, checkpoint, dtype=dtype, acceleration=acceleration)
-        guidance = cls(components, prompt, config, seed)
-        components.set_aside()
-        return guidance
-
     @property
     def image_size(self) -> int:
         """Pixels per side to which images are resized before they are encoded."""
         return self.components.image_size
 
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """See `Guidance`."""
+        return self.components.latent_shape
+
     def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
         """Judge renders; the position in the stage anneals guidance scale and timesteps. See `Guidance`."""
-        latents = self.components.encode_images(images.to(self.components.device))
+        return self.of_latents(self.components.encode_images(images.to(self.components.device)), cameras, progress)
+
+    def of_latents(self, latents: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        """See `Guidance`."""
+        latents = latents.to(self.components.device)
         timesteps, noise = self._draw(latents, progress)
         gradient = self._gradient(latents.detach(), timesteps, noise, cameras, progress)
         count = len(latents)

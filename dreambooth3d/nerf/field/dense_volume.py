@@ -23,17 +23,17 @@ class DenseVolume(Encoding):
     gradient at one voxel also moves its surroundings. It is summed once per call; points cost one `grid_sample`.
     """
 
-    output_dim = LOGITS
     holds_density = True
     pyramid_levels = 3
 
-    def __init__(self, config: FieldConfig) -> None:
+    def __init__(self, config: FieldConfig, logits: int = LOGITS) -> None:
         super().__init__()
+        self.output_dim = logits
         sizes = [max(2, config.volume_resolution >> level) for level in reversed(range(self.pyramid_levels))]
-        self.levels = nn.ParameterList(torch.zeros(1, LOGITS, size, size, size) for size in sizes)
+        self.levels = nn.ParameterList(torch.zeros(1, logits, size, size, size) for size in sizes)
         self.cells = config.volume_resolution - 1
 
-    def volume(self) -> Float[Tensor, "1 4 z y x"]:
+    def volume(self) -> Float[Tensor, "1 logits z y x"]:
         """See `Encoding`."""
         total = self.levels[0]
         for level in list(self.levels)[1:]:
@@ -56,7 +56,7 @@ class DenseVolume(Encoding):
         )
         return values.view(channels, -1).t()
 
-    def make_head(self, width: int) -> nn.Module:
+    def make_head(self, width: int, logits: int = LOGITS) -> nn.Module:
         """Nothing: the features are logits."""
         return nn.Identity()
 

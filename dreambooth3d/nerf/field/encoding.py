@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 LOGITS = 4
-"""Of density, then of the three colours."""
+"""Of density, then of the three colours; a field of latents has one for each of their channels instead."""
 
 
 class Encoding(nn.Module, ABC):
@@ -36,15 +36,15 @@ class Encoding(nn.Module, ABC):
         """
 
     @abstractmethod
-    def make_head(self, width: int) -> nn.Module:
-        """What makes logits (n, 4) of features: a fresh network of that width, or nothing where they are logits."""
+    def make_head(self, width: int, logits: int = LOGITS) -> nn.Module:
+        """What makes logits (n, logits) of features: a fresh network of that width; nothing where they are logits."""
 
     def add_density(self, logits_at: Callable[[Tensor], Tensor]) -> None:
         """Add density logits, a function of points (n, 3), to the parameters; only with `holds_density`."""
         raise NotImplementedError(f"{type(self).__name__} cannot hold a density that is given as a function.")
 
-    def volume(self) -> Float[Tensor, "1 4 z y x"] | None:
-        """(1, 4, z, y, x) logits at the vertices of a grid over [-1, 1]^3, where these are all that there is."""
+    def volume(self) -> Float[Tensor, "1 logits z y x"] | None:
+        """(1, logits, z, y, x) logits at the vertices of a grid over [-1, 1]^3, where these are all that there is."""
         return None
 
     def level_gradients(self) -> list[Tensor]:

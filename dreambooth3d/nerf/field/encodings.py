@@ -9,7 +9,7 @@ import torch
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.nerf.field.dense_volume import DenseVolume
-from dreambooth3d.nerf.field.encoding import Encoding
+from dreambooth3d.nerf.field.encoding import LOGITS, Encoding
 from dreambooth3d.nerf.field.hash_grid import HashEncoding, HashGrid, TcnnGrid
 
 REMEDIES = {
@@ -19,8 +19,8 @@ REMEDIES = {
 logger = logging.getLogger(__name__)
 
 
-def make_encoding(config: FieldConfig, device: torch.device | str = "cpu") -> Encoding:
-    """The encoding that `config` asks for, on `device`.
+def make_encoding(config: FieldConfig, device: torch.device | str = "cpu", logits: int = LOGITS) -> Encoding:
+    """The encoding that `config` asks for, on `device`, of so many logits where its features are these.
 
     A hash grid with `implementation: auto` is on CUDA the first of triton, tcnn and torch that works there, with one
     log line that names it and says why the ones before it were passed over; on a CPU it is torch. It never fails.
@@ -30,7 +30,7 @@ def make_encoding(config: FieldConfig, device: torch.device | str = "cpu") -> En
     """
     device = torch.device(device)
     if config.encoding == "dense":
-        return DenseVolume(config).to(device)
+        return DenseVolume(config, logits).to(device)
     if config.implementation == "torch" or (config.implementation == "auto" and device.type != "cuda"):
         return HashGrid(config).to(device)
     if config.implementation == "auto":

@@ -65,9 +65,9 @@ class HashEncoding(Encoding):
         """See `Encoding`; all features, whatever the channels."""
         return self.encode(points.clamp(-1, 1))
 
-    def make_head(self, width: int) -> nn.Module:
+    def make_head(self, width: int, logits: int = LOGITS) -> nn.Module:
         """A small network."""
-        return nn.Sequential(nn.Linear(self.output_dim, width), nn.ReLU(), nn.Linear(width, LOGITS))
+        return nn.Sequential(nn.Linear(self.output_dim, width), nn.ReLU(), nn.Linear(width, logits))
 
     def level_gradients(self) -> list[Tensor]:
         """See `Encoding`; the levels of the table."""

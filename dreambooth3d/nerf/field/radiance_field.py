@@ -18,6 +18,7 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.nerf.field import regularizers as own
 from dreambooth3d.nerf.field.encoding import LOGITS
 from dreambooth3d.nerf.field.encodings import make_encoding
+from dreambooth3d.nerf.field.latents import LATENTS, LatentHead, LatentVolume
 from dreambooth3d.nerf.rendering.aside import aside, sample_aside
 from dreambooth3d.nerf.rendering.occupancy import CHUNK, OccupancyGrid
 from dreambooth3d.nerf.rendering.sampling import BALL_RADIUS, DenseSampler, Sampler, make_sampler
@@ -40,6 +41,7 @@ from dreambooth3d.representation.interface import (
     TrainingViews,
     ViewPixels,
 )
+from dreambooth3d.representation.latents import LatentColors
 from dreambooth3d.representation.shading import Shading
 
 OCCUPANCY_WARMUP = 32
@@ -52,12 +54,15 @@ TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.
 class Field(Representation):
     """Density and albedo on an encoding, with the occupancy grid that says where there is anything.
 
+    One that begins in a stage which renders latents holds these in place of albedo, which it mixes of them.
+
     See `Representation` for what is not described here.
 
     Args:
         config: which encoding, the initial blob, the background.
         device: where it lives; decides what `implementation: auto` means.
         occupancy_resolution: cells per side of the occupancy grid.
+        latent: whether it holds latents.
     """
 
     kind: ClassVar[str] = "field"
@@ -66,13 +71,21 @@ class Field(Representation):
     stretch: Float[Tensor, ""]
     tetrahedron: Float[Tensor, "4 3"]
 
-    def __init__(self, config: FieldConfig, device: torch.device | str = "cpu", occupancy_resolution: int = 32) -> None:
+    def __init__(
+        self,
+        config: FieldConfig,
+        device: torch.device | str = "cpu",
+        occupancy_resolution: int = 32,
+        latent: bool = False,
+    ) -> None:
         super().__init__()
         self.config = config
-        self.encoding = make_encoding(config, device)
+        self.latent_head = LatentHead() if latent else None
+        self._logit_count = 1 + LATENTS if latent else LOGITS
+        self.encoding = make_encoding(config, device, self._logit_count)
         if self.encoding.holds_density:
             self.encoding.add_density(self._blob)
-        self.head = self.encoding.make_head(config.hidden_width)
+        self.head = self.encoding.make_head(config.hidden_width, self._logit_count)
         self.background = Background(config.background)
         self.register_buffer("turn", torch.eye(3))
         self.register_buffer("shift", torch.zeros(3))
@@ -87,7 +100,8 @@ class Field(Representation):
     @classmethod
     def fresh(cls, settings: Section, render: RenderConfig, device: torch.device | str) -> Self:
         """A soft ball of density around the origin."""
-        return cls(FieldConfig.model_validate(settings), device, render.occupancy_resolution)
+        latent = render.space == "latent"
+        return cls(FieldConfig.model_validate(settings), device, render.occupancy_resolution, latent)
 
     @classmethod
     def from_state(
@@ -98,10 +112,11 @@ class Field(Representation):
         The hash grid's implementations share their parameters: where the configured one cannot be used, `auto` is.
         """
         config, resolution = FieldConfig.model_validate(dict(settings)), state["occupancy.density"].shape[0]
+        latent = "latent_head.decoder" in state
         try:
-            field = cls(config, device, resolution)
+            field = cls(config, device, resolution, latent)
         except ConfigError:
-            field = cls(config.model_copy(update={"implementation": "auto"}), device, resolution)
+            field = cls(config.model_copy(update={"implementation": "auto"}), device, resolution, latent)
         field.load(state)
         return field
 
@@ -126,9 +141,9 @@ class Field(Representation):
         config = self.config
         return config.blob_density * (1 - points.norm(dim=-1) / config.blob_radius).clamp(min=-1)
 
-    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 4"]:
-        """(n, 4) logits of density and colour at points (n, 3) in world units."""
-        return self._first_logits(self._own(points), LOGITS)
+    def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n logits"]:
+        """(n, 4) logits of density and colour at points (n, 3) in world units; (n, 5) with latents for colour."""
+        return self._first_logits(self._own(points), self._logit_count)
 
     def _own(self, points: Tensor) -> Tensor:
         """Points (n, 3) of the world in the frame of the encoding, which `move` has moved."""
@@ -153,9 +168,14 @@ class Field(Representation):
 
     def density_and_color(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
+        density, held = self.density_and_held(points)
+        return density, held.sigmoid() if self.latent_head is None else self.latent_head.colors(held)
+
+    def density_and_held(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n channels"]]:
+        """Density (n,) as `density_and_color`, and what it holds for colour: logits (n, 3), or latents."""
         own = self._own(points)
-        logits = self._first_logits(own, LOGITS)
-        return self._activate_density(logits[:, 0], own), logits[:, 1:].sigmoid()
+        logits = self._first_logits(own, self._logit_count)
+        return self._activate_density(logits[:, 0], own), logits[:, 1:]
 
     def normals(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
         """Unit normals (n, 3) at points (n, 3): against the gradient of density, differentiable in the parameters.
@@ -229,8 +249,20 @@ class Field(Representation):
         return [ParameterGroup("field", list(self.parameters()))]
 
     def begin_stage(self, render: RenderConfig, fresh: bool) -> None:
-        """Which sampler, and when to look for density."""
+        """Which sampler, when to look for density, and what guidance sees."""
+        if render.space == "latent" and self.latent_head is None:
+            raise ConfigError(
+                "render.space: latent cannot go on from a field that holds colours. Set it in init_nerf.render, where "
+                "the field begins, or set render.space to rgb."
+            )
         self._stage, self._fresh, self._sampler = render, fresh, None
+
+    def take_latents(self, colors: LatentColors) -> None:
+        """See `Representation`."""
+        if self.latent_head is None:
+            super().take_latents(colors)
+        else:
+            self.latent_head.take(colors)
 
     @property
     def sampler(self) -> Sampler:
@@ -262,13 +294,16 @@ class Field(Representation):
     ) -> TrainingViews:
         """Samples are taken beside the main stream (`nerf.rendering.aside`)."""
         device = self.device
+        shown = self._shown_to_guidance()
         with aside(device, self.occupancy.changed) as handover:
             placed, shading = cameras.to(device), shading.map(lambda light: light.to(device))
             background = None if background is None else background.to(device)
+            if background is not None and isinstance(shown, LatentVolume):
+                background = shown.head.latents(background)
             sampled = sample_cameras(self, placed, size, self.sampler, generator)
             handover.give(placed, shading, background, sampled)
         rendering = render_cameras(
-            self,
+            shown,
             placed,
             size,
             sampler=self.sampler,
@@ -288,6 +323,12 @@ class Field(Representation):
             {} if regularizers is None else _ray_losses(regularizers, rendering, sampled.directions),
             {"evaluated_samples": len(rays.weights)},
         )
+
+    def _shown_to_guidance(self) -> Field | LatentVolume:
+        """Itself, or its latents."""
+        if self._stage.space == "rgb" or self.latent_head is None:
+            return self
+        return LatentVolume(self, self.latent_head)
 
     def render_pixels(
         self, pixels: ViewPixels, generator: torch.Generator | None = None, ready: torch.cuda.Event | None = None

@@ -28,7 +28,10 @@ class Volume(Protocol):
         ...
 
     def density_and_color(self, points: Tensor) -> tuple[Tensor, Tensor]:
-        """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units."""
+        """Density (n,) in inverse world units and albedo (n, 3) in [0, 1] at points (n, 3) in world units.
+
+        What has latents (n, channels) in place of albedo is rendered to latents.
+        """
         ...
 
     def normals(self, points: Tensor) -> Tensor:
@@ -45,7 +48,7 @@ class RayRendering:
     """Rays through a field, with all that regularisers look at.
 
     Attributes:
-        color: (rays, 3) weighted colour, without background.
+        color: (rays, 3) weighted colour, without background; (rays, channels) where it is latents.
         opacity: (rays,) in [0, 1].
         depth: (rays,) expected distance along the ray in world units, 0 where there is nothing.
         samples: the evaluated samples.
@@ -53,7 +56,7 @@ class RayRendering:
         normals: (samples, 3) of unit length, or None if nobody asked.
     """
 
-    color: Float[Tensor, "rays 3"]
+    color: Float[Tensor, "rays channels"]
     opacity: Float[Tensor, " rays"]
     depth: Float[Tensor, " rays"]
     samples: Samples
@@ -130,16 +133,16 @@ def render_rays(
     middle = (samples.starts + samples.ends) / 2
     values = torch.cat([color, middle[:, None], torch.ones_like(middle)[:, None]], dim=-1)
     total = accumulate_along_rays(weights, values, samples.rays, samples.ray_count)
-    opacity = total[:, 4]
-    depth = total[:, 3] / opacity.clamp(min=1e-6)
-    return RayRendering(total[:, :3], opacity, depth, samples, weights, normals)
+    opacity = total[:, -1]
+    depth = total[:, -2] / opacity.clamp(min=1e-6)
+    return RayRendering(total[:, :-2], opacity, depth, samples, weights, normals)
 
 
 @dataclass(frozen=True)
 class CameraRendering:
     """What `render_cameras` returns: images over a background, and the rays they came from."""
 
-    images: Float[Tensor, "n 3 size size"]
+    images: Float[Tensor, "n channels size size"]
     rays: RayRendering
 
 
@@ -166,7 +169,7 @@ def render_cameras(
     size: int,
     *,
     sampler: Sampler,
-    background: Float[Tensor, "n 3"] | None = None,
+    background: Float[Tensor, "n channels"] | None = None,
     generator: torch.Generator | None = None,
     shading: Shading = ALBEDO,
     with_normals: bool = False,
@@ -177,12 +180,12 @@ def render_cameras(
     Args:
         cameras: n cameras on the field's device.
         size: pixels per side.
-        background: (n, 3) plain colour of each view, or None for the field's own background.
+        background: (n, 3) plain colour of each view, or its latents (n, channels); None for the field's own.
         generator, shading, with_normals: see `render_rays`.
         sampled: the cameras' rays and samples, where they have been taken already.
 
     Returns:
-        images (n, 3, size, size) in [0, 1], and the n * size * size rays.
+        images (n, 3, size, size) in [0, 1], or (n, channels, size, size) latents, and the n * size * size rays.
     """
     if sampled is None:
         sampled = sample_cameras(field, cameras, size, sampler, generator)
@@ -201,7 +204,7 @@ def render_cameras(
     )
     behind = field.background(directions) if background is None else background[views]
     color = rays.color + (1 - rays.opacity)[:, None] * behind
-    return CameraRendering(color.view(len(cameras), size, size, 3).permute(0, 3, 1, 2), rays)
+    return CameraRendering(color.view(len(cameras), size, size, -1).permute(0, 3, 1, 2), rays)
 
 
 @torch.no_grad()

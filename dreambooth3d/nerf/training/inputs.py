@@ -12,6 +12,7 @@ from dreambooth3d.kinds import asset_kind, kind_named, settings_of
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits
 from dreambooth3d.nerf.training.guards import Likeness
 from dreambooth3d.parallel import ALONE, Team
+from dreambooth3d.representation.latents import LatentColors
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class DistillInputs:
         view_logits: how a scorer sees the subject's views; corrects the field's heading when cameras are searched, and
             counts fronts for the guards.
         likeness: how alike the same scorer finds views and the photos; for the guards.
+        latent_colors: how the latents of the guidance look, for a field that holds them.
         team: shares each step's views among processes; the others run `follow`.
     """
 
@@ -37,6 +39,7 @@ class DistillInputs:
     view_logits: ViewLogits | None = None
     likeness: Likeness | None = None
     team: Team = ALONE
+    latent_colors: LatentColors | None = None
 
     @property
     def fresh(self) -> bool:

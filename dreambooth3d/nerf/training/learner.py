@@ -14,6 +14,7 @@ from dreambooth3d.kinds import build_asset
 from dreambooth3d.parallel import Team
 from dreambooth3d.representation.average import RunningAverage
 from dreambooth3d.representation.interface import Position, Representation
+from dreambooth3d.representation.latents import LatentColors
 from dreambooth3d.runtime import optimizer_state, restore_optimizer
 
 ADAM_BETAS = (0.9, 0.99)
@@ -28,11 +29,21 @@ class Learner:
         seed: of a fresh asset's initial values.
         device: where it learns.
         init: an asset to continue from, or None.
+        latent_colors: how the latents look that a fresh asset holds, where the stage renders these.
     """
 
-    def __init__(self, config: DistillConfig, seed: int, device: torch.device, init: RadianceField | None) -> None:
+    def __init__(
+        self,
+        config: DistillConfig,
+        seed: int,
+        device: torch.device,
+        init: RadianceField | None,
+        latent_colors: LatentColors | None = None,
+    ) -> None:
         self.config, self.device = config, device
         self.asset = build_asset(config, seed, device, init)
+        if init is None and latent_colors is not None:
+            self.asset.take_latents(latent_colors)
         self.average = RunningAverage(self.asset, config.average_decay) if config.average_decay > 0 else None
         self.optimizer = self._make_optimizer()
 

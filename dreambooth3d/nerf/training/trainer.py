@@ -21,6 +21,7 @@ from dreambooth3d.nerf.training.guards import Guards, Ledger
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.nerf.training.learner import Learner
 from dreambooth3d.nerf.training.randomness import Randomness
+from dreambooth3d.nerf.training.sketch import sketch_of
 from dreambooth3d.nerf.training.targets import Targets
 from dreambooth3d.nerf.training.view_loss import view_loss
 from dreambooth3d.representation.interface import Losses, Position, Representation
@@ -89,9 +90,10 @@ class Trainer:
             photos=inputs.photos,
         )
         self.checks = Checks(config, self.guards, runtime.log)
-        self.learner = Learner(config, own_seed, device, inputs.init)
+        self.learner = Learner(config, own_seed, device, inputs.init, inputs.latent_colors)
         self.random = Randomness.of(own_seed, device)
         self.views = ViewDraws(inputs, config, self.random.generator)
+        self.sketch = sketch_of(config.sketch, device)
         self.clock = Clock()
 
     @property
@@ -153,6 +155,8 @@ class Trainer:
         ready = moment(self.runtime.device) if targets else None
         loss, figures = view_loss(self.asset, batch, self.guidance, config, jitter, self.team)
         parts: Losses = self.asset.shape_losses(config.regularizers, self.random.generator)
+        if self.sketch is not None:
+            parts |= self.sketch.losses(self.asset, self.random.generator)
         for target in targets:
             parts |= target.losses(self.asset, jitter, ready)
         for name, (weight, part) in parts.items():

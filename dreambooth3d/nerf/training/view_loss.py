@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.config.distillation import DistillConfig, RegularizerConfig
-from dreambooth3d.guidance import Guidance
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.training import losses
 from dreambooth3d.parallel import Team
 from dreambooth3d.representation.interface import Losses, Representation, TrainingViews
@@ -75,7 +76,7 @@ def view_loss(
     )
     if team.size > 1:
         guidance.part = (part.start, len(batch))
-    guided = guidance(_at_size_of(guidance, views.color), mine.cameras, batch.progress)
+    guided = _judged(views, mine, guidance, config)
     figures: dict[str, Tensor | float] = {f"guidance/{name}": value for name, value in guided.metrics.items()}
     figures["guidance_loss"] = guided.loss.detach()
     figures["opacity"] = views.opacity.detach().mean()
@@ -90,9 +91,18 @@ def view_loss(
     return share * loss, team.sum_figures(weighted)
 
 
-def _at_size_of(guidance: Guidance, images: Tensor) -> Tensor:
-    """Images at the guidance's size."""
-    size = guidance.image_size
+def _judged(views: TrainingViews, batch: ViewBatch, guidance: Guidance, config: DistillConfig) -> GuidanceLoss:
+    """What guidance says of that which it is shown of the views."""
+    if config.render.space == "rgb":
+        return guidance(_resized(views.color, guidance.image_size), batch.cameras, batch.progress)
+    shape = guidance.latent_shape
+    if shape is None:
+        raise ConfigError("render.space: latent needs guidance by a latent diffusion model. Set render.space to rgb.")
+    return guidance.of_latents(_resized(views.color, shape[-1]), batch.cameras, batch.progress)
+
+
+def _resized(images: Tensor, size: int | None) -> Tensor:
+    """Images or latents at the size that guidance wants; None takes any."""
     if size is None or size == images.shape[-1]:
         return images
     return torch.nn.functional.interpolate(images, size=(size, size), mode="bilinear", align_corners=False)
