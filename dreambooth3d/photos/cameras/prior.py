@@ -13,7 +13,7 @@ from dreambooth3d.photos.cameras.starts import ViewPrior
 from dreambooth3d.photos.masks.source import require_pinned
 from dreambooth3d.photos.networks.relative_views import BINS, RelativeViewNetwork, centred_cutouts
 from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
-from dreambooth3d.weights import sha256_file
+from dreambooth3d.weights import sha256_once
 
 FOLDER = "models/views"
 MIN_PHOTOS = 2
@@ -25,7 +25,7 @@ _PREFIX = "sha256:"
 def views_digest() -> str:
     """`sha256:<digest>` of the bundled network's weights; empty where they are missing."""
     folder = network_folder(FOLDER)
-    return "" if folder is None else _PREFIX + sha256_file(folder / WEIGHTS)
+    return "" if folder is None else _PREFIX + sha256_once(folder / WEIGHTS)
 
 
 def view_prior(photos: SubjectPhotos, digest: str) -> ViewPrior | None:

@@ -16,7 +16,7 @@ from dreambooth3d.photos.masks.smooth_background import SmoothBackground
 from dreambooth3d.photos.masks.source import MaskSource, PhotoMask, SourcePhoto, cut_share, overlap
 from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
 from dreambooth3d.photos.subject import shown_path
-from dreambooth3d.weights import sha256_file
+from dreambooth3d.weights import sha256_once
 
 SURE = 0.9
 """Confidence from which no second opinion counts."""
@@ -69,8 +69,8 @@ def mask_models(config: PhotosConfig) -> PhotoModels:
     if wanted == "auto":
         folder = network_folder(learned.FOLDER)
     return PhotoModels(
-        rembg="" if file is None else _PREFIX + sha256_file(file),
-        learned="" if folder is None else _PREFIX + sha256_file(folder / WEIGHTS),
+        rembg="" if file is None else _PREFIX + sha256_once(file),
+        learned="" if folder is None else _PREFIX + sha256_once(folder / WEIGHTS),
     )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.weights import sha256_file
+from dreambooth3d.weights import sha256_once
 
 Mask = NDArray[np.uint8]
 """(height, width): 0 outside the subject, 255 on it."""
@@ -73,7 +73,7 @@ def require_pinned(file: Path, sha256: str) -> None:
     Raises:
         ConfigError: it is another one.
     """
-    if sha256_file(file) != sha256:
+    if sha256_once(file) != sha256:
         raise ConfigError(
             f"{file}: has changed since the run was started, or differs on this machine. Start the run again, or bring "
             "the same file here."
