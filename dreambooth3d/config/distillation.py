@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from dreambooth3d.config.base import Count, Positive, RisingRange, Section, Share
 from dreambooth3d.config.field import FieldConfig
@@ -23,6 +23,53 @@ from dreambooth3d.config.rendering import (
 )
 from dreambooth3d.config.representation import RepresentationKind
 from dreambooth3d.config.sketch import SketchConfig
+
+
+def _in_order(points: Course) -> Course:
+    shares = [share for share, _ in points]
+    if shares != sorted(shares):
+        raise ValueError("the shares of the stage are not in order: sort the points by their first number")
+    return points
+
+
+Course = tuple[tuple[Share, Annotated[float, Field(ge=0)]], ...]
+"""Points (share of the stage, factor): linear between them, constant before the first and after the last; two points at
+one share are a jump, and none are the factor 1."""
+Factor = Annotated[Course, AfterValidator(_in_order)]
+
+
+def factor_at(course: Course, progress: float) -> float:
+    """The factor of a course at a position in [0, 1]; at a jump that after it."""
+    if not course:
+        return 1.0
+    before = [point for point in course if point[0] <= progress]
+    after = [point for point in course if point[0] > progress]
+    if not before or not after:
+        return (before[-1] if before else after[0])[1]
+    (start, low), (end, high) = before[-1], after[0]
+    return low + (high - low) * (progress - start) / (end - start)
+
+
+class RegularizerSchedule(Section):
+    """By which factor the weight of the same name is multiplied in the course of the stage, as points such as
+    [[0, 0.01], [0.5, 1]]: from a hundredth at the start to the whole weight at half of the stage."""
+
+    sparsity: Factor = ()
+    """Of sparsity; a fresh asset's grows over the first fifth besides."""
+    opacity: Factor = ()
+    """Of opacity; a fresh asset's grows over the first fifth besides."""
+    orientation: Factor = ()
+    """Of orientation."""
+    distortion: Factor = ()
+    """Of distortion."""
+    smoothness: Factor = ()
+    """Of smoothness."""
+    emptiness: Factor = ()
+    """Of emptiness, besides its rise."""
+    center_depth: Factor = ()
+    """Of center_depth."""
+    depth_variance: Factor = ()
+    """Of depth_variance."""
 
 
 class RegularizerConfig(Section):
@@ -50,6 +97,15 @@ class RegularizerConfig(Section):
     center_depth: Annotated[float, Field(ge=0)] = 0.0
     """-log(mean depth in the middle of an image - mean depth at its rim), as in Score Jacobian Chaining, where nothing
     has the depth 0: the subject should be in the middle."""
+    depth_variance: Annotated[float, Field(ge=0)] = 0.0
+    """Variance of the depth along rays that are more than half opaque, in squared world units, as in HiFA: a surface
+    should be thin."""
+    schedule: RegularizerSchedule = RegularizerSchedule()
+
+    def at(self, progress: float) -> Self:
+        """The weights in force at a position in [0, 1] of the stage."""
+        factors = {name: factor_at(course, progress) for name, course in self.schedule if course}
+        return self.model_copy(update={name: factor * getattr(self, name) for name, factor in factors.items()})
 
 
 class ReconstructionConfig(Section):
@@ -145,6 +201,8 @@ class DistillConfig(Section):
                 f"render.space: latent is for a field, and representation is {self.representation}: set render.space "
                 "to rgb, or representation to field"
             )
+        if self.guidance.image_weight > 0:
+            raise ValueError("render.space: latent has no images to compare: set guidance.image_weight to 0")
         if self.shading.albedo_only_share < 1:
             raise ValueError("render.space: latent has no colours to light: set shading.albedo_only_share to 1")
         return self

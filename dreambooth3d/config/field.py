@@ -38,11 +38,22 @@ class EncodingConfig(Section):
 class FieldConfig(EncodingConfig):
     """The radiance field."""
 
+    geometry: Literal["density", "sdf"] = "density"
+    """What the shape is: a density of its own, or a signed distance that density is made of, as in VolSDF."""
     density_scale: Annotated[float, Field(gt=0)] = 25.0
-    """Factor on the activated density, in inverse world units."""
+    """With geometry density: factor on the activated density, in inverse world units."""
     blob_density: float = 10.0
-    """Logit of the initial density blob at the origin; it falls linearly to 0 at blob_radius and on below it."""
+    """With geometry density: logit of the initial blob at the origin; it falls linearly to 0 at blob_radius and on
+    below it."""
     blob_radius: Annotated[float, Field(gt=0)] = 0.5
-    """Radius of the initial density blob in world units."""
-    background: Literal["learned", "white", "network"] = "learned"
-    """What lies behind the field while it learns: one learned colour, white, or a small environment network."""
+    """Radius of the initial blob in world units; with geometry sdf, of the ball whose signed distance is the first."""
+    initial_sharpness: Annotated[float, Field(ge=5, le=200)] = 20.0
+    """With geometry sdf: density inside at the start, in inverse world units; it falls to half of it at the surface,
+    and beyond by a factor e in every 1/sharpness. It is learned."""
+    sharpness_rate: Annotated[float, Field(gt=0)] = 1.0
+    """With geometry sdf: factor on the learning rate for the logit of the sharpness, which stays between 5 and 200."""
+    eikonal: Annotated[float, Field(ge=0)] = 1.0
+    """With geometry sdf: weight of (|gradient of the signed distance| - 1)^2, mean over the unit ball."""
+    background: Literal["learned", "white", "texture", "network"] = "learned"
+    """What lies behind the field while it learns: one learned colour, white, or what is seen in each direction, by a
+    learned picture or a small network."""

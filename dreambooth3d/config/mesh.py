@@ -24,14 +24,18 @@ class MeshConfig(MeshFileConfig):
     A fresh mesh has the shape of `file`, or is an ellipsoid.
     """
 
+    rasterizer: Literal["auto", "torch", "nvdiffrast"] = "auto"
+    """What finds the triangle of each pixel: PyTorch alone, or nvdiffrast on CUDA, where it has been installed; its
+    licence allows no commercial use, so that auto is torch. Both show the same."""
     resolution: Annotated[int, Field(ge=8, le=128)] = 32
     """Cubes per side of the grid; each has twelve tetrahedra around its middle."""
     texture: TextureConfig | None = None
     """Where colours come from; nothing shares those of the field that it begins from, or is the default."""
     initial_radii: tuple[_Length, _Length, _Length] = (0.45, 0.45, 0.45)
     """Semi-axes of the ellipsoid that a fresh mesh is without a file, in world units."""
-    background: Literal["learned", "white", "network"] = "learned"
-    """What lies behind the mesh while it learns: one learned colour, white, or a small environment network."""
+    background: Literal["learned", "white", "texture", "network"] = "learned"
+    """What lies behind the mesh while it learns: one learned colour, white, or what is seen in each direction, by a
+    learned picture or a small network."""
     distance_rate: _Factor = 2.0
     """Factor on the learning rate for signed distances, which are in edges of the grid's cubes."""
     offset_rate: _Factor = 2.0

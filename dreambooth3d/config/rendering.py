@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from dreambooth3d.config.base import Positive, Rising, RisingRange, Section, Share
+from dreambooth3d.config.base import Positive, Rising, RisingRange, Section, Share, ShareRange
 
 Sampling = Literal["auto", "dense", "occupancy"]
 Space = Literal["rgb", "latent"]
@@ -84,5 +84,5 @@ class ShadingConfig(Section):
     """Share of the stage that uses albedo only."""
     diffuse_probability: Share = 0.5
     """Afterwards: probability of diffuse shading; textureless takes half of it."""
-    ambient: Share = 0.6
-    """Ambient light of the diffuse shading."""
+    ambient: Annotated[ShareRange, Rising] = (0.6, 0.6)
+    """Range of the share of light that comes from everywhere in diffuse shading, drawn for each step (soft shading)."""

@@ -75,7 +75,9 @@ def draw_shading(config: ShadingConfig, progress: float, cameras: Cameras, gener
     if drawn >= config.diffuse_probability:
         return Shading()
     mode: ShadingMode = "textureless" if drawn < config.diffuse_probability / 2 else "diffuse"
-    return Shading(mode, random_lights(cameras, generator), config.ambient)
+    lights, (low, high) = random_lights(cameras, generator), config.ambient
+    ambient = low if low == high else low + (high - low) * torch.rand(1, generator=generator).item()
+    return Shading(mode, lights, ambient)
 
 
 def random_lights(cameras: Cameras, generator: torch.Generator) -> Float[Tensor, "views 3"]:

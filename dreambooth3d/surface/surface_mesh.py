@@ -35,13 +35,13 @@ from dreambooth3d.representation.interface import (
     ViewPixels,
 )
 from dreambooth3d.representation.shading import Shading
-from dreambooth3d.surface import conversion, distance
+from dreambooth3d.surface import conversion, distance, nvdiffrast_raster
 from dreambooth3d.surface import regularizers as own
 from dreambooth3d.surface.antialias import antialias
 from dreambooth3d.surface.files import read_given
 from dreambooth3d.surface.grid import TetrahedralGrid, tetrahedral_grid
 from dreambooth3d.surface.marching import Topology, surface_vertices, topology
-from dreambooth3d.surface.raster import Raster, meet, project, rasterize
+from dreambooth3d.surface.raster import Projection, Raster, meet, project, rasterize
 
 MAX_OFFSET = 0.25
 """Of a cube's edge, along each axis: the tetrahedra stay as they are turned."""
@@ -101,6 +101,8 @@ class SurfaceMesh(Representation):
         super().__init__()
         texture = config.texture or TextureConfig()
         self.config = config.model_copy(update={"texture": texture})
+        if config.rasterizer == "nvdiffrast":
+            nvdiffrast_raster.require(device)
         self.grid: TetrahedralGrid = tetrahedral_grid(config.resolution).to(device)
         self.encoding = make_encoding(FieldConfig(**texture.model_dump()), device)
         self.head = self.encoding.make_head(texture.hidden_width)
@@ -147,13 +149,13 @@ class SurfaceMesh(Representation):
     def from_state(
         cls, state: Mapping[str, Tensor], settings: Mapping[str, object], device: torch.device | str = "cpu"
     ) -> Self:
-        """See `Representation`; of the hash grid's implementations as for a field."""
+        """See `Representation`; of the hash grid's implementations, and of rasterizers, as for a field."""
         config = MeshConfig.model_validate(dict(settings))
         try:
             made = cls(config, device)
         except ConfigError:
             texture = (config.texture or TextureConfig()).model_copy(update={"implementation": "auto"})
-            made = cls(config.model_copy(update={"texture": texture}), device)
+            made = cls(config.model_copy(update={"texture": texture, "rasterizer": "auto"}), device)
         made.load(state)
         return made
 
@@ -315,7 +317,7 @@ class SurfaceMesh(Representation):
     def _show(self, shape: Geometry, cameras: Viewpoints, height: int, width: int, shading: Shading) -> _Shown:
         """Images of the surface, differentiable in it, in its colours and in the cameras."""
         projection = project(shape.world, cameras, height, width)
-        raster = rasterize(projection, shape.topology.faces)
+        raster = self._rasterize(projection, shape.topology.faces)
         layers, directions = self._layers(shape, raster, cameras, shading)
         layers = antialias(layers, raster, projection, shape.topology)
         if len(shape.topology.faces) == 0:
@@ -324,6 +326,10 @@ class SurfaceMesh(Representation):
         opacity = opacity[:, 0].clamp(0, 1)
         depth = depth[:, 0] / opacity.clamp(min=1e-6)
         return _Shown(color, opacity, depth, nn.functional.normalize(normals, dim=1), directions)
+
+    def _rasterize(self, projection: Projection, faces: Tensor) -> Raster:
+        by_nvdiffrast = self.config.rasterizer == "nvdiffrast" and faces.is_cuda
+        return nvdiffrast_raster.rasterize(projection, faces) if by_nvdiffrast else rasterize(projection, faces)
 
     def _layers(
         self, shape: Geometry, raster: Raster, cameras: Viewpoints, shading: Shading

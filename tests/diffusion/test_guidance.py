@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras, orbit_cameras
-from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.guidance import GuidanceConfig, ViewPromptsConfig
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.components import Components
 from dreambooth3d.diffusion.model.scores import classifier_free, perp_neg, rescaled
@@ -113,7 +113,7 @@ def test_value_is_half_the_squared_gradient(components: Components) -> None:
 
 def test_annealing_and_clip(point_components: Components) -> None:
     config = GuidanceConfig(
-        guidance_scale=(100.0, 20.0), max_timestep=(0.9, 0.5), min_timestep=(0.1, 0.5), gradient_clip=0.01
+        guidance_scale=(100.0, 20.0), max_timestep=(0.9, 0.5), min_timestep=(0.1, 0.5), gradient_clip=(0.01, 0.01)
     )
     guidance = ScoreDistillation(point_components, PROMPT, config, seed=0)
     images = torch.rand(3, 3, 64, 64)
@@ -155,6 +155,18 @@ def test_perp_neg_in_front_equals_plain_guidance_minus_the_side(components: Comp
     assert torch.allclose(off._predictions(noisy, timesteps, front, 5.0, 0.0).guided, expected, atol=1e-5)
     on = ScoreDistillation(components, PROMPT, GuidanceConfig(perp_neg=True), seed=0)
     assert not torch.allclose(on._predictions(noisy, timesteps, front, 5.0, 0.0).guided, expected, atol=1e-5)
+
+
+def test_perp_neg_pushes_each_view_of_a_batch_by_its_own_prompts(components: Components) -> None:
+    """Alone, a view gets what it gets in a batch."""
+    guidance = ScoreDistillation(components, PROMPT, GuidanceConfig(perp_neg=True), seed=0)
+    cameras = orbit_cameras(torch.tensor([30.0, 70.0, 160.0]))
+    noisy, timesteps = torch.randn(3, 4, 16, 16), torch.tensor([100, 500, 900])
+    batch = guidance._predictions(noisy, timesteps, cameras, 7.0, 0.0).guided
+    for index in range(3):
+        one = slice(index, index + 1)
+        alone = guidance._predictions(noisy[one], timesteps[one], cameras[one], 7.0, 0.0).guided
+        torch.testing.assert_close(batch[one], alone, atol=1e-4, rtol=1e-3)
 
 
 def test_perp_neg_views() -> None:
@@ -205,3 +217,93 @@ def test_velocity_is_turned_into_noise(components: Components) -> None:
     model = Components(**parts, scheduler=scheduler, unet=unet, device=components.device, dtype=torch.float32)
     noisy = scheduler.add_noise(clean, noise, timesteps)
     assert torch.allclose(model.predict_noise(noisy, timesteps, torch.zeros(2, 1, 1)), noise, atol=1e-4)
+
+
+def pulled(components: Components, images: Tensor, progress: float = 0.0, **settings: object) -> tuple[Tensor, dict]:
+    """The gradient of the loss with respect to images, and the loss' metrics."""
+    images = images.clone().requires_grad_()
+    result = ScoreDistillation(components, PROMPT, GuidanceConfig(**settings), seed=3)(images, CAMERAS, progress)
+    result.loss.backward()
+    return images.grad, dict(result.metrics)
+
+
+@pytest.mark.parametrize("loss", ["sds", "sdi"])
+def test_where_images_are_latents_the_pull_on_images_is_that_on_latents(
+    point_components: Components, loss: str
+) -> None:
+    """With neither encoder nor decoder in between both gradients are one, so that half a weight adds half of it."""
+    point_components.encode_images = point_components.decode_latents = lambda values: values
+    latents = torch.rand(3, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    plain, _ = pulled(point_components, latents, loss=loss, inversion_steps=2)
+    both, _ = pulled(point_components, latents, loss=loss, inversion_steps=2, image_weight=0.5)
+    torch.testing.assert_close(both, 1.5 * plain, rtol=1e-3, atol=1e-5)
+
+
+def test_pictures_of_what_is_denoised_pull_images(components: Components) -> None:
+    """Written out with the decoder, which has been set aside, for one timestep."""
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+    at = {"min_timestep": (0.4, 0.4), "max_timestep": (0.4, 0.4)}
+    components.set_aside()
+    plain, _ = pulled(components, images, **at)
+    both, _ = pulled(components, images, image_weight=0.1, **at)
+    guidance = ScoreDistillation(components, PROMPT, GuidanceConfig(**at), seed=3)
+    alpha = components.alphas_cumprod[400]
+    with torch.no_grad():
+        latents = components.encode_images(images)
+        timesteps, noise = guidance._draw(latents, 0.0)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        guided = guidance._predictions(noisy, timesteps, CAMERAS, 7.5, 0.0).guided
+        clean = components.decode_latents((noisy - (1 - alpha).sqrt() * guided) / alpha.sqrt())
+        expected = 0.1 * (1 - alpha) * (alpha / (1 - alpha)).sqrt() * (images - clean) / 3
+    torch.testing.assert_close(both - plain, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_the_loss_by_denoised_is_the_squared_distance_to_it(point_components: Components) -> None:
+    """Of a model that knows one image, whatever the timestep and the noise."""
+    point_components.encode_images = lambda images: images
+    latents = torch.rand(3, 4, 16, 16, generator=torch.Generator().manual_seed(2))
+    gradient, _ = pulled(point_components, latents, weighting="denoised", max_timestep=(0.8, 0.8))
+    torch.testing.assert_close(gradient, (latents - point_components.unet.point) / 3, rtol=1e-3, atol=1e-4)
+    at = {"min_timestep": (0.4, 0.4), "max_timestep": (0.4, 0.4)}
+    fantasia, _ = pulled(point_components, latents, weighting="fantasia3d", **at)
+    alpha = point_components.alphas_cumprod[400]
+    expected = alpha.sqrt() * (1 - alpha) * (alpha / (1 - alpha)).sqrt() * (latents - point_components.unet.point) / 3
+    torch.testing.assert_close(fantasia, expected, rtol=1e-3, atol=1e-5)
+
+
+def test_timesteps_anneal_by_the_square_root(components: Components) -> None:
+    images = torch.rand(3, 3, 64, 64)
+    at = {"min_timestep": (0.9, 0.1), "max_timestep": (0.9, 0.1)}
+    for progress, linear, root in ((0.0, 0.9, 0.9), (0.25, 0.7, 0.5), (1.0, 0.1, 0.1)):
+        _, evenly = pulled(components, images, progress, **at)
+        _, sqrt = pulled(components, images, progress, timestep_annealing="sqrt", **at)
+        assert evenly["timestep"] == pytest.approx(linear, abs=2e-3)
+        assert sqrt["timestep"] == pytest.approx(root, abs=2e-3)
+
+
+def test_the_bound_of_the_gradient_rises(point_components: Components) -> None:
+    point_components.encode_images = lambda images: images
+    latents = 5 * torch.ones(3, 4, 16, 16)
+    for progress, bound in ((0.0, 0.1), (0.5, 0.2), (1.0, 0.3)):
+        gradient, _ = pulled(point_components, latents, progress, gradient_clip=(0.1, 0.3))
+        assert gradient.abs().max().item() == pytest.approx(bound / 3, rel=1e-5)
+
+
+def test_views_have_prompts_of_their_own_or_none(components: Components) -> None:
+    noisy, timesteps = torch.randn(3, 4, 16, 16), torch.tensor([100, 500, 900])
+    cases = (
+        (ViewPromptsConfig(words=False), [PROMPT] * 3),
+        (ViewPromptsConfig(back="a dog"), [f"{PROMPT}, front view", f"{PROMPT}, side view", "a dog"]),
+        (ViewPromptsConfig(words=False, front="a dog"), ["a dog", PROMPT, PROMPT]),
+    )
+    for config, prompts in cases:
+        guidance = ScoreDistillation(components, PROMPT, GuidanceConfig(view_prompts=config), seed=0)
+        found = guidance._predictions(noisy, timesteps, CAMERAS, 7.0, 0.0).conditional
+        with torch.no_grad():
+            expected = components.unet(noisy, timesteps, components.encode_prompts(prompts)).sample
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def test_an_image_loss_needs_a_denoised_image() -> None:
+    with pytest.raises(ValueError, match=r"loss=csd knows nothing: set image_weight=0, or loss to sds or sdi"):
+        GuidanceConfig(loss="csd", image_weight=0.1)

@@ -154,13 +154,13 @@ def test_first_step_is_a_difference_of_frozen_predictions(model: Components, per
     guidance = vsd(model, perp_neg=perp_neg)
     plain = ScoreDistillation(model, PROMPT, GuidanceConfig(perp_neg=perp_neg), seed=0)
     latents, timesteps, noise, _ = batch(model, 0)
-    gradient = guidance._gradient(latents, timesteps, noise, CAMERAS, 0.0)
+    gradient = guidance._gradients(latents, timesteps, noise, CAMERAS, 0.0)[0]
     alpha = model.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
     noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
     views = model.encode_prompts([f"{PROMPT}, {word} view" for word in ("front", "side", "back")])
     with torch.no_grad():
         conditional = model.predict_noise(noisy, timesteps, views)
-    sds = plain._gradient(latents, timesteps, noise, CAMERAS, 0.0)
+    sds = plain._gradients(latents, timesteps, noise, CAMERAS, 0.0)[0]
     torch.testing.assert_close(gradient, sds - (1 - alpha) * (conditional - noise), rtol=1e-4, atol=1e-4)
 
 

@@ -182,7 +182,7 @@ def test_score_distillation_follows_its_formula(case: Case, monkeypatch: pytest.
     guidance = ScoreDistillation(loaded, PROMPT, GuidanceConfig(guidance_scale=(100.0, 100.0)), seed=0)
     latents = torch.randn(1, *loaded.latent_shape, generator=torch.Generator().manual_seed(2)).to(case.device)
     noise, timesteps = torch.randn_like(latents), torch.tensor([400], device=case.device)
-    gradient = guidance._gradient(latents, timesteps, noise, orbit_cameras(torch.tensor([90.0])), 0.0)
+    gradient = guidance._gradients(latents, timesteps, noise, orbit_cameras(torch.tensor([90.0])), 0.0)[0]
     pipeline = pipeline_of(StableDiffusionPipeline, case, dtype=torch.float32)
     schedule, unet = pipeline.scheduler, pipeline.unet
     noisy = schedule.add_noise(latents, noise, timesteps)

@@ -1,5 +1,7 @@
 """The field: blob, bounds, normals, background, state."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -51,13 +53,13 @@ def test_normals_of_the_blob_point_outwards_and_have_gradients(config: FieldConf
     assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in field.parameters())
 
 
-@pytest.mark.parametrize("kind", ["learned", "white", "network"])
+@pytest.mark.parametrize("kind", ["learned", "white", "texture", "network"])
 def test_backgrounds(kind: str) -> None:
     directions = torch.nn.functional.normalize(torch.randn(20, 3), dim=-1)
     background = Background(kind)
     colors = background(directions)
     assert colors.shape == (20, 3) and colors.min() >= 0 and colors.max() <= 1
-    assert (kind == "network") == (colors.std(dim=0).max().item() > 1e-6)
+    assert (kind == "network") == (colors.std(dim=0).max().item() > 1e-6), "a fresh picture is plain"
     assert (kind == "white") == (not list(background.parameters()))
 
 
@@ -133,3 +135,26 @@ def test_any_encoding_makes_a_field(monkeypatch: pytest.MonkeyPatch, points: Ten
     torch.testing.assert_close(field.logits(points), expected)
     assert smoothness(field, torch.Generator().manual_seed(0)) > 0
     assert field.normals(points).shape == points.shape
+
+
+def test_a_picture_behind_the_field_is_seen_by_longitude_and_latitude() -> None:
+    """Its middle column is in front, the left quarter at +y, the first row above; where its borders meet is no seam."""
+    background = Background("texture")
+    height, width = background.picture.shape[-2:]
+    with torch.no_grad():
+        background.picture.copy_(torch.randn(background.picture.shape, generator=torch.Generator().manual_seed(0)))
+    picture = background.picture[0].detach().sigmoid()
+
+    def seen(row: float, column: float) -> Tensor:
+        """At the middle of a pixel, which may lie between two."""
+        polar, azimuth = math.pi * (row + 0.5) / height, 2 * math.pi * (0.5 - (column + 0.5) / width)
+        ring = math.sin(polar)
+        direction = torch.tensor([[ring * math.cos(azimuth), ring * math.sin(azimuth), math.cos(polar)]])
+        return background(direction)[0].detach()
+
+    for row, column in ((0, 0), (5, 12), (height - 1, width - 1), (height // 2, width // 2)):
+        torch.testing.assert_close(seen(row, column), picture[:, row, column], atol=2e-3, rtol=0)
+    torch.testing.assert_close(seen(9, -0.5 + 1e-4), seen(9, width - 0.5 - 1e-4), atol=2e-3, rtol=0)
+    assert background(torch.tensor([[1.0, 0.0, 0.0]])).shape == (1, 3)
+    background(torch.nn.functional.normalize(torch.randn(50, 3), dim=-1)).sum().backward()
+    assert background.picture.grad.abs().sum() > 0

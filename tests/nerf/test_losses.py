@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -138,3 +139,31 @@ def test_what_is_not_known_does_not_count_in_the_reconstruction() -> None:
         losses.reconstruction(color, opacity, target, background, torch.ones(40)),
         losses.reconstruction(color, opacity, target, background),
     )
+
+
+def test_depth_variance_equals_the_weighted_variance_of_numpy() -> None:
+    """Over rays that are more than half opaque; the thin ray, the third, counts as 0, an empty one too."""
+    rays = torch.tensor([0, 0, 0, 1, 1, 2, 2])
+    starts = torch.tensor([1.0, 1.5, 2.0, 1.0, 3.0, 1.0, 2.0])
+    weights = torch.tensor([0.2, 0.5, 0.2, 0.4, 0.4, 0.2, 0.2])
+    samples = Samples(torch.zeros(7, 3), rays, starts, starts + 0.1, 4, 3)
+    opacity = torch.tensor([0.9, 0.8, 0.4, 0.0])
+    expected = 0.0
+    for ray in (0, 1):
+        middle, share = (starts[rays == ray] + 0.05).numpy(), weights[rays == ray].numpy()
+        mean = np.average(middle, weights=share)
+        expected += np.average((middle - mean) ** 2, weights=share) / 4
+    assert regularizers.depth_variance(samples, weights, opacity).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_share_of_ambient_light_is_drawn_evenly_from_its_range() -> None:
+    """And costs no random number where there is one value, so that what is drawn after it stays."""
+    cameras, generator = random_cameras(2, torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    lit = ShadingConfig(albedo_only_share=0.0, diffuse_probability=1.0, ambient=(0.2, 0.8))
+    drawn = [draw_shading(lit, 0.5, cameras, generator).ambient for _ in range(400)]
+    assert 0.2 <= min(drawn) < 0.22 and 0.78 < max(drawn) <= 0.8 and np.mean(drawn) == pytest.approx(0.5, abs=0.03)
+    first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    fixed = ShadingConfig(albedo_only_share=0.0, diffuse_probability=1.0)
+    assert draw_shading(fixed, 0.5, cameras, first).ambient == 0.6
+    torch.rand(1, generator=second), random_lights(cameras, second)
+    assert torch.equal(first.get_state(), second.get_state())

@@ -6,12 +6,13 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras, ShakenCameras, orbit_cameras, random_cameras, shaken, wrap_degrees
-from dreambooth3d.config.distillation import InitNerfConfig, RegularizerConfig
+from dreambooth3d.config.distillation import InitNerfConfig, RegularizerConfig, RegularizerSchedule, factor_at
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import CameraJitterConfig, ProgressiveConfig, RenderConfig
 from dreambooth3d.guidance import GuidanceLoss
@@ -26,6 +27,7 @@ from dreambooth3d.nerf.training.view_loss import view_loss
 from dreambooth3d.parallel import ALONE
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
+from operations.launch.checking import parameter_problems
 from tests.nerf.scenes import BallGuidance
 
 RENDER = RenderConfig(sampler="dense", size=8, samples_per_ray=8, occupancy_resolution=8)
@@ -213,6 +215,40 @@ def test_emptiness_rises_once_the_shape_has_formed() -> None:
         _, figures = view_loss(trainer.asset, batch, BallGuidance(), config, None, ALONE)
         found[progress] = (float(figures["loss"]) - float(figures["guidance_loss"])) / float(figures["emptiness"])
     assert found == {0.39: pytest.approx(2.0, rel=1e-3), 0.4: pytest.approx(10.0, rel=1e-3)}
+
+
+def test_a_schedule_is_numpys_interpolation_and_jumps_where_two_points_meet() -> None:
+    points = ((0.1, 0.5), (0.4, 2.0), (0.8, 0.0))
+    for progress in (0.0, 0.1, 0.25, 0.4, 0.55, 0.8, 1.0):
+        expected = np.interp(progress, *zip(*points, strict=True))
+        assert factor_at(points, progress) == pytest.approx(expected)
+    jump = ((0.5, 1.0), (0.5, 20.0))
+    assert [factor_at(jump, progress) for progress in (0.0, 0.49, 0.5, 1.0)] == [1.0, 1.0, 20.0, 20.0]
+    assert factor_at((), 0.3) == 1.0
+
+
+def test_a_schedule_changes_what_weights_come_to_in_the_loss() -> None:
+    trainer = trained(DENSE, 0, Path("unused"))
+    schedule = RegularizerSchedule(center_depth=((0.0, 0.1), (0.5, 1.0)), smoothness=((0.5, 0.0), (0.5, 1.0)))
+    weights = RegularizerConfig(sparsity=0, opacity=0, center_depth=4.0, smoothness=3.0, schedule=schedule)
+    config = trainer.config.model_copy(update={"regularizers": weights})
+    found = {}
+    for progress in (0.0, 0.25, 0.75):
+        batch = replace(trainer.views(0.3), progress=progress)
+        _, figures = view_loss(trainer.asset, batch, BallGuidance(), config, None, ALONE)
+        found[progress] = (float(figures["loss"]) - float(figures["guidance_loss"])) / float(figures["center_depth"])
+    factors = {0.0: 0.1, 0.25: 0.55, 0.75: 1.0}
+    assert found == {progress: pytest.approx(4.0 * factor, rel=1e-3) for progress, factor in factors.items()}
+    assert [weights.at(progress).smoothness for progress in (0.49, 0.5)] == [0.0, 3.0]
+
+
+def test_points_out_of_order_are_one_sentence() -> None:
+    settings = {"init_nerf": {"regularizers": {"schedule": {"opacity": [[0.5, 1.0], [0.2, 2.0]]}}}}
+    (problem,) = parameter_problems({"generation": {"prompt": "a dog"}, **settings})
+    assert problem == (
+        "parameters.init_nerf.regularizers.schedule.opacity: the shares of the stage are not in order: sort the points "
+        "by their first number."
+    )
 
 
 def test_center_depth_wants_the_subject_in_the_middle() -> None:

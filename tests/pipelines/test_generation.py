@@ -163,7 +163,7 @@ def test_a_training_is_told_apart(product: Product) -> None:
 
 
 def test_the_presets_are_files(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert next(iter(presets())) == "sds" and {"latent", "paint", "sjc", "sketch"} < {*presets()}
+    assert next(iter(presets())) == "sds" and {"hifa", "latent", "paint", "sdf", "sjc", "sketch"} < {*presets()}
     assert all(file.exists() for file in presets().values())
     assert preset_file("sjc") == Path("configs/text_to_3d_sjc.yaml") and preset_file("my.yaml") == Path("my.yaml")
     with pytest.raises(ConfigError, match="there is no preset 'x'"):

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import VIEW_WORDS, Cameras
-from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.guidance import GuidanceConfig, ViewPromptsConfig
 from dreambooth3d.diffusion.guidance.distillation_losses import DIRECTIONS, Experts, Noised, Predictions
 from dreambooth3d.diffusion.guidance.render_model import RenderModel
 from dreambooth3d.diffusion.model.components import Components
@@ -17,6 +17,14 @@ from dreambooth3d.diffusion.model.scores import classifier_free, perp_neg, resca
 from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.prompts import perp_neg_views, view_prompt
 from dreambooth3d.transfer import send
+
+WEIGHTS: Mapping[str, Callable[[Tensor], Tensor | float]] = {
+    "sds": lambda alpha: 1 - alpha,
+    "uniform": lambda alpha: 1.0,
+    "denoised": lambda alpha: ((1 - alpha) / alpha).sqrt(),
+    "fantasia3d": lambda alpha: alpha.sqrt() * (1 - alpha),
+}
+"""w(t) by `guidance.weighting`, of the share of the signal's variance."""
 
 
 class ScoreDistillation(Guidance):
@@ -38,7 +46,7 @@ class ScoreDistillation(Guidance):
         self.config = config
         self._generator = torch.Generator().manual_seed(seed)
         # One row per view word, so that a batch's embeddings are one gather.
-        self._views = components.encode_prompts([view_prompt(instance_prompt, word) for word in VIEW_WORDS])
+        self._views = components.encode_prompts(_prompts_of_views(instance_prompt, config.view_prompts))
         self._unconditional = components.encode_prompts([config.negative_prompt])
         if config.needs.bad_prompt:
             components.encode_prompts([config.nfsd_negative_prompt])
@@ -58,17 +66,26 @@ class ScoreDistillation(Guidance):
 
     def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
         """Judge renders; the position in the stage anneals guidance scale and timesteps. See `Guidance`."""
-        return self.of_latents(self.components.encode_images(images.to(self.components.device)), cameras, progress)
+        images = images.to(self.components.device)
+        shown = images if self.config.image_weight > 0 else None
+        return self._judge(self.components.encode_images(images), cameras, progress, shown)
 
     def of_latents(self, latents: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
-        """See `Guidance`."""
-        latents = latents.to(self.components.device)
+        """See `Guidance`; there are no images for `image_weight`, which counts for nothing."""
+        return self._judge(latents.to(self.components.device), cameras, progress)
+
+    def _judge(
+        self, latents: Tensor, cameras: Cameras, progress: float, shown: Tensor | None = None
+    ) -> GuidanceLoss:
         timesteps, noise = self._draw(latents, progress)
-        gradient = self._gradient(latents.detach(), timesteps, noise, cameras, progress)
+        gradient, pull = self._gradients(latents.detach(), timesteps, noise, cameras, progress, shown)
         count = len(latents)
         # The product alone has the exact gradient but a meaningless value; the difference replaces only the value.
         surrogate = (gradient * latents).sum() / count
         value = 0.5 * gradient.square().sum() / count
+        if shown is not None and pull is not None:
+            surrogate = surrogate + self.config.image_weight * (pull * shown).sum() / count
+            value = value + self.config.image_weight * 0.5 * pull.square().sum() / count
         metrics = {
             "gradient_norm": gradient.flatten(1).norm(dim=1).mean(),
             "timestep": float(timesteps.float().mean()) / self._timestep_count,
@@ -90,6 +107,8 @@ class ScoreDistillation(Guidance):
     def _draw(self, latents: Tensor, progress: float) -> tuple[Tensor, Tensor]:
         """Timesteps (n,) on the CPU from the annealed range, and unit noise like `latents`."""
         last = self._timestep_count - 1
+        if self.config.timestep_annealing == "sqrt":
+            progress = max(progress, 0.0) ** 0.5
         low = min(int(self._annealed(self.config.min_timestep, progress) * self._timestep_count), last)
         high = min(max(int(self._annealed(self.config.max_timestep, progress) * self._timestep_count), low), last)
         first, total = self.part or (0, len(latents))
@@ -99,18 +118,41 @@ class ScoreDistillation(Guidance):
         return timesteps, send(noise.to(latents.dtype), latents.device)
 
     @torch.no_grad()
-    def _gradient(self, latents: Tensor, timesteps: Tensor, noise: Tensor, cameras: Cameras, progress: float) -> Tensor:
-        """w(t) * direction for each image, clipped, (n, channels, h, w)."""
+    def _gradients(
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        noise: Tensor,
+        cameras: Cameras,
+        progress: float,
+        images: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """w(t) * direction of each image, clipped, (n, channels, h, w); and that of `images` (n, 3, height, width).
+
+        direction = sqrt(a / (1 - a)) (latents - denoised); for images, decoded latents stand in place of the denoised.
+
+        Source: HiFA (Zhu et al. 2023), for the loss in image space.
+        """
         timesteps = timesteps.to(latents.device, non_blocking=True)
         alpha = self.components.alphas_cumprod[timesteps].view(-1, 1, 1, 1)
         scale = self._annealed(self.config.guidance_scale, progress)
         sample = Noised(latents, timesteps, alpha, noise)
         direction = DIRECTIONS[self.config.loss](sample, _Models(self, cameras, scale))
-        weight = 1 - alpha if self.config.weighting == "sds" else 1.0
-        gradient = weight * direction
-        if self.config.gradient_clip is not None:
-            gradient = gradient.clamp(-self.config.gradient_clip, self.config.gradient_clip)
-        return gradient
+        gradient = self._weighted(direction, alpha, progress)
+        if images is None:
+            return gradient, None
+        ratio = (alpha / (1 - alpha)).sqrt()
+        self.components.recall_decoder()
+        denoised = self.components.decode_latents(latents - direction / ratio)
+        return gradient, self._weighted(ratio * (images.detach() - denoised), alpha, progress)
+
+    def _weighted(self, direction: Tensor, alpha: Tensor, progress: float) -> Tensor:
+        """w(t) * direction, clipped, of the share of the signal's variance (n, 1, 1, 1)."""
+        gradient = WEIGHTS[self.config.weighting](alpha) * direction
+        if self.config.gradient_clip is None:
+            return gradient
+        bound = self._annealed(self.config.gradient_clip, progress)
+        return gradient.clamp(-bound, bound)
 
     def _predictions(
         self, noisy: Tensor, timesteps: Tensor, cameras: Cameras, scale: float, rescale: float
@@ -201,3 +243,9 @@ class _Models(Experts):
         if renders is None:
             raise ValueError(f"guidance.loss={self._guidance.config.loss} has no model of the renders to ask.")
         return renders.predict_noise(noisy, timesteps, self._guidance._view_embeddings(self._cameras))
+
+
+def _prompts_of_views(prompt: str, config: ViewPromptsConfig) -> list[str]:
+    """One prompt for each of `VIEW_WORDS`, as the configuration asks for it."""
+    plain = {word: view_prompt(prompt, word) if config.words else prompt for word in VIEW_WORDS}
+    return [getattr(config, word) or plain[word] for word in VIEW_WORDS]

@@ -94,6 +94,12 @@ class Components:
             if network is not None:
                 nn.Module.to(network, "cpu")
 
+    def recall_decoder(self) -> None:
+        """Undo `set_aside` for the decoder."""
+        for network in (self.vae.decoder, self.vae.post_quant_conv):
+            if network is not None:
+                nn.Module.to(network, self.device)
+
     @property
     def image_size(self) -> int:
         """Pixels per side of the images that the model was made for."""

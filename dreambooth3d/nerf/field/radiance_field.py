@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar, Self
 
@@ -48,13 +49,21 @@ OCCUPANCY_WARMUP = 32
 """Steps before empty space is skipped, so that the field may first grow anywhere."""
 INITIAL_BACKGROUND_LOGIT = 0.8
 ENVIRONMENT_FREQUENCIES = 3
+ENVIRONMENT_PIXELS = (32, 64)
+"""Height and width of the picture behind the field."""
+DISTANCE_SLOPE = 20.0
+"""Logits per world unit of depth below the surface: a fresh ball has then the slope of a fresh blob."""
+SHARPNESS_RANGE = (5.0, 200.0)
+"""In inverse world units."""
 TETRAHEDRON = ((1.0, 1.0, 1.0), (1.0, -1.0, -1.0), (-1.0, 1.0, -1.0), (-1.0, -1.0, 1.0))
 
 
 class Field(Representation):
     """Density and albedo on an encoding, with the occupancy grid that says where there is anything.
 
-    One that begins in a stage which renders latents holds these in place of albedo, which it mixes of them.
+    One that begins in a stage which renders latents holds these in place of albedo, which it mixes of them. With
+    `geometry: sdf` the first logit is the depth below a surface, in `1 / DISTANCE_SLOPE` of the encoding's frame, and
+    density is made of it.
 
     See `Representation` for what is not described here.
 
@@ -87,6 +96,10 @@ class Field(Representation):
             self.encoding.add_density(self._blob)
         self.head = self.encoding.make_head(config.hidden_width, self._logit_count)
         self.background = Background(config.background)
+        if config.geometry == "sdf":
+            low, high = SHARPNESS_RANGE
+            share = math.log(config.initial_sharpness / low) / math.log(high / low)
+            self.sharpness_logit = nn.Parameter(torch.tensor(share).logit(eps=1e-3))
         self.register_buffer("turn", torch.eye(3))
         self.register_buffer("shift", torch.zeros(3))
         self.register_buffer("stretch", torch.ones(()))
@@ -134,11 +147,16 @@ class Field(Representation):
         self.occupancy.mark_changed()
 
     def _blob(self, points: Tensor) -> Tensor:
-        """(n,) initial density logits: a soft ball around the origin, bounded below so that its outside stays alive.
+        """(n,) initial first logits.
+
+        With a density a soft ball around the origin, bounded below so that its outside stays alive; with a signed
+        distance that of a ball.
 
         Source: Poole et al. 2022, "DreamFusion", appendix A.2, in the linear form of Lin et al. 2023, "Magic3D".
         """
         config = self.config
+        if config.geometry == "sdf":
+            return DISTANCE_SLOPE * (config.blob_radius - points.norm(dim=-1))
         return config.blob_density * (1 - points.norm(dim=-1) / config.blob_radius).clamp(min=-1)
 
     def logits(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n logits"]:
@@ -157,9 +175,37 @@ class Field(Representation):
         return torch.cat([logits[:, :1] + self._blob(own)[:, None], logits[:, 1:]], dim=-1)
 
     def _activate_density(self, logits: Tensor, own: Tensor) -> Tensor:
-        """(n,) density of logits (n,) at points (n, 3) in the encoding's frame: softplus, 0 outside its unit ball."""
-        inside = own.norm(dim=-1) < BALL_RADIUS
-        return nn.functional.softplus(logits) * (inside * (self.config.density_scale * self.stretch))
+        """(n,) density of logits (n,) at points (n, 3) in the encoding's frame: softplus, 0 outside its unit ball.
+
+        Of a signed distance it is sharpness * the Laplace distribution's cumulative function of the depth, with the
+        scale 1 / sharpness.
+
+        Source: Yariv et al. 2021, "Volume Rendering of Neural Implicit Surfaces" (VolSDF), eq. 2 and 3.
+        """
+        inside = (own.norm(dim=-1) < BALL_RADIUS) * self.stretch
+        if self.config.geometry == "density":
+            return nn.functional.softplus(logits) * (inside * self.config.density_scale)
+        scaled = self.sharpness * logits / DISTANCE_SLOPE
+        tail = 0.5 * (-scaled.abs()).exp()
+        return self.sharpness * torch.where(scaled > 0, 1 - tail, tail) * inside
+
+    @property
+    def sharpness(self) -> Float[Tensor, ""]:
+        """Density deep inside a signed distance, in inverse units of the encoding's frame."""
+        low, high = SHARPNESS_RANGE
+        return low * (self.sharpness_logit.sigmoid() * math.log(high / low)).exp()
+
+    def signed_distance(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
+        """(n,) signed distance in world units at points (n, 3), negative inside; only with `geometry: sdf`."""
+        depth = self._first_logits(self._own(points), 1)[:, 0] / DISTANCE_SLOPE
+        return -depth / self.stretch
+
+    def distance_gradient(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"]:
+        """(n, 3) gradient of the signed distance at points (n, 3) of the encoding's frame, with `geometry: sdf`."""
+        step, corners = self.encoding.normal_step, self.tetrahedron
+        shifted = (points[None] + step * corners[:, None]).view(-1, 3)
+        depth = self._first_logits(shifted, 1)[:, 0].view(4, -1) / DISTANCE_SLOPE
+        return -(depth.t() @ corners) / (4 * step)
 
     def density(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, " n"]:
         """(n,) density in inverse world units at points (n, 3); cheaper than with colours on a dense volume."""
@@ -245,8 +291,14 @@ class Field(Representation):
         return ((1 - torch.exp(-density * (2.0 / cells))) > threshold).float().mean().item()
 
     def parameter_groups(self) -> list[ParameterGroup]:
-        """One group."""
-        return [ParameterGroup("field", list(self.parameters()))]
+        """One group, and one of the sharpness of a signed distance."""
+        if self.config.geometry == "density":
+            return [ParameterGroup("field", list(self.parameters()))]
+        others = [parameter for parameter in self.parameters() if parameter is not self.sharpness_logit]
+        return [
+            ParameterGroup("field", others),
+            ParameterGroup("sharpness", [self.sharpness_logit], self.config.sharpness_rate),
+        ]
 
     def begin_stage(self, render: RenderConfig, fresh: bool) -> None:
         """Which sampler, when to look for density, and what guidance sees."""
@@ -340,20 +392,25 @@ class Field(Representation):
         return PixelRendering(shown.color, shown.opacity)
 
     def shape_losses(self, regularizers: RegularizerConfig, generator: torch.Generator) -> Losses:
-        """Smoothness of the logits."""
-        weight = regularizers.smoothness
-        return {"smoothness": (weight, own.smoothness(self, generator))} if weight > 0 else {}
+        """Smoothness of the logits, and a signed distance's own."""
+        parts: Losses = {}
+        if regularizers.smoothness > 0:
+            parts["smoothness"] = (regularizers.smoothness, own.smoothness(self, generator))
+        if self.config.geometry == "sdf" and self.config.eikonal > 0:
+            parts["eikonal"] = (self.config.eikonal, own.eikonal(self, generator))
+        return parts
 
     def level_gradients(self) -> list[Tensor]:
         """Of the encoding."""
         return self.encoding.level_gradients()
 
     def figures(self) -> dict[str, float]:
-        """What the occupancy remembers."""
-        return {
+        """What the occupancy remembers, and the sharpness of a signed distance."""
+        figures = {
             "density_max": self.occupancy.density.max().item(),
             "occupied_share": self.occupancy.occupied.float().mean().item(),
         }
+        return figures if self.config.geometry == "density" else figures | {"sharpness": self.sharpness.item()}
 
 
 def _ray_losses(weights: RegularizerConfig, rendering: CameraRendering, directions: Float[Tensor, "rays 3"]) -> Losses:
@@ -366,17 +423,23 @@ def _ray_losses(weights: RegularizerConfig, rendering: CameraRendering, directio
         parts["distortion"] = (weights.distortion, own.distortion(rays.samples, rays.weights))
     if weights.emptiness > 0:
         parts["emptiness"] = (weights.emptiness, own.emptiness(rays.samples, rays.weights, weights.emptiness_scale))
+    if weights.depth_variance > 0:
+        value = own.depth_variance(rays.samples, rays.weights, rays.opacity)
+        parts["depth_variance"] = (weights.depth_variance, value)
     return parts
 
 
 class Background(nn.Module):
-    """What lies behind the field: one learned colour, white, or a small network of the ray's direction."""
+    """What lies behind the field: one learned colour, white, or by direction a picture or a small network."""
 
     def __init__(self, kind: str) -> None:
         super().__init__()
         self.kind = kind
         if kind == "learned":
             self.logits = nn.Parameter(torch.full((3,), INITIAL_BACKGROUND_LOGIT))
+        elif kind == "texture":
+            height, width = ENVIRONMENT_PIXELS
+            self.picture = nn.Parameter(torch.full((1, 3, height, width), INITIAL_BACKGROUND_LOGIT))
         elif kind == "network":
             self.network = nn.Sequential(nn.Linear(3 + 6 * ENVIRONMENT_FREQUENCIES, 16), nn.ReLU(), nn.Linear(16, 3))
 
@@ -386,5 +449,22 @@ class Background(nn.Module):
             return torch.ones_like(directions)
         if self.kind == "learned":
             return self.logits.sigmoid().expand_as(directions)
+        if self.kind == "texture":
+            return _picture_at(self.picture, directions).sigmoid()
         scaled = torch.cat([directions * 2.0**octave for octave in range(ENVIRONMENT_FREQUENCIES)], dim=-1)
         return self.network(torch.cat([directions, scaled.sin(), scaled.cos()], dim=-1)).sigmoid()
+
+
+def _picture_at(picture: Float[Tensor, "1 channels height width"], directions: Tensor) -> Float[Tensor, "n channels"]:
+    """(n, channels) of a picture over longitude and latitude, seen along unit directions (n, 3).
+
+    The front, +x, is in its middle and z at its upper border; left and right border meet.
+    """
+    x, y, z = directions.unbind(-1)
+    column = 0.5 - torch.atan2(y, x) / (2 * math.pi)
+    row = torch.acos(z.clamp(-1 + 1e-6, 1 - 1e-6)) / math.pi
+    width = picture.shape[-1]
+    closed = torch.cat([picture[..., -1:], picture, picture[..., :1]], dim=-1)
+    place = torch.stack([2 * (column * width + 1) / (width + 2) - 1, 2 * row - 1], dim=-1)
+    found = nn.functional.grid_sample(closed, place.view(1, 1, -1, 2), align_corners=False, padding_mode="border")
+    return found[0, :, 0].t()

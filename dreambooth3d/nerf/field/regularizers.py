@@ -6,6 +6,7 @@ from typing import Protocol
 
 import torch
 from jaxtyping import Float
+from nerfacc import accumulate_along_rays
 from torch import Tensor
 
 from dreambooth3d.nerf.field.encoding import Encoding
@@ -14,6 +15,7 @@ from dreambooth3d.nerf.rendering.volume import RayRendering
 from dreambooth3d.transfer import send
 
 SMOOTHNESS_POINTS = 16384
+EIKONAL_POINTS = 8192
 
 
 class Logits(Protocol):
@@ -75,6 +77,26 @@ def distortion(samples: Samples, weights: Float[Tensor, " samples"]) -> Float[Te
     return (pairs + precise.square() * width / 3).sum().to(weights.dtype) / samples.ray_count
 
 
+def depth_variance(
+    samples: Samples, weights: Float[Tensor, " samples"], opacity: Float[Tensor, " rays"]
+) -> Float[Tensor, ""]:
+    """Variance of depth along rays that are more than half opaque, in squared world units; a mean over all rays.
+
+    Args:
+        samples: packed samples.
+        weights: (samples,) their weights; along a ray they are taken for shares of its opacity.
+        opacity: (rays,) sums of the weights.
+
+    Source: HiFA (Zhu et al. 2023), the z-variance loss.
+    """
+    middle = ((samples.starts + samples.ends) / 2)[:, None]
+    shares = weights / opacity.clamp(min=1e-6)[samples.rays]
+    mean = accumulate_along_rays(shares, middle, samples.rays, samples.ray_count)
+    spread = accumulate_along_rays(shares, (middle - mean[samples.rays]).square(), samples.rays, samples.ray_count)
+    seen = (opacity.detach() > 0.5).to(weights.dtype)
+    return (spread[:, 0] * seen).mean()
+
+
 def _sums_before(values: Tensor, first: Tensor) -> Tensor:
     """(samples,) sum of the values before each sample on its own ray, whose first sample is `first` (samples,)."""
     total = torch.cumsum(values, 0) - values
@@ -104,6 +126,30 @@ def smoothness(field: Logits, generator: torch.Generator) -> Float[Tensor, ""]:
     """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
     volume = field.encoding.volume()
     return sampled_variation(field, generator) if volume is None else total_variation(volume)
+
+
+class Distances(Protocol):
+    """What the eikonal loss asks of a field."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it lives."""
+        ...
+
+    def distance_gradient(self, points: Tensor) -> Tensor:
+        """(n, 3) gradient of the signed distance at points (n, 3) of its frame."""
+        ...
+
+
+def eikonal(field: Distances, generator: torch.Generator) -> Float[Tensor, ""]:
+    """Mean of (|gradient of the signed distance| - 1)^2 at random points of the unit ball.
+
+    Source: Gropp et al. 2020, "Implicit Geometric Regularization for Learning Shapes", eq. 4.
+    """
+    directions = torch.nn.functional.normalize(torch.randn(EIKONAL_POINTS, 3, generator=generator), dim=-1)
+    radii = BALL_RADIUS * torch.rand(EIKONAL_POINTS, 1, generator=generator).pow(1 / 3)
+    points = send(directions * radii, field.device)
+    return (field.distance_gradient(points).norm(dim=-1) - 1).square().mean()
 
 
 def emptiness(samples: Samples, weights: Float[Tensor, " samples"], scale: float) -> Float[Tensor, ""]:

@@ -154,7 +154,7 @@ class Trainer:
         targets = self.targets.draw(self.random.generator)
         ready = moment(self.runtime.device) if targets else None
         loss, figures = view_loss(self.asset, batch, self.guidance, config, jitter, self.team)
-        parts: Losses = self.asset.shape_losses(config.regularizers, self.random.generator)
+        parts: Losses = self.asset.shape_losses(config.regularizers.at(self.progress), self.random.generator)
         if self.sketch is not None:
             parts |= self.sketch.losses(self.asset, self.random.generator)
         for target in targets:

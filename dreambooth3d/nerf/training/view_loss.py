@@ -64,7 +64,7 @@ def view_loss(
         The loss weighted by the share, so that the sum over the team is that of the whole batch; and, in rank 0, the
         whole batch's `loss` with its parts, detached.
     """
-    part = team.part(len(batch))
+    part, weights = team.part(len(batch)), config.regularizers.at(batch.progress)
     mine = batch if team.size == 1 else batch.map(lambda values: values[part])
     views = asset.render_views(
         mine.cameras,
@@ -72,7 +72,7 @@ def view_loss(
         background=mine.background,
         shading=mine.shading,
         generator=jitter,
-        regularizers=config.regularizers,
+        regularizers=weights,
     )
     if team.size > 1:
         guidance.part = (part.start, len(batch))
@@ -81,7 +81,7 @@ def view_loss(
     figures["guidance_loss"] = guided.loss.detach()
     figures["opacity"] = views.opacity.detach().mean()
     loss = guided.loss
-    parts = _regularizers(config.regularizers, batch, views)
+    parts = _regularizers(weights, batch, views)
     for name, (weight, value) in parts.items():
         figures[name] = value.detach()
         loss = loss + weight * value
