@@ -137,6 +137,10 @@ NoField = Annotated[None, BeforeValidator(_no_field)]
 NoReconstruction = Annotated[None, BeforeValidator(_no_reconstruction)]
 
 
+GuidedOn = Literal["color", "normals", "textureless"]
+Learning = Literal["all", "shape", "appearance"]
+
+
 class DistillConfig(Section):
     """One stage of score distillation."""
 
@@ -172,6 +176,15 @@ class DistillConfig(Section):
     camera_jitter: CameraJitterConfig = CameraJitterConfig()
     progressive: ProgressiveConfig = ProgressiveConfig()
     guidance: GuidanceConfig = GuidanceConfig()
+    guide_on: GuidedOn = "color"
+    """What guidance looks at. color: renders, by `shading`. normals: normals in the camera's frame, from [-1, 1] to
+    [0, 1], as Fantasia3D's geometry stage. textureless: the shape in grey under a random light."""
+    latents_until: Share = 0.0
+    """With guide_on normals: share of the stage in which normals and mask, downsampled, are the latents, in four
+    channels; 0 encodes pictures of the normals from the start."""
+    learns: Learning = "all"
+    """What the stage changes: all, the shape alone, or the appearance alone on the shape that there is. Of a field both
+    are one, and only all can be learned."""
     shading: ShadingConfig = ShadingConfig()
     regularizers: RegularizerConfig = RegularizerConfig()
     photos: PhotoTargetsConfig = PhotoTargetsConfig()
@@ -201,6 +214,8 @@ class DistillConfig(Section):
                 f"render.space: latent is for a field, and representation is {self.representation}: set render.space "
                 "to rgb, or representation to field"
             )
+        if self.guide_on != "color":
+            raise ValueError("render.space: latent has nothing but latents to look at: set guide_on to color")
         if self.guidance.image_weight > 0:
             raise ValueError("render.space: latent has no images to compare: set guidance.image_weight to 0")
         if self.shading.albedo_only_share < 1:
@@ -237,6 +252,19 @@ class DistillConfig(Section):
             )
         if self.face_front:
             raise ValueError("sketch.file says where the front is, and face_front would turn it: set face_front=false")
+        return self
+
+    @model_validator(mode="after")
+    def _guidance_sees_what_learns(self) -> Self:
+        if self.latents_until > 0 and self.guide_on != "normals":
+            raise ValueError(
+                f"latents_until={self.latents_until:g} takes normals for latents, and guide_on={self.guide_on}: set "
+                "guide_on=normals, or latents_until=0"
+            )
+        if self.learns == "appearance" and self.guide_on != "color":
+            raise ValueError(
+                f"learns=appearance: guide_on={self.guide_on} shows nothing of the appearance. Set guide_on=color"
+            )
         return self
 
     @model_validator(mode="after")

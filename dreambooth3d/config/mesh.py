@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from dreambooth3d.config.base import Filled, Section
 from dreambooth3d.config.field import EncodingConfig
 from dreambooth3d.config.mesh_file import MeshFileConfig
 
@@ -16,6 +17,16 @@ _Factor = Annotated[float, Field(gt=0)]
 
 class TextureConfig(EncodingConfig):
     """Colours in space, read at the surface; as those of a radiance field (`FieldConfig`)."""
+
+
+class LightConfig(Section):
+    """The light around a physically based material; it goes with the mesh wherever that is turned."""
+
+    environment: Filled = "studio"
+    """studio: a bright room with two lamps. white: as much light from everywhere. Else the file of a high-dynamic-range
+    picture over latitude and longitude with the front in its middle: Radiance .hdr, or what imageio reads as floats."""
+    brightness: _Factor = 0.7
+    """Mean radiance, to which any environment is scaled; white matt surfaces are on average that bright, linearly."""
 
 
 class MeshConfig(MeshFileConfig):
@@ -31,6 +42,13 @@ class MeshConfig(MeshFileConfig):
     """Cubes per side of the grid; each has twelve tetrahedra around its middle."""
     texture: TextureConfig | None = None
     """Where colours come from; nothing shares those of the field that it begins from, or is the default."""
+    material: Literal["albedo", "pbr"] = "albedo"
+    """albedo: colours as they are seen. pbr: base colour, roughness, metalness and offsets of the normals, physically
+    based, under `light`. A later stage goes on with the material that its mesh has."""
+    light: LightConfig = LightConfig()
+    """The environment with material pbr."""
+    relief: Annotated[float, Field(ge=0, le=1)] = 0.4
+    """Largest offset of a normal along each axis with material pbr; 0 leaves the surface's own."""
     initial_radii: tuple[_Length, _Length, _Length] = (0.45, 0.45, 0.45)
     """Semi-axes of the ellipsoid that a fresh mesh is without a file, in world units."""
     background: Literal["learned", "white", "texture", "network"] = "learned"
@@ -42,6 +60,8 @@ class MeshConfig(MeshFileConfig):
     """Factor on the learning rate for the offsets of the grid's vertices."""
     texture_rate: _Factor = 1.0
     """Factor on the learning rate for colours."""
+    material_rate: _Factor = 0.5
+    """Factor on the learning rate for roughness, metalness and offsets of normals."""
     laplacian: _Weight = 0.0
     """Weight of the squared distance of vertices from the middle of their neighbours, in squared cubes' edges."""
     normal_consistency: _Weight = 20.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from jaxtyping import Float
@@ -62,7 +63,8 @@ def export(
     credits = Credits(title, config.copyright, {"subject": title, "prompt": prompt, **runtime.origin})
     glb = to_glb(in_metres(mesh, config.metres), credits)
     figures = dict(measure(_unscaled(glb, mesh, config), source.render)) if measure else {}
-    frames = upsample(pictures.on(1.0), config.frame_size)
+    shown = pictures if source.show is None else source.show(cameras, config.frame_rays)
+    frames = upsample(shown.on(1.0), config.frame_size)
     partial = runtime.folder / "bundle.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -109,8 +111,9 @@ def _fitting_page(
 
     def page_of(shown: Mesh) -> str:
         facts = f"{len(shown.faces):,} triangles · {GLB} in the same folder has the full mesh · made with DreamBooth3D"
+        plain = replace(shown, metallic_roughness=None, normal_map=None)  # the page shows no more than base colours
         return viewer_page(
-            to_glb(shown), frames, title=title, prompt=prompt, metrics=metrics, facts=facts,
+            to_glb(plain), frames, title=title, prompt=prompt, metrics=metrics, facts=facts,
             frames_per_second=config.frames_per_second,
         )  # fmt: skip
 

@@ -66,7 +66,21 @@ def write_obj(mesh: Mesh, folder: Path, credits: Credits) -> None:
     )  # fmt: skip
     (folder / f"{STEM}.obj").write_text(text)
     for name, content in extra.items():
-        (folder / name).write_bytes(content)
+        (folder / name).write_bytes(content + _finish(mesh, folder) if name.endswith(".mtl") else content)
+
+
+def _finish(mesh: Mesh, folder: Path) -> bytes:
+    """Write the pictures of a physically based material; returns the lines about them, as MTL's extension has them."""
+    if mesh.metallic_roughness is None or mesh.normal_map is None:
+        return b""
+    pictures = {
+        "map_Pr": ("roughness", mesh.metallic_roughness[..., 1]),
+        "map_Pm": ("metallic", mesh.metallic_roughness[..., 2]),
+        "norm": ("normal", mesh.normal_map),
+    }
+    for name, picture in pictures.values():
+        Image.fromarray(picture).save(folder / f"{STEM}_{name}.png")
+    return "".join(f"\n{key} {STEM}_{name}.png" for key, (name, _) in pictures.items()).encode() + b"\n"
 
 
 def write_ply(mesh: Mesh, folder: Path, credits: Credits) -> None:

@@ -16,10 +16,13 @@ from trimesh.exchange.gltf import export_glb
 from trimesh.visual import ColorVisuals, TextureVisuals
 from trimesh.visual.material import PBRMaterial
 
+from dreambooth3d.export.material import vertex_tangents
 from dreambooth3d.export.mesh import Mesh
 
 GENERATOR = "DreamBooth3D"
 ROUGHNESS = 0.9
+_TANGENT = "_TANGENT"
+"""As trimesh would name what it does not know."""
 _VERTEX_DATA, _INDICES = 34962, 34963
 """OpenGL's names of the buffers that a view is uploaded to."""
 
@@ -61,6 +64,9 @@ def to_glb(mesh: Mesh, credits: Credits = Credits()) -> bytes:
 
     def complete(tree: dict[str, Any]) -> None:
         tree["asset"] = about
+        attributes = tree["meshes"][0]["primitives"][0]["attributes"]
+        if _TANGENT in attributes:
+            attributes["TANGENT"] = attributes.pop(_TANGENT)
         _name_targets(tree)
         if not mesh.is_textured:
             tree["materials"] = [{"name": "paint", "pbrMetallicRoughness": _dull()}]
@@ -76,10 +82,10 @@ def as_trimesh(mesh: Mesh, axes: Any = lambda vectors: vectors) -> trimesh.Trime
     )
     if mesh.is_textured:
         assert mesh.texture is not None
-        material = PBRMaterial(
-            name="paint", baseColorTexture=Image.fromarray(mesh.texture), metallicFactor=0.0, roughnessFactor=ROUGHNESS
-        )
-        surface.visual = TextureVisuals(uv=mesh.uv, material=material)
+        surface.visual = TextureVisuals(uv=mesh.uv, material=_material(mesh, Image.fromarray(mesh.texture)))
+        if mesh.normal_map is not None:
+            tangents = vertex_tangents(mesh)
+            surface.vertex_attributes[_TANGENT] = np.concatenate([axes(tangents[:, :3]), tangents[:, 3:]], axis=1)
     elif mesh.colors is not None:
         linear = srgb_to_linear(mesh.colors)
         colors = np.concatenate([linear, np.ones_like(linear[:, :1])], axis=1)
@@ -87,14 +93,26 @@ def as_trimesh(mesh: Mesh, axes: Any = lambda vectors: vectors) -> trimesh.Trime
     return surface
 
 
+def _material(mesh: Mesh, base: Image.Image) -> PBRMaterial:
+    if mesh.metallic_roughness is None or mesh.normal_map is None:
+        return PBRMaterial(name="paint", baseColorTexture=base, metallicFactor=0.0, roughnessFactor=ROUGHNESS)
+    finish, normals = (Image.fromarray(each) for each in (mesh.metallic_roughness, mesh.normal_map))
+    return PBRMaterial(
+        name="paint", baseColorTexture=base, metallicRoughnessTexture=finish, normalTexture=normals,
+        metallicFactor=1.0, roughnessFactor=1.0,
+    )  # fmt: skip
+
+
 def read_glb(content: bytes) -> Mesh:
     """A mesh as a file of ours delivers it, back in world coordinates."""
     (surface,) = trimesh.load_scene(BytesIO(content), file_type="glb", process=False).geometry.values()
-    texture, uv, colors = None, None, None
+    texture, uv, colors, finish, bumps = None, None, None, None, None
     if isinstance(surface.visual, TextureVisuals) and surface.visual.uv is not None:
         material: Any = surface.visual.material
         texture = np.asarray(material.baseColorTexture.convert("RGB"))
         uv = np.asarray(surface.visual.uv, np.float32)
+        if material.normalTexture is not None:
+            finish, bumps = np.asarray(material.metallicRoughnessTexture), np.asarray(material.normalTexture)
     else:
         # Where there is a material, trimesh keeps colours of vertices beside it.
         found = surface.visual.vertex_attributes.get("color")
@@ -102,7 +120,7 @@ def read_glb(content: bytes) -> Mesh:
     vertices, normals = (
         from_gltf_axes(np.asarray(each, np.float32)) for each in (surface.vertices, surface.vertex_normals)
     )
-    return Mesh(vertices, np.asarray(surface.faces, np.int64), normals, colors, uv, texture)
+    return Mesh(vertices, np.asarray(surface.faces, np.int64), normals, colors, uv, texture, finish, bumps)
 
 
 def to_gltf_axes(vectors: Float[ndarray, "n 3"]) -> Float[ndarray, "n 3"]:

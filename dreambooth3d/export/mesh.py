@@ -21,6 +21,8 @@ class Mesh:
         colors: (v, 3) float32 in [0, 1], as they look in an image (sRGB), or None.
         uv: (v, 2) float32 in [0, 1], from the texture's left and lower edge, or None; vertices on seams occur twice.
         texture: (size, size, 3) uint8 in sRGB, its first row on top, or None.
+        metallic_roughness: (size, size, 3) uint8, roughness in green and metalness in blue as in glTF, or None.
+        normal_map: (size, size, 3) uint8, normals in tangent space from [-1, 1], or None.
     """
 
     vertices: Float[ndarray, "v 3"]
@@ -29,6 +31,8 @@ class Mesh:
     colors: Float[ndarray, "v 3"] | None = None
     uv: Float[ndarray, "v 2"] | None = None
     texture: ndarray | None = None
+    metallic_roughness: ndarray | None = None
+    normal_map: ndarray | None = None
 
     @property
     def is_textured(self) -> bool:

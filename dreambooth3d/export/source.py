@@ -13,8 +13,9 @@ from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.errors import EmptyFieldError
 from dreambooth3d.export.casting import Pictures
+from dreambooth3d.export.material import AskMaterial
 from dreambooth3d.kinds import load_representation
-from dreambooth3d.representation.interface import Representation, Triangles
+from dreambooth3d.representation.interface import Representation, SurfaceMaterial, Triangles
 
 DensityAndColor = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Points (n, 3) in world units -> density (n,) in inverse world units and albedo (n, 3) in [0, 1]."""
@@ -33,6 +34,8 @@ class Source:
         device: where it lives.
         triangles: its surface, of an asset that is made of them.
         paint: points (n, 3) of the surface -> albedo (n, 3) in [0, 1], of a mesh that was given and painted.
+        material: at points of its surface, of an asset that has one.
+        show: pictures as people look at it; those of `render` where they are the same.
     """
 
     density_and_color: DensityAndColor
@@ -40,6 +43,8 @@ class Source:
     device: torch.device | str = "cpu"
     triangles: Triangles | None = None
     paint: Paint | None = None
+    material: AskMaterial | None = None
+    show: Render | None = None
 
 
 def artifact_source(asset: RadianceField, samples_per_ray: int, device: torch.device | str = "cpu") -> Source:
@@ -48,11 +53,19 @@ def artifact_source(asset: RadianceField, samples_per_ray: int, device: torch.de
 
 
 def asset_source(asset: Representation, samples_per_ray: int) -> Source:
-    """An asset of any kind, and its renders with that many samples to a ray."""
+    """An asset of any kind, and its renders, without light, with that many samples to a ray."""
 
-    def render(cameras: Cameras, size: int) -> Pictures:
-        found = asset.render(cameras, size, samples_per_ray=samples_per_ray, background=torch.zeros(3)).cpu()
-        return Pictures(found.color.float(), found.opacity.float())
+    def renders(shown: Representation) -> Render:
+        def render(cameras: Cameras, size: int) -> Pictures:
+            found = shown.render(cameras, size, samples_per_ray=samples_per_ray, background=torch.zeros(3)).cpu()
+            return Pictures(found.color.float(), found.opacity.float())
+
+        return render
+
+    def ask(points: Tensor, normals: Tensor) -> SurfaceMaterial:
+        found = asset.surface_material(points, normals)
+        assert found is not None
+        return found
 
     @torch.no_grad()
     def dense(points: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,9 +76,17 @@ def asset_source(asset: Representation, samples_per_ray: int) -> Source:
 
     with torch.no_grad():
         triangles = asset.triangles()
-    if triangles is None:
-        return Source(dense, render, asset.device)
-    return Source(_nearest(triangles), render, asset.device, triangles, _paint_of(asset) if triangles.given else None)
+        one = torch.tensor([[0.0, 0.0, 1.0]], device=asset.device)
+        has_material = asset.surface_material(one, one) is not None
+    return Source(
+        dense if triangles is None else _nearest(triangles),
+        renders(asset.unlit()),
+        asset.device,
+        triangles,
+        paint=_paint_of(asset) if triangles is not None and triangles.given else None,
+        material=ask if has_material else None,
+        show=renders(asset) if has_material else None,
+    )
 
 
 def _paint_of(asset: Representation) -> Paint:

@@ -15,6 +15,7 @@ from scipy.sparse.linalg import lsqr
 
 from dreambooth3d.cameras import Cameras
 from dreambooth3d.export.casting import MeshCaster, Pictures
+from dreambooth3d.export.material import with_material
 from dreambooth3d.export.mesh import Mesh
 from dreambooth3d.export.source import Paint, Source
 from dreambooth3d.export.surface import CHUNK_POINTS
@@ -38,7 +39,7 @@ def textured(mesh: Mesh, source: Source, size: int, depth: float, cameras: Camer
     """A mesh with a texture, baked from its asset.
 
     What a ray sees just at the surface is not yet what a picture shows, where an asset is soft: there colours from
-    before and behind are in it. So the difference to pictures is made up for, smoothly.
+    before and behind are in it. So the difference to pictures is made up for, smoothly. A material is taken as it is.
 
     Args:
         mesh: without colours.
@@ -52,6 +53,11 @@ def textured(mesh: Mesh, source: Source, size: int, depth: float, cameras: Camer
     unwrapped = unwrap(mesh, size)
     places = texel_places(unwrapped, size)
     corners = mesh.faces[places.triangle]
+    if source.material is not None:
+        own = unwrapped.faces[places.triangle]
+        return with_material(
+            unwrapped, own, places.weights, lambda values: _image(values, places), source.material, source.device
+        )
     points, normals = (np.einsum("nk,nkc->nc", places.weights, each[corners]) for each in (mesh.vertices, mesh.normals))
     normals /= np.linalg.norm(normals, axis=1, keepdims=True).clip(1e-9)
     colors = seen_colors(source, points, normals, depth)

@@ -112,6 +112,23 @@ class Triangles:
 
 
 @dataclass(frozen=True)
+class SurfaceMaterial:
+    """What n points of a surface are made of, physically based, as in glTF.
+
+    Attributes:
+        base: (n, 3) base colour in [0, 1].
+        roughness: (n,) in [0, 1].
+        metallic: (n,) in [0, 1].
+        normals: (n, 3) of unit length, as light sees them, in the world.
+    """
+
+    base: Float[Tensor, "n 3"]
+    roughness: Float[Tensor, " n"]
+    metallic: Float[Tensor, " n"]
+    normals: Float[Tensor, "n 3"]
+
+
+@dataclass(frozen=True)
 class ViewPixels:
     """Pixels of views, at the same places in each. Kinds that trace rays use the rays; others render whole views.
 
@@ -163,11 +180,13 @@ class ParameterGroup:
         name: of the group, unique in its asset.
         parameters: leaves, at least one.
         rate_factor: factor on the stage's learning rate.
+        shapes: whether they make the shape (True) or the appearance alone (False); None for both at once.
     """
 
     name: str
     parameters: Sequence[nn.Parameter]
     rate_factor: float = 1.0
+    shapes: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -265,6 +284,10 @@ class Representation(nn.Module, ABC):
 
     # Looking at it.
 
+    def unlit(self) -> Self:
+        """The same, whose renders show base colours alone; itself for a kind whose renders always do."""
+        return self
+
     @abstractmethod
     def render(
         self,
@@ -275,7 +298,8 @@ class Representation(nn.Module, ABC):
         background: str | Float[Tensor, " 3"] = "white",
         with_normals: bool = False,
     ) -> Rendering:
-        """Images for looking at: deterministic, without light (albedo), without gradients.
+        """Images for looking at: deterministic, without gradients, and without light (albedo) but for its own, if it
+        has a material that an environment belongs to.
 
         Args:
             cameras: n, on any device.
@@ -308,6 +332,10 @@ class Representation(nn.Module, ABC):
 
     def albedo_at(self, points: Float[Tensor, "n 3"]) -> Float[Tensor, "n 3"] | None:
         """(n, 3) albedo in [0, 1] at points (n, 3) of its surface; None for a kind that knows it elsewhere only."""
+        return None
+
+    def surface_material(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> SurfaceMaterial | None:
+        """What it is made of at points (n, 3) of its surface with unit normals (n, 3); None where that is colours."""
         return None
 
     @torch.no_grad()

@@ -75,6 +75,11 @@ def draw_shading(config: ShadingConfig, progress: float, cameras: Cameras, gener
     if drawn >= config.diffuse_probability:
         return Shading()
     mode: ShadingMode = "textureless" if drawn < config.diffuse_probability / 2 else "diffuse"
+    return lit(mode, config, cameras, generator)
+
+
+def lit(mode: ShadingMode, config: ShadingConfig, cameras: Cameras, generator: torch.Generator) -> Shading:
+    """The shading of a step that is lit for sure; for the arguments see `draw_shading`."""
     lights, (low, high) = random_lights(cameras, generator), config.ambient
     ambient = low if low == high else low + (high - low) * torch.rand(1, generator=generator).item()
     return Shading(mode, lights, ambient)

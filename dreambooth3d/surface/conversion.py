@@ -51,8 +51,8 @@ class Mesh(Protocol):
     def require_surface(self) -> None: ...
     def world_of(self, points: Tensor) -> Tensor: ...
     def own_of(self, points: Tensor) -> Tensor: ...
-    def albedo(self, points: Tensor) -> Tensor: ...
-    def render(self, cameras: Viewpoints, size: int) -> Rendering: ...
+    def seen(self, places: Tensor, normals: Tensor, towards: Tensor) -> Tensor: ...
+    def render(self, cameras: Viewpoints, size: int, *, with_normals: bool = False) -> Rendering: ...
     def zero_grad(self, set_to_none: bool = True) -> None: ...
 
 
@@ -161,36 +161,38 @@ def _take_colors(made: Mesh, source: Representation, shares_texture: bool) -> No
         if shares_texture and source.latent_head is None:
             made.encoding.load_state_dict(source.encoding.state_dict())
             made.head.load_state_dict(source.head.state_dict())
-    points, colors = _seen_colors(made, source)
-    if len(points) > 0:
-        _fit_colors(made, points, colors)
+    seen, colors = _seen_colors(made, source)
+    if len(colors) > 0:
+        _fit_colors(made, seen, colors)
 
 
 @torch.no_grad()
-def _seen_colors(made: Mesh, source: Representation) -> tuple[Float[Tensor, "k 3"], Float[Tensor, "k 3"]]:
-    """Points of the mesh in the frame of its grid, and how the source looks there in views from all around.
+def _seen_colors(made: Mesh, source: Representation) -> tuple[tuple[Tensor, Tensor, Tensor], Float[Tensor, "k 3"]]:
+    """What `Mesh.seen` takes of points of the mesh, and how the source looks there in views from all around.
 
     Rays gather a field's colours on their way in, so that those at its surface are not quite what is seen.
     """
     cameras = spread_cameras(COLOR_VIEWS, COLOR_ELEVATIONS_DEG)
     wanted = source.render(cameras, COLOR_SIZE)
-    shown = made.render(cameras, COLOR_SIZE)
+    shown = made.render(cameras, COLOR_SIZE, with_normals=True)
+    assert shown.normals is not None
     solid = (wanted.opacity.to(made.device) > SURE) & (shown.opacity > SURE)
     origins, directions = cameras.to(made.device).rays(COLOR_SIZE, COLOR_SIZE)
     points = (origins + shown.depth[..., None] * directions)[solid]
-    return made.own_of(points), wanted.color.to(made.device).permute(0, 2, 3, 1)[solid]
+    seen = made.own_of(points), shown.normals.permute(0, 2, 3, 1)[solid], -directions[solid]
+    return seen, wanted.color.to(made.device).permute(0, 2, 3, 1)[solid]
 
 
-def _fit_colors(made: Mesh, points: Float[Tensor, "k 3"], colors: Float[Tensor, "k 3"]) -> None:
-    """Regress colours at points, a random part of them at each step."""
+def _fit_colors(made: Mesh, seen: tuple[Tensor, Tensor, Tensor], colors: Float[Tensor, "k 3"]) -> None:
+    """Regress base colours at points, so that these look right; a random part of them at each step."""
     texture = [*made.encoding.parameters(), *made.head.parameters()]
     optimizer = torch.optim.Adam(texture, COLOR_RATE)
     schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, COLOR_DECAY ** (1 / COLOR_STEPS))
     generator = torch.Generator().manual_seed(0)
     with torch.enable_grad():
         for _ in range(COLOR_STEPS):
-            chosen = torch.randint(len(points), (COLOR_POINTS,), generator=generator).to(made.device)
-            loss = (made.albedo(points[chosen]) - colors[chosen]).square().mean()
+            chosen = torch.randint(len(colors), (COLOR_POINTS,), generator=generator).to(made.device)
+            loss = (made.seen(*(each[chosen] for each in seen)) - colors[chosen]).square().mean()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Self
@@ -30,6 +31,7 @@ from dreambooth3d.representation.interface import (
     PixelRendering,
     Rendering,
     Representation,
+    SurfaceMaterial,
     TrainingViews,
     Triangles,
     ViewPixels,
@@ -38,9 +40,12 @@ from dreambooth3d.representation.shading import Shading
 from dreambooth3d.surface import conversion, distance, nvdiffrast_raster
 from dreambooth3d.surface import regularizers as own
 from dreambooth3d.surface.antialias import antialias
+from dreambooth3d.surface.environment import HEIGHT, WIDTH, LightMaps, environment_of, light_maps
 from dreambooth3d.surface.files import read_given
 from dreambooth3d.surface.grid import TetrahedralGrid, tetrahedral_grid
 from dreambooth3d.surface.marching import Topology, surface_vertices, topology
+from dreambooth3d.surface.material import Material, shade
+from dreambooth3d.surface.paint import Paint
 from dreambooth3d.surface.raster import Projection, Raster, meet, project, rasterize
 
 MAX_OFFSET = 0.25
@@ -96,6 +101,8 @@ class SurfaceMesh(Representation):
     kind: ClassVar[str] = "mesh"
     linear: Float[Tensor, "3 3"]
     shift: Float[Tensor, " 3"]
+    environment: Float[Tensor, "height width 3"]
+    shows_base_color = False
 
     def __init__(self, config: MeshConfig, device: torch.device | str = "cpu") -> None:
         super().__init__()
@@ -106,6 +113,7 @@ class SurfaceMesh(Representation):
         self.grid: TetrahedralGrid = tetrahedral_grid(config.resolution).to(device)
         self.encoding = make_encoding(FieldConfig(**texture.model_dump()), device)
         self.head = self.encoding.make_head(texture.hidden_width)
+        self.paint = Paint(FieldConfig(**texture.model_dump()), device) if config.material == "pbr" else None
         self.background = Background(config.background)
         self.register_buffer("linear", torch.eye(3))
         self.register_buffer("shift", torch.zeros(3))
@@ -114,14 +122,25 @@ class SurfaceMesh(Representation):
         sizes = [max(2, config.resolution // cubes + 1) for cubes in COARSER]
         self.coarse = nn.ParameterList(torch.zeros(1, 1, size, size, size) for size in sizes)
         self._topology: Topology | None = None
+        if self.paint is not None:
+            self.register_buffer("environment", torch.ones(HEIGHT, WIDTH, 3))
+        self._light: LightMaps | None = None
         self.to(device)
         self.set_distance(distance.ellipsoid_distance(self.grid.vertices, config.initial_radii))
 
     @classmethod
     def fresh(cls, settings: Section, render: RenderConfig, device: torch.device | str) -> Self:
-        """An ellipsoid around the origin, or the mesh of a file."""
+        """An ellipsoid around the origin, or the mesh of a file.
+
+        Raises:
+            ConfigError: the environment is neither a name nor a file that can be read.
+        """
         config = MeshConfig.model_validate(settings)
-        return cls(config, device) if config.file is None else cls.of_mesh(read_given(config), config, device)
+        if config.file is not None:
+            return cls.of_mesh(read_given(config), config, device)
+        made = cls(config, device)
+        made.light()
+        return made
 
     @classmethod
     def of_mesh(cls, mesh: trimesh.Trimesh, config: MeshConfig, device: torch.device | str = "cpu") -> Self:
@@ -131,6 +150,7 @@ class SurfaceMesh(Representation):
             ConfigError: too small or too thin for the grid.
         """
         made = cls(config, device)
+        made.light()
         made.set_distance(distance.mesh_distance(made.grid.vertices.cpu(), mesh).to(made.device))
         made.require_surface()
         return made
@@ -142,6 +162,7 @@ class SurfaceMesh(Representation):
         """From what has a density: its surface, and its colours."""
         config = MeshConfig() if settings is None else MeshConfig.model_validate(settings)
         made = cls(conversion.settings_for(source, config), device)
+        made.light()
         conversion.begin_as(made, source, shares_texture=config.texture is None)
         return made
 
@@ -162,6 +183,29 @@ class SurfaceMesh(Representation):
     def settings(self) -> dict[str, object]:
         """`MeshConfig` as plain values."""
         return self.config.model_dump(mode="json")
+
+    def light(self) -> None:
+        """Put a physically based material into the light that its settings ask for.
+
+        Raises:
+            ConfigError: the environment is neither a name nor a file that can be read.
+        """
+        if self.paint is not None:
+            self.environment.copy_(environment_of(self.config.light))
+
+    def light_maps(self) -> LightMaps:
+        """The environment as material reflects it."""
+        if self._light is None or not torch.equal(self._light.source, self.environment):
+            self._light = light_maps(self.environment.clone())
+        return self._light
+
+    def unlit(self) -> Self:
+        """See `Representation`; shares its parameters."""
+        if self.paint is None:
+            return self
+        shown = copy.copy(self)
+        shown.shows_base_color = True
+        return shown
 
     @torch.no_grad()
     def set_distance(self, values: Float[Tensor, " v"]) -> None:
@@ -227,6 +271,27 @@ class SurfaceMesh(Representation):
         """(n, 3) in [0, 1] at points (n, 3) of the grid's frame."""
         return self.logits(points)[:, 1:].float().sigmoid()
 
+    def seen(
+        self, places: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"], towards: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n 3"]:
+        """Colours (n, 3) in its own light, if it has one.
+
+        Args:
+            places: on the surface, in the grid's frame.
+            normals, towards: unit normals, and unit directions towards the camera, in the world.
+        """
+        if self.paint is None or self.shows_base_color:
+            return self.albedo(places)
+        facing, towards = self.turned(normals, inverse=True), self.turned(towards, inverse=True)
+        material = Material(self.albedo(places), *self.paint.roughness_and_metallic(places))
+        bent = self.paint.bent(facing, places, self.config.relief)
+        return shade(material, bent, towards, self.light_maps())
+
+    def turned(self, vectors: Float[Tensor, "n 3"], inverse: bool = False) -> Float[Tensor, "n 3"]:
+        """Directions (n, 3) of the grid's frame in the world; or the inverse."""
+        rotation = self.linear / self.scale
+        return vectors @ (rotation if inverse else rotation.T)
+
     def density_and_color(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, " n"], Float[Tensor, "n 3"]]:
         """A constant density inside, which falls to 0 over a cube's edge around the surface."""
         places = self.own_of(points)
@@ -238,6 +303,15 @@ class SurfaceMesh(Representation):
         """The surface, with the colours at its vertices."""
         shape = self.geometry()
         return Triangles(shape.world, shape.topology.faces, self.albedo(shape.own))
+
+    @torch.no_grad()
+    def surface_material(self, points: Float[Tensor, "n 3"], normals: Float[Tensor, "n 3"]) -> SurfaceMaterial | None:
+        """Of a physically based mesh."""
+        if self.paint is None:
+            return None
+        places = self.own_of(points)
+        bent = self.paint.bent(self.turned(normals, inverse=True), places, self.config.relief)
+        return SurfaceMaterial(self.albedo(places), *self.paint.roughness_and_metallic(places), self.turned(bent))
 
     @torch.no_grad()
     def bounds(self) -> tuple[Float[Tensor, " 3"], Float[Tensor, " 3"]]:
@@ -345,23 +419,30 @@ class SurfaceMesh(Representation):
         places = (weights * shape.own[corners]).sum(dim=1)
         smooth = own.vertex_normals(shape.world, shape.topology.faces)
         normals = nn.functional.normalize((weights * smooth[corners]).sum(dim=1), dim=-1)
-        color = self.albedo(places)
         if shading.needs_normals:
             points = rays[0] + depth[:, None] * rays[1]
-            color = shading.shade(color, normals, points, where // (height * width))
+            color = shading.shade(self.albedo(places), normals, points, where // (height * width))
+        else:
+            color = self.seen(places, normals, -rays[1])
         values = torch.cat([color, depth[:, None], normals, torch.ones_like(depth)[:, None]], dim=1)
         layers = values.new_zeros(count * height * width, values.shape[1]).index_copy(0, where, values)
         return layers.view(count, height, width, -1).permute(0, 3, 1, 2), directions
+
+    def _texture(self) -> list[nn.Parameter]:
+        return [*self.encoding.parameters(), *self.head.parameters()]
 
     def parameter_groups(self) -> list[ParameterGroup]:
         """Distances, offsets, colours, and the background where it learns."""
         config, behind = self.config, list(self.background.parameters())
         groups = [
-            ParameterGroup("distance", [self.distance, *self.coarse], config.distance_rate),
-            ParameterGroup("offset", [self.offset], config.offset_rate),
-            ParameterGroup("texture", [*self.encoding.parameters(), *self.head.parameters()], config.texture_rate),
+            ParameterGroup("distance", [self.distance, *self.coarse], config.distance_rate, shapes=True),
+            ParameterGroup("offset", [self.offset], config.offset_rate, shapes=True),
+            ParameterGroup("texture", self._texture(), config.texture_rate, shapes=False),
         ]
-        return [*groups, ParameterGroup("background", behind)] if behind else groups
+        if self.paint is not None:
+            rate = config.texture_rate * config.material_rate
+            groups.append(ParameterGroup("material", list(self.paint.parameters()), rate, shapes=False))
+        return [*groups, ParameterGroup("background", behind, shapes=False)] if behind else groups
 
     def shape_losses(self, regularizers: RegularizerConfig, generator: torch.Generator) -> Losses:
         """The mesh's own, by its settings, and the smoothness of its colours."""
@@ -378,7 +459,10 @@ class SurfaceMesh(Representation):
                 value = own.sign_changes(self.signed_distance(), shape.topology)
                 parts["sign_changes"] = (config.sign_changes, value)
         if regularizers.smoothness > 0:
-            parts["smoothness"] = (regularizers.smoothness, smoothness(self, generator))
+            value = smoothness(self, generator)
+            if self.paint is not None:
+                value = value + self.paint.smoothness(generator)
+            parts["smoothness"] = (regularizers.smoothness, value)
         return parts
 
     def figures(self) -> dict[str, float]:

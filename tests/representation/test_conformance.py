@@ -24,7 +24,7 @@ from dreambooth3d.cameras import Cameras, PosedCameras, orbit_cameras, turntable
 from dreambooth3d.config.distillation import DistillConfig, InitNerfConfig, RefineNerfConfig, RegularizerConfig
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.gaussians import GaussiansConfig
-from dreambooth3d.config.mesh import MeshConfig, TextureConfig
+from dreambooth3d.config.mesh import LightConfig, MeshConfig, TextureConfig
 from dreambooth3d.config.painted import PaintedConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.config.representation import SETTINGS
@@ -102,12 +102,25 @@ def painted() -> PaintedMesh:
     return made
 
 
+def pbr_mesh() -> SurfaceMesh:
+    """The same, of a physically based material in light that comes from everywhere alike."""
+    config = converted().config.model_copy(
+        update={"material": "pbr", "light": LightConfig(environment="white", brightness=1.0)}
+    )
+    made = SurfaceMesh(config, "cpu")
+    made.light()
+    made.load_state_dict(converted().state_dict(), strict=False)
+    return made
+
+
 ASSETS: Mapping[str, Callable[[], Representation]] = {
     "field": field,
     "mesh": mesh,
     "gaussians": gaussians,
     "painted": painted,
 }
+MATERIALS: Mapping[str, Callable[[], Representation]] = {"pbr mesh": pbr_mesh}
+"""Assets of a kind that has several materials."""
 FRESH: Mapping[str, DistillConfig] = {
     "field": InitNerfConfig(field=FieldConfig(encoding="dense", volume_resolution=24), render=RENDER),
     "mesh": InitNerfConfig(
@@ -131,9 +144,9 @@ FRESH: Mapping[str, DistillConfig] = {
 """A stage that begins with a small asset of the kind."""
 
 
-@pytest.fixture(params=sorted(KINDS))
+@pytest.fixture(params=sorted([*KINDS, *MATERIALS]))
 def asset(request: pytest.FixtureRequest) -> Representation:
-    return ASSETS[request.param]()
+    return {**ASSETS, **MATERIALS}[request.param]()
 
 
 def artifact_of(asset: Representation) -> RadianceField:

@@ -11,7 +11,7 @@ from dreambooth3d.cameras import Cameras, random_cameras, shaken
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.nerf.training.view_loss import ViewBatch
-from dreambooth3d.representation.shading import draw_shading
+from dreambooth3d.representation.shading import Shading, draw_shading, lit
 
 RAMP_SHARE = 0.2
 WHOLE_CIRCLE_DEG = (-180.0, 180.0)
@@ -38,9 +38,16 @@ class ViewDraws:
         """
         cameras = self._shaken(self._cameras(progress))
         background = self._random_background()
-        shading = draw_shading(self.config.shading, progress, cameras, self.generator)
+        shading = self._shading(progress, cameras)
         ramp = min(1.0, progress / RAMP_SHARE) if self.fresh else 1.0
         return ViewBatch(cameras, background, shading, progress, ramp)
+
+    def _shading(self, progress: float, cameras: Cameras) -> Shading:
+        """How the cameras' views are lit."""
+        config = self.config
+        if config.guide_on == "textureless":
+            return lit("textureless", config.shading, cameras, self.generator)
+        return draw_shading(config.shading, progress, cameras, self.generator)
 
     def _cameras(self, progress: float) -> Cameras:
         """From where the renders are judged of the step at a position in [0, 1]."""

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.artifacts import RadianceField
-from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.config.distillation import DistillConfig, Learning
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.kinds import build_asset
 from dreambooth3d.parallel import Team
 from dreambooth3d.representation.average import RunningAverage
-from dreambooth3d.representation.interface import Position, Representation
+from dreambooth3d.representation.interface import ParameterGroup, Position, Representation
 from dreambooth3d.representation.latents import LatentColors
 from dreambooth3d.runtime import optimizer_state, restore_optimizer
 
@@ -50,7 +51,7 @@ class Learner:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         groups = [
             {"params": list(group.parameters), "name": group.name, "rate_factor": group.rate_factor}
-            for group in self.asset.parameter_groups()
+            for group in _learning(self.asset, self.config.learns)
         ]
         return torch.optim.Adam(groups, self.config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
 
@@ -112,3 +113,24 @@ class Learner:
             self.average.restore(state["average"])
         self.optimizer = self._make_optimizer()
         restore_optimizer(self.optimizer, state["optimizer"])
+
+
+def _learning(asset: Representation, learns: Learning) -> list[ParameterGroup]:
+    """The groups of parameters that a stage changes; gradients of the others are not asked for.
+
+    Raises:
+        ConfigError: the asset's shape and appearance cannot be told apart.
+    """
+    groups = asset.parameter_groups()
+    if learns == "all":
+        return groups
+    if all(group.shapes is None for group in groups):
+        raise ConfigError(
+            f"learns: {learns} needs an asset whose shape and appearance are kept apart, and this is a {asset.kind}. "
+            "Set representation=mesh, or learns=all."
+        )
+    chosen = [group for group in groups if group.shapes is (learns == "shape")]
+    kept = {id(each) for group in chosen for each in group.parameters}
+    for parameter in asset.parameters():
+        parameter.requires_grad_(id(parameter) in kept)
+    return chosen

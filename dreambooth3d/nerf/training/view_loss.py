@@ -14,6 +14,7 @@ from dreambooth3d.config.distillation import DistillConfig, RegularizerConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.training import losses
+from dreambooth3d.nerf.training.normal_maps import camera_normals, normal_images, normal_latents
 from dreambooth3d.parallel import Team
 from dreambooth3d.representation.interface import Losses, Representation, TrainingViews
 from dreambooth3d.representation.shading import Shading
@@ -73,6 +74,7 @@ def view_loss(
         shading=mine.shading,
         generator=jitter,
         regularizers=weights,
+        with_normals=config.guide_on == "normals",
     )
     if team.size > 1:
         guidance.part = (part.start, len(batch))
@@ -93,12 +95,22 @@ def view_loss(
 
 def _judged(views: TrainingViews, batch: ViewBatch, guidance: Guidance, config: DistillConfig) -> GuidanceLoss:
     """What guidance says of that which it is shown of the views."""
-    if config.render.space == "rgb":
+    if config.render.space == "latent":
+        shape = guidance.latent_shape
+        if shape is None:
+            raise ConfigError(
+                "render.space: latent needs guidance by a latent diffusion model. Set render.space to rgb."
+            )
+        return guidance.of_latents(_resized(views.color, shape[-1]), batch.cameras, batch.progress)
+    if config.guide_on != "normals":
         return guidance(_resized(views.color, guidance.image_size), batch.cameras, batch.progress)
-    shape = guidance.latent_shape
-    if shape is None:
-        raise ConfigError("render.space: latent needs guidance by a latent diffusion model. Set render.space to rgb.")
-    return guidance.of_latents(_resized(views.color, shape[-1]), batch.cameras, batch.progress)
+    assert views.normals is not None
+    normals = camera_normals(views.normals, batch.cameras)
+    if batch.progress < config.latents_until:
+        latents = normal_latents(normals, views.opacity, guidance.latent_shape)
+        return guidance.of_latents(latents, batch.cameras, batch.progress)
+    images = normal_images(normals, views.opacity, batch.background)
+    return guidance(_resized(images, guidance.image_size), batch.cameras, batch.progress)
 
 
 def _resized(images: Tensor, size: int | None) -> Tensor:
