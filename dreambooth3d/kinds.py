@@ -77,7 +77,7 @@ def asset_kind(config: DistillConfig, init: RadianceField | None) -> str:
 
 
 def settings_of(config: DistillConfig, kind: str) -> Section | None:
-    """A stage's section for a kind of asset; None where the stage makes none of that kind."""
+    """A stage's section for a kind of asset; None where it says nothing about that kind."""
     return getattr(config, kind, None)
 
 
@@ -85,7 +85,7 @@ def build_asset(config: DistillConfig, seed: int, device: torch.device, init: Ra
     """What a stage trains, ready for its first step: made of `init`, or fresh with random values drawn from `seed`.
 
     Raises:
-        ConfigError: it cannot be made of an asset of that kind.
+        ConfigError: it cannot be made of an asset of that kind, or the stage asks for another making of `init`.
         ValueError: there is no `init`, and `config` does not say what a fresh asset is made of.
     """
     kind = asset_kind(config, init)
@@ -98,6 +98,8 @@ def build_asset(config: DistillConfig, seed: int, device: torch.device, init: Ra
             asset = made_of.fresh(settings, config.render, device)
         elif init.kind == kind:
             asset = load_representation(init, device)
+            if settings is not None:
+                asset.go_on(settings)
         else:
             asset = made_of.converted(load_representation(init, device), settings, config.render, device)
     asset.begin_stage(config.render, fresh=init is None)

@@ -26,6 +26,8 @@ PRESETS: Mapping[str, Method] = {
     "sds": Method("sds", "../text_to_3d", note="score distillation sampling, as in Stable-DreamFusion"),
     "sjc": Method("sjc", "../text_to_3d_sjc", note="Score Jacobian Chaining: perturb and average, emptiness, voxels"),
     "latent": Method("latent", "../text_to_3d_latent", note="Latent-NeRF: a field of latents, then its colours"),
+    "mesh": Method("mesh", "../text_to_3d_mesh", note="a surface mesh under the same guidance"),
+    "gaussians": Method("gaussians", "../text_to_3d_gaussians", note="3D Gaussians under the same guidance"),
     "fantasia3d": Method("fantasia3d", "../text_to_3d_fantasia3d", note="Fantasia3D: a shape, then its lit material"),
 }
 """By name: a file below configs/bench/ without suffix, and what is laid over it. One more system is one more entry."""

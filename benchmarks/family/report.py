@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from benchmarks.family import personalised_report
+from benchmarks.family.personalised import finished_runs
+from benchmarks.family.pictures import SIZE, two_columns
 from benchmarks.family.plan import DEVELOPMENT_PROMPTS, PRESETS, PROMPT_SEED, prompt_of
 from benchmarks.quality import statistics
 from benchmarks.quality.plan import Run
 from benchmarks.quality.report import markdown
 from benchmarks.quality.results import Results
-from dreambooth3d.evaluation.figures import labelled_rows
 from dreambooth3d.images import to_pil
 
 STEM, SECTION = "family", "text_to_3d"
@@ -38,7 +39,6 @@ METRICS = {
 """Title and decimals of each metric."""
 WANTED = {"r_precision": (0.8, "at least"), "janus_excess": (0.1, "at most")}
 PER_PROMPT = ("r_precision", "janus_excess", "front_recall")
-SIZE = 64
 NOTE = (
     "R-precision is among the captions of all 20 prompts. The truth's figures are those of two toybox subjects that "
     "each prompt describes, drawn at random, as the same judge sees them: there is no pixel metric, since a prompt "
@@ -69,23 +69,48 @@ def figures(table: pd.DataFrame, presets: Sequence[str]) -> dict[str, dict[str, 
     return found
 
 
-def write(runs: Sequence[Run], results: Results, folder: Path) -> None:
-    """Write `family.md`, `family.json` and the pictures; sections of that JSON that others have written stay."""
+def write(runs: Sequence[Run], results: Results, folder: Path, personalised: Results | None = None) -> None:
+    """Write `family.md`, `family.json` and the pictures; sections of that JSON that others have written stay.
+
+    Args:
+        runs: of the prompts, of which the finished ones are reported.
+        results: where these are.
+        folder: of the report.
+        personalised: where the personalised ones are, of which all that are finished are reported.
+    """
     finished = results.load(list(runs))
-    if not finished:
+    done = [] if personalised is None else finished_runs(personalised)
+    if not finished and not done:
         return
+    parts, sections = [], {}
     folder.mkdir(parents=True, exist_ok=True)
-    table = table_of(finished)
-    presets = [name for name in PRESETS if name in set(table["method"])]
-    pictures = _write_pictures(presets, runs, results, folder)
-    (folder / f"{STEM}.md").write_text("\n\n".join(_sections(table, presets, finished, pictures)) + "\n")
     file = folder / f"{STEM}.json"
     kept = json.loads(file.read_text()) if file.exists() else {}
-    test = _test_prompts(table)
+    if finished:
+        table = table_of(finished)
+        presets = [name for name in PRESETS if name in set(table["method"])]
+        pictures = _write_pictures(presets, runs, results, folder)
+        parts += _sections(table, presets, finished, pictures)
+        sections |= _prompted_figures(table, presets, finished, kept.get(SECTION, {}))
+    if personalised is not None and done:
+        loaded = personalised.load(done)
+        pictures = personalised_report.write_pictures(done, personalised, folder)
+        parts += personalised_report.sections(loaded, pictures)
+        sections |= personalised_report.figures(personalised_report.table_of(loaded))
+    (folder / f"{STEM}.md").write_text("\n\n".join(["# The family", *parts]) + "\n")
+    file.write_text(json.dumps({**kept, **sections}, indent=1) + "\n")
+
+
+def _prompted_figures(
+    table: pd.DataFrame, presets: Sequence[str], finished: Sequence[Mapping[str, Any]], kept: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The sections of the JSON on assets from a prompt alone; of presets that are not in the table as they are kept."""
     about = {name: _joined(finished, name) for name in ("machine", "commit", "date", "side_by_side")}
-    whole = {"text_to_3d_all_prompts": figures(table, presets), "text_to_3d_about": about}
-    section = {**kept.get(SECTION, {}), **figures(test, presets)}
-    file.write_text(json.dumps({**kept, SECTION: section, **whole}, indent=1) + "\n")
+    return {
+        SECTION: {**kept, **figures(_test_prompts(table), presets)},
+        "text_to_3d_all_prompts": figures(table, presets),
+        "text_to_3d_about": about,
+    }
 
 
 def _test_prompts(table: pd.DataFrame) -> pd.DataFrame:
@@ -99,7 +124,7 @@ def _sections(
 ) -> Iterable[str]:
     """The parts of the Markdown file."""
     test = _test_prompts(table)
-    yield "# The family: assets from a prompt alone"
+    yield "## From a prompt alone"
     yield (
         f"Printed by `python -m benchmarks.family`; {len(finished)} runs, {_joined(finished, 'machine')}, "
         f"{_joined(finished, 'side_by_side')}, commit {_joined(finished, 'commit')}, {_joined(finished, 'date')}. "
@@ -113,13 +138,13 @@ def _sections(
     )
     yield "\n".join(f"- **{name}**: {PRESETS[name].note}." for name in presets)
     yield NOTE
-    yield "## Targets"
+    yield "### Targets"
     yield markdown(["target", *presets], [_target_row(test, presets, metric) for metric in WANTED])
-    yield "## By prompt"
+    yield "### By prompt"
     names = list(dict.fromkeys(table["subject"]))
     header = [f"{name}: {METRICS[metric][0]}" for name in presets for metric in PER_PROMPT]
     yield markdown(["prompt", *header], [[prompt_of(name), *_prompt_row(table, presets, name)] for name in names])
-    yield "## What happened in the runs"
+    yield "### What happened in the runs"
     yield _incidents(finished)
     for picture in pictures:
         yield f"![{picture.stem}: front, left, back and right side of each asset]({picture.name})"
@@ -175,21 +200,9 @@ def _write_pictures(presets: Sequence[str], runs: Sequence[Run], results: Result
         }
         if rows:
             path = folder / f"{STEM}_{name}.webp"
-            to_pil(_two_columns(rows)).save(path, quality=88)
+            to_pil(two_columns(rows)).save(path, quality=88)
             written.append(path)
     return written
-
-
-def _two_columns(rows: Mapping[str, Tensor]) -> Tensor:
-    """(3, height, width): labelled rows of four pictures, the second half beside the first."""
-    names = list(rows)
-    half = math.ceil(len(names) / 2)
-    sheets = [
-        labelled_rows({name: rows[name] for name in part}, columns=4) for part in (names[:half], names[half:]) if part
-    ]
-    height = max(sheet.shape[1] for sheet in sheets)
-    padded = [torch.nn.functional.pad(sheet, (0, 0, 0, height - sheet.shape[1]), value=1.0) for sheet in sheets]
-    return torch.cat(padded, dim=2)
 
 
 def _joined(finished: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.quality.sources import PromptSource, Source, Toybox
 from dreambooth3d import recipe, stages
 from dreambooth3d.artifacts import (
+    AssetBundle,
     CheckpointChoice,
     CheckpointSet,
     DreamBoothCheckpoint,
@@ -33,6 +34,8 @@ from dreambooth3d.runtime import Runtime
 
 SHOWN_FRAMES = (0, 9, 18, 27)
 """Turntable frames of the kept previews: front, left, back and right side."""
+Measure = Callable[[Path], Mapping[str, float]]
+"""Figures of the exported files in a folder."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,7 @@ class Subject:
         device: where to compute.
         work: folder for photos and checkpoints.
         source: of its photos; the toybox' subject of that name if None.
+        files: what is measured of the exported files, by their folder; None leaves the export out.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Subject:
     device: torch.device
     work: Path
     source: Source | None = None
+    files: Measure | None = None
     _source: Source = field(init=False)
     _stages: InProcess = field(init=False)
 
@@ -83,12 +88,23 @@ class Subject:
         made = self._made(config, given)
         finished = {stage.name: stage for stage in self._stages.used}
         return Outcome(
-            metrics={**made.report.metrics, **self._source.score(made.asset, config.evaluate, self.device)},
+            metrics={
+                **made.report.metrics,
+                **self._source.score(made.asset, config.evaluate, self.device),
+                **self._of_files(made.bundle),
+            },
             seconds={name: stage.seconds for name, stage in finished.items()},
             peak_mib={name: stage.peak_mib for name, stage in finished.items()},
             notes=_notes(finished, made.choice),
             views=self._views(made.asset, config),
         )
+
+    def _of_files(self, bundle: AssetBundle | None) -> Mapping[str, float]:
+        """What was measured of the exported mesh; nothing where there is none."""
+        if self.files is None or bundle is None:
+            return {}
+        mesh = {name: value for name, value in bundle.record.metrics.items() if name.startswith("mesh/")}
+        return {**mesh, **self.files(bundle.folder)}
 
     def _made(self, config: TrainingConfig | CeilingConfig | TextTo3dConfig, given: tuple[str, ...]) -> recipe.Made:
         """What the method makes of the photos, or of the prompt."""
@@ -108,7 +124,7 @@ class Subject:
             return self._stages(name, self._validate_with_truth, *inputs, given)
         if stage is stages.select_checkpoints:
             return self._select(name, *inputs)
-        if stage is stages.export_asset:
+        if stage is stages.export_asset and self.files is None:
             return None
         return self._stages(name, stage, *inputs, **options)
 

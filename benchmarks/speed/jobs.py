@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.speed import dreambooth, encodings, parallel, sds
+from benchmarks.speed import dreambooth, encodings, kinds, parallel, sds
 from benchmarks.speed.timing import time_steps
 from dreambooth3d.config.base import Acceleration
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
@@ -32,6 +32,13 @@ CURVE_STEPS = 150
 def _sds(acceleration: Acceleration) -> Job:
     def job(model: Path, device: torch.device, steps: int, folder: Path) -> dict[str, Any]:
         return sds.measure(model, sds.stage(acceleration=acceleration, **_small(device)), device, steps, folder)
+
+    return job
+
+
+def _kind(name: str) -> Job:
+    def job(model: Path, device: torch.device, steps: int, folder: Path) -> dict[str, Any]:
+        return kinds.measure(model, kinds.stage(name, small=device.type != "cuda"), device, steps, folder)
 
     return job
 
@@ -122,6 +129,9 @@ JOBS: dict[str, Job] = {
     "sds_graphs": _sds("graphs"),
     "sds_compile": _sds("compile"),
     "sds_compile_warm": _sds("compile"),
+    "field": _kind("field"),
+    "mesh": _kind("mesh"),
+    "gaussians": _kind("gaussians"),
     "encodings": _encodings,
     "dreambooth_plain": _dreambooth(acceleration="none"),
     "dreambooth_graphs": _dreambooth(acceleration="graphs"),

@@ -13,6 +13,7 @@ from benchmarks.speed.timing import ratio
 SDS_STEPS = 10_000 + 5_000
 DREAMBOOTH_STEPS = 800
 SDS = {"sds_plain": "plain calls", "sds_graphs": "CUDA graphs", "sds_compile": "compiled, CUDA graphs"}
+KINDS = {"field": "radiance field", "mesh": "surface mesh", "gaussians": "3D Gaussians"}
 DREAMBOOTH = {
     "dreambooth_plain": "plain calls",
     "dreambooth_graphs": "CUDA graph",
@@ -49,10 +50,12 @@ def figures(results: Results) -> dict[str, Any]:
     beside = [form for form in forms if _run(form) == _run(theirs)]
     ours = min(beside, key=lambda form: form["median"], default=None)
     encodings = good.get("encodings", {}).get("samples_ms", {})
+    kinds = {name: {key: good[name][key] for key in ("median", "peak_gib")} for name in KINDS if name in good}
     known = sds or next(iter(results.values()), {})
     return {
         "sds_step_ms": sds.get("median"),
         "sds_peak_gib": sds.get("peak_gib"),
+        "kinds": kinds or None,
         "threestudio_step_ms": good.get("threestudio", {}).get("median"),
         "dreambooth_speedup": ratio(theirs["samples_ms"], ours["samples_ms"]) if ours else None,
         "triton_over_tcnn": _triton_over_tcnn(encodings),
@@ -105,6 +108,7 @@ def _lines(results: Results) -> Iterable[str]:
     yield from _same_losses("sds_plain", ("sds_graphs", "sds_compile"), results)
     yield from _pay_back(results)
     yield from _profile(results)
+    yield from _kinds(results)
     title = "one instance and one class image, UNet and text encoder, latents cached"
     yield from _step_table("DreamBooth: one step", title, DREAMBOOTH, results)
     if _good(results, "diffusers"):
@@ -175,6 +179,27 @@ def _profile(results: Results) -> Iterable[str]:
     if rows:
         yield from ("", "Where the milliseconds go (means, between marks on the device's clock):", "")
         yield from markdown(["part", *(SDS[name] for name in names)], rows)
+
+
+def _kinds(results: Results) -> Iterable[str]:
+    rows = [
+        [
+            shown,
+            result["what"],
+            str(result["size"]),
+            _spread(result),
+            *_peaks(result),
+            _number(result["first_step_s"], 1),
+        ]
+        for name, shown in KINDS.items()
+        if (result := _good(results, name)) is not None
+    ]
+    if rows:
+        yield from ("", "## The kinds of assets: one step of score distillation", "")
+        yield "The first stage of `configs/sd15_dog.yaml` as each kind: one view, which guidance sees at 512 pixels."
+        yield ""
+        header = ["kind", "of", "pixels per side rendered", "ms per step", *PEAKS, "first step (s)"]
+        yield from markdown(header, rows)
 
 
 def _encodings(results: Results) -> Iterable[str]:

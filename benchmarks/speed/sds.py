@@ -110,7 +110,7 @@ def _marks(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
     """Let the parts of a step report to the watch."""
     guidance, render = trainer.guidance, radiance_field.render_cameras
     components = guidance.components
-    encode, gradient, summed = components.encode_images, guidance._gradient, trainer.team.sum_gradients
+    encode, gradient, summed = components.encode_images, guidance._gradients, trainer.team.sum_gradients
 
     def rendered(*given: Any, **options: Any) -> Any:
         watch.mark("cameras, occupancy")
@@ -124,7 +124,7 @@ def _marks(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
         watch.mark("encode")
         return result
 
-    def judged(*given: Any) -> torch.Tensor:
+    def judged(*given: Any) -> Any:
         result = gradient(*given)
         watch.mark("UNet")
         return result
@@ -140,10 +140,10 @@ def _marks(trainer: Trainer, watch: Stopwatch) -> Iterator[None]:
             summed(parameters)
 
     team = trainer.team
-    radiance_field.render_cameras, components.encode_images, guidance._gradient = rendered, encoded, judged
+    radiance_field.render_cameras, components.encode_images, guidance._gradients = rendered, encoded, judged
     trainer.team = Reporting()
     try:
         yield
     finally:
         radiance_field.render_cameras, trainer.team = render, team
-        del components.encode_images, guidance._gradient
+        del components.encode_images, guidance._gradients

@@ -21,7 +21,7 @@ from dreambooth3d.config.rendering import (
     RenderConfig,
     ShadingConfig,
 )
-from dreambooth3d.config.representation import RepresentationKind
+from dreambooth3d.config.representation import SETTINGS, RepresentationKind
 from dreambooth3d.config.sketch import SketchConfig
 
 
@@ -76,9 +76,9 @@ class RegularizerConfig(Section):
     """Weights of the regularisers."""
 
     sparsity: Annotated[float, Field(ge=0)] = 25.0
-    """sqrt(opacity^2 + 0.01), mean over rays."""
+    """sqrt(opacity^2 + 0.01), mean over rays; of Gaussians, over these. A mesh, which is opaque, has none."""
     opacity: Annotated[float, Field(ge=0)] = 12.0
-    """Binary entropy of the opacity, mean over rays."""
+    """Binary entropy of the opacity, likewise."""
     orientation: Annotated[float, Field(ge=0)] = 0.0
     """Normals that face away from the camera, as in Ref-NeRF."""
     distortion: Annotated[float, Field(ge=0)] = 0.0
@@ -150,9 +150,10 @@ class DistillConfig(Section):
     field: FieldConfig | None = None
     """What a fresh field is made of; nothing where the stage goes on from an earlier one's."""
     gaussians: GaussiansConfig | None = None
-    """What Gaussians are made of, fresh ones or those made of another kind of asset; nothing for the defaults."""
-    mesh: MeshConfig = MeshConfig()
-    """What a mesh is made of, where this stage makes one: fresh, or of an asset of another kind."""
+    """What Gaussians are made of, fresh ones or those made of another kind of asset, and how they learn; nothing for
+    the defaults, or for those of the Gaussians that the stage goes on from."""
+    mesh: MeshConfig | None = None
+    """Likewise, a mesh."""
     painted: PaintedConfig = PaintedConfig()
     """Which mesh is painted, and what its colours are made of."""
     sketch: SketchConfig = SketchConfig()
@@ -224,7 +225,7 @@ class DistillConfig(Section):
 
     @model_validator(mode="after")
     def _mesh_files_are_used(self) -> Self:
-        given = [name for name in ("mesh", "painted") if getattr(self, name).file is not None]
+        given = [name for name in ("mesh", "painted") if getattr(getattr(self, name), "file", None) is not None]
         if given and not isinstance(self, InitNerfConfig):
             raise ValueError(
                 f"{given[0]}.file is what a fresh asset begins from, and this stage goes on or fits a truth: set it in "
@@ -281,6 +282,38 @@ class DistillConfig(Section):
         return self
 
 
+def require_same_making(**stages: DistillConfig) -> None:
+    """Check that stages which go on from each other's assets ask for no other making of these.
+
+    Args:
+        stages: by name, each going on from the one before.
+
+    Raises:
+        ValueError: a stage asks for another making of the mesh or the Gaussians that it goes on from.
+    """
+    kind, made, first = None, None, ""
+    for name, stage in stages.items():
+        asked = getattr(stage, stage.representation or kind or "field")
+        if stage.representation not in (None, kind):
+            kind, first = stage.representation, name
+            made = asked or SETTINGS[kind]()
+        elif asked is not None and made is not None and (other := other_making(made, asked)) is not None:
+            raise ValueError(
+                f"{name}.{kind}.{other}={getattr(asked, other)}: {name} goes on with the {kind} of {first}, made with "
+                f"{getattr(made, other)}, which cannot change: remove the key, or set {first}.{kind}.{other}"
+            )
+
+
+def other_making(made: Section, asked: Section) -> str | None:
+    """The first setting of how an asset is made that is neither the asset's nor the default; None if there is none."""
+    learning = getattr(type(made), "learning", frozenset())
+    for name, field in type(made).model_fields.items():
+        default = field.get_default(call_default_factory=True)
+        if name not in learning and getattr(asked, name) not in (getattr(made, name), default):
+            return name
+    return None
+
+
 class InitNerfConfig(DistillConfig):
     """Stage 1: a first field by score distillation from the partial checkpoint."""
 
@@ -288,6 +321,7 @@ class InitNerfConfig(DistillConfig):
     """What the asset is made of: field, mesh, gaussians, or painted for a mesh that is given."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     gaussians: GaussiansConfig = GaussiansConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    mesh: MeshConfig = MeshConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: there are no pseudo views yet."""
     photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
@@ -305,7 +339,7 @@ class EditRegularizerConfig(RegularizerConfig):
     """The same for a context, where no photo clears the haze or smooths the colours."""
 
     sparsity: Annotated[float, Field(ge=0)] = 6.0
-    """sqrt(opacity^2 + 0.01), mean over rays."""
+    """As for any stage."""
     smoothness: Annotated[float, Field(ge=0)] = 20.0
     """Total variation of the logits between neighbouring voxels, or cells of the finest level of a hash grid."""
 
@@ -358,6 +392,7 @@ class FitTrueViewsConfig(DistillConfig):
     """What the asset is made of: field, mesh or gaussians."""
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     gaussians: GaussiansConfig = GaussiansConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    mesh: MeshConfig = MeshConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: ReconstructionConfig = ReconstructionConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """How the true views are reconstructed, in place of pseudo views."""
     count: Positive = 36

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -16,6 +16,15 @@ _Factor = Annotated[float, Field(gt=0)]
 class GaussiansConfig(Section):
     """3D Gaussians."""
 
+    learning: ClassVar[frozenset[str]] = frozenset(
+        {
+            "implementation", "count", "max_count", "position_rate", "scale_rate", "rotation_rate", "opacity_rate",
+            "color_rate", "densify_every", "densify_share", "densify_threshold", "split_radius", "prune_opacity",
+            "prune_radius", "opacity_reset_every",
+        }
+    )  # fmt: skip
+    """What also holds in a stage that goes on from Gaussians (of these, count means nothing there); the rest says what
+    fresh ones are."""
     implementation: Rasterizer = "auto"
     """What rasterises: gsplat on CUDA, or PyTorch alone (dense) anywhere; auto is gsplat where it can be used."""
     count: Positive = 2000

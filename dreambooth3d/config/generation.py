@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from dreambooth3d.config.base import Count, Filled, Section, Seed
-from dreambooth3d.config.distillation import GenerateNerfConfig, RegenerateNerfConfig
+from dreambooth3d.config.distillation import GenerateNerfConfig, RegenerateNerfConfig, require_same_making
 from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
 from dreambooth3d.config.photos import ClassNoun
 from dreambooth3d.config.results import EvaluateConfig, ExportConfig
@@ -68,3 +68,9 @@ class TextTo3dConfig(Section):
     refine_nerf: RegenerateNerfConfig = RegenerateNerfConfig()
     evaluate: EvaluatePromptConfig = EvaluatePromptConfig()
     export_asset: ExportPromptedConfig = ExportPromptedConfig()
+
+    @model_validator(mode="after")
+    def _asset_stays_as_it_is_made(self) -> Self:
+        if self.generation.refine:
+            require_same_making(init_nerf=self.init_nerf, refine_nerf=self.refine_nerf)
+        return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,14 @@ class MeshConfig(MeshFileConfig):
 
     A fresh mesh has the shape of `file`, or is an ellipsoid.
     """
+
+    learning: ClassVar[frozenset[str]] = frozenset(
+        {
+            "distance_rate", "offset_rate", "texture_rate", "material_rate", "laplacian", "normal_consistency",
+            "sign_changes", "rasterizer",
+        }
+    )  # fmt: skip
+    """What also holds in a stage that goes on from a mesh; the rest says what a fresh one is."""
 
     rasterizer: Literal["auto", "torch", "nvdiffrast"] = "auto"
     """What finds the triangle of each pixel: PyTorch alone, or nvdiffrast on CUDA, where it has been installed; its

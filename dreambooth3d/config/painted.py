@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from dreambooth3d.config.mesh_file import MeshFileConfig
 class PaintedConfig(MeshFileConfig):
     """A mesh whose triangles stay as they are in its file, and whose colours are learned."""
 
+    learning: ClassVar[frozenset[str]] = frozenset({"texture_rate"})
+    """What also holds in a stage that goes on from a painted mesh; the rest says what a fresh one is."""
     texture: TextureConfig = TextureConfig()
     """Where colours come from: the place in space, read at the surface. The export bakes them into the file's own UV
     map."""

@@ -7,7 +7,13 @@ from typing import Literal, Self
 from pydantic import model_validator
 
 from dreambooth3d.config.base import Filled, Section, Seed
-from dreambooth3d.config.distillation import EditNerfConfig, FitTrueViewsConfig, InitNerfConfig, RefineNerfConfig
+from dreambooth3d.config.distillation import (
+    EditNerfConfig,
+    FitTrueViewsConfig,
+    InitNerfConfig,
+    RefineNerfConfig,
+    require_same_making,
+)
 from dreambooth3d.config.finetuning import FinetuneConfig, MultiviewConfig, SelectConfig
 from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
 from dreambooth3d.config.photos import PhotosConfig
@@ -63,6 +69,13 @@ class TrainingConfig(Section):
     edit_nerf: EditNerfConfig = EditNerfConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     export_asset: ExportConfig = ExportConfig()
+
+    @model_validator(mode="after")
+    def _assets_stay_as_they_are_made(self) -> Self:
+        refinement = {} if self.recipe.refine_with == "none" else {"refine_nerf": self.refine_nerf}
+        contexts = {"edit_nerf": self.edit_nerf} if self.contexts else {}
+        require_same_making(init_nerf=self.init_nerf, **refinement, **contexts)
+        return self
 
 
 class CeilingConfig(Section):

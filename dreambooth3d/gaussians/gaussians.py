@@ -23,6 +23,7 @@ from dreambooth3d.gaussians.rasterization import Raster, chosen_rasterizer, rast
 from dreambooth3d.gaussians.solid import Solid
 from dreambooth3d.gaussians.starting import Start
 from dreambooth3d.gaussians.views import Views
+from dreambooth3d.representation.going_on import gone_on
 from dreambooth3d.representation.interface import (
     ALBEDO,
     SAMPLES_PER_RAY,
@@ -293,6 +294,11 @@ class Gaussians(Representation):
             groups.append(ParameterGroup("background", [self.background_logits]))
         return groups
 
+    def go_on(self, settings: Section) -> None:
+        """Rates, density control and rasteriser."""
+        self.config = gone_on(self.kind, self.config, GaussiansConfig.model_validate(settings))
+        self.rasterizer = chosen_rasterizer(self.config.implementation, self.device)
+
     def begin_stage(self, render: RenderConfig, fresh: bool) -> None:
         """Gradients are counted anew."""
         self.pull.zero_()
@@ -361,7 +367,7 @@ class Gaussians(Representation):
         color = views.shaded(shading.map(lambda light: light.to(device)))
         color = color + (1 - views.opacity)[..., None] * behind[:, None, None]
         normals = views.normals().permute(0, 3, 1, 2) if with_normals else None
-        return TrainingViews(color.permute(0, 3, 1, 2), views.opacity, views.depth, normals)
+        return TrainingViews(color.permute(0, 3, 1, 2), views.opacity, views.depth, normals, haze=self.opacities())
 
     def render_pixels(
         self, pixels: ViewPixels, generator: torch.Generator | None = None, ready: torch.cuda.Event | None = None

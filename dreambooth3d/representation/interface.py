@@ -6,7 +6,8 @@ To add a kind:
 1. Derive a class from `Representation`, with its name as `kind`. Methods without a body here have to be written; the
    others have a default that suits an asset of which nothing special is asked.
 2. Give it a settings model, a `config.base.Section`: name it in `config.representation.SETTINGS`, and add a section of
-   the kind's name to `config.distillation.DistillConfig`.
+   the kind's name to `config.distillation.DistillConfig`. In `learning` it names the settings that also hold in a stage
+   which goes on from such an asset (`going_on.gone_on`).
 3. Name the class in `kinds.KINDS`.
 4. Name an asset of it in `tests/representation/test_conformance.py`, which checks all that is promised here.
 
@@ -78,6 +79,9 @@ class TrainingViews:
         normals: (n, 3, size, size) as in `Rendering`, or None if nobody asked.
         losses: the kind's own regularisers of these views; each a mean over pixels, so that those of a part of the
             views, weighted by its share, add up.
+        haze: opacities in [0, 1], of rays or of whatever the asset is made of, as the regularisers of the opacity see
+            them: differentiable in how opaque it is, never in where. None of a kind that is opaque throughout, which
+            these could only draw in at its outline.
         figures: for the log, to be added up over parts of the views.
     """
 
@@ -86,6 +90,7 @@ class TrainingViews:
     depth: Float[Tensor, "n size size"]
     normals: Float[Tensor, "n 3 size size"] | None = None
     losses: Losses = field(default_factory=dict)
+    haze: Float[Tensor, "*parts"] | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
 
 
@@ -149,9 +154,7 @@ class ViewPixels:
     @staticmethod
     def of(cameras: Viewpoints, height: int, width: int, places: Int[Tensor, " k"]) -> ViewPixels:
         """The pixels at `places` of n cameras' views, on the cameras' device."""
-        origins, directions = (
-            rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in cameras.rays(height, width)
-        )
+        origins, directions = (rays.flatten(1, 2)[:, places].reshape(-1, 3) for rays in cameras.rays(height, width))
         return ViewPixels(cameras, height, width, places, origins, directions)
 
     def pick(self, images: Float[Tensor, "n channels height width"]) -> Float[Tensor, "rays channels"]:
@@ -372,6 +375,13 @@ class Representation(nn.Module, ABC):
     @abstractmethod
     def parameter_groups(self) -> list[ParameterGroup]:
         """All parameters that learn, each in one group; every group gets gradients from renders."""
+
+    def go_on(self, settings: Section) -> None:
+        """Learn by another stage's settings from now on; what of them says how a fresh asset is made, stays as it is.
+
+        Here: there are none by which it learns.
+        """
+        return
 
     def begin_stage(self, render: RenderConfig, fresh: bool) -> None:
         """Take a stage's settings before its first step, also when it is resumed.

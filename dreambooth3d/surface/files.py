@@ -88,8 +88,8 @@ def with_mesh_digests(settings: Distilled) -> Distilled:
     """
     changes = {}
     for name in SECTIONS:
-        section: MeshFileConfig = getattr(settings, name)
-        if section.file is not None:
+        section: MeshFileConfig | None = getattr(settings, name)
+        if section is not None and section.file is not None:
             changes[name] = section.model_copy(update={"digest": sha256_file(find_mesh(section.file))})
     return settings.model_copy(update=changes) if changes else settings
 
@@ -101,5 +101,5 @@ def check_meshes(*stages: DistillConfig) -> None:
         ConfigError: as for `read_mesh`.
     """
     for section in (getattr(settings, name) for settings in stages for name in SECTIONS):
-        if section.file is not None:
+        if section is not None and section.file is not None:
             read_mesh(section.file)

@@ -23,6 +23,7 @@ from dreambooth3d.nerf.field.encoding import LOGITS
 from dreambooth3d.nerf.field.encodings import make_encoding
 from dreambooth3d.nerf.field.radiance_field import Background
 from dreambooth3d.nerf.field.regularizers import smoothness
+from dreambooth3d.representation.going_on import gone_on
 from dreambooth3d.representation.interface import (
     ALBEDO,
     SAMPLES_PER_RAY,
@@ -443,6 +444,10 @@ class SurfaceMesh(Representation):
             rate = config.texture_rate * config.material_rate
             groups.append(ParameterGroup("material", list(self.paint.parameters()), rate, shapes=False))
         return [*groups, ParameterGroup("background", behind, shapes=False)] if behind else groups
+
+    def go_on(self, settings: Section) -> None:
+        """Rates and the mesh's own regularisers."""
+        self.config = gone_on(self.kind, self.config, MeshConfig.model_validate(settings))
 
     def shape_losses(self, regularizers: RegularizerConfig, generator: torch.Generator) -> Losses:
         """The mesh's own, by its settings, and the smoothness of its colours."""

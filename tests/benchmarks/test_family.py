@@ -10,15 +10,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks.family import plan, report
+from benchmarks.family import personalised, plan, report, validation
 from benchmarks.family.__main__ import main
 from benchmarks.quality import pool
 from benchmarks.quality.plan import Run, load_config
 from benchmarks.quality.results import Results
+from benchmarks.quality.sources import Toybox
 from benchmarks.quality.stages import Outcome
+from dreambooth3d import recipe
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.evaluation.clip import ClipScorer
+from dreambooth3d.in_process import InProcess
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES
+from operations.launch.checking import check_file
+from tests.evaluation.stand_ins import write_tiny_clip
+from tests.tiny_configs import shrunk
+from tests.tiny_models import write_tiny_base_model
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def tiny_models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
+    """Base model, selector and judge."""
+    folder = tmp_path_factory.mktemp("models")
+    clips = (write_tiny_clip(folder / name, size=size) for name, size in (("selector", 32), ("judge", 24)))
+    return (write_tiny_base_model(folder / "base"), *clips)
 
 
 def test_the_prompts_stay_the_same_and_name_every_class() -> None:
@@ -77,6 +94,98 @@ def test_the_report_s_figures_are_means_over_the_test_prompts(tmp_path: Path) ->
     assert "| R-precision at least 0.8 | 0.938, met | 0.938, met |" in text
     assert "| a photo of a pink cat | 0.00 | 0.00 | 1.00 | 0.00 | 0.00 | 1.00 |" in text
     assert (file.parent / "family_sds.webp").exists() and "family_sjc.webp" in text
+
+
+@pytest.mark.parametrize("file", sorted(CONFIGS.glob("text_to_3d*.yaml")), ids=lambda file: file.stem)
+def test_every_preset_of_a_generation_runs_at_a_tiny_size(
+    file: Path, tiny_models: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    config = check_file(str(file))
+    assert isinstance(config, TextTo3dConfig)
+    generation = config.generation.model_copy(update={"prompt": "a photo of a red dog"})
+    config = shrunk(config.model_copy(update={"generation": generation}), *tiny_models)
+    # Three steps are too few for soft Gaussians to become solid.
+    solid = config.init_nerf.gaussians.model_copy(update={"initial_opacity": 0.9})
+    config = config.model_copy(update={"init_nerf": config.init_nerf.model_copy(update={"gaussians": solid})})
+    made = recipe.generate(config, InProcess(tmp_path, torch.device("cpu"), progress=False))
+    stages = [config.init_nerf, *([config.refine_nerf] if config.generation.refine else [])]
+    kinds = [stage.representation for stage in stages if stage.representation is not None]
+    assert made.asset.kind == kinds[-1] and made.coarse.kind == config.init_nerf.representation
+    assert made.asset.steps == 3 * len(stages) and made.report.metrics["clip_t"] == pytest.approx(0, abs=1)
+    assert (made.bundle.folder / "asset.glb").stat().st_size > 0 and (made.bundle.folder / "six_views.png").exists()
+
+
+def test_the_personalised_figures_are_means_over_the_toybox(tmp_path: Path) -> None:
+    """Of real photo sets as well, each below its own kind; what lies in the folder is reported, whoever asks."""
+    prompts, subjects = Results(tmp_path / "results"), Results(tmp_path / "results" / "personalised")
+    worse = {"field": 0.0, "mesh": 0.25, "gaussians": 1.0}
+    runs = personalised.all_runs(("casual-bob", "studio-cow"), (0,))
+    for run in runs:
+        real, less = "-" in run.subject, worse[run.method.name]
+        found = {"psnr_fg_aligned": 12.0 - less} if real else {"aligned/psnr_fg": 16.0 - less, "aligned/mask_iou": 0.9}
+        found |= {
+            "mesh/field_psnr": 30.0 - less,
+            "mesh/field_iou": 0.98,
+            "glb/errors": 0.0,
+            "glb/warnings": float(real),
+        }
+        if run.key == "mesh-casual-bob-0":
+            found |= {"glb/errors": 2.0, "glb/errors/ACCESSOR_NON_UNIT": 2.0}
+        outcome = Outcome(
+            found, {"init_nerf": 60.0, "refine_nerf": 30.0, "export_asset": 99.0, "evaluate": 99.0},
+            {"init_nerf": 4096.0, "refine_nerf": 1024.0}, {}, torch.rand(4, 3, 16, 16),
+        )  # fmt: skip
+        subjects.save(run, outcome, {"machine": "m", "commit": "c", "date": "d", "side_by_side": "1 processes"})
+    prompted = plan.all_runs(("sds",), plan.PROMPTS[:1])
+    saved(prompts, prompted[0])
+    report.write(prompted, prompts, tmp_path / "report", subjects)
+    found = json.loads((tmp_path / "report" / "family.json").read_text())
+    gaussians = found["personalised"]["gaussians"]
+    assert gaussians["psnr_fg_aligned"] == 15.0 and gaussians["subjects"] == 8 and gaussians["seconds"] == 90.0
+    assert gaussians["refinement_seconds"] == 30.0 and gaussians["refinement_peak_gib"] == 1.0
+    assert gaussians["sets"]["casual"]["psnr_fg_aligned"] == gaussians["sets"]["studio"]["psnr_fg_aligned"] == 11.0
+    glb = found["glb"]
+    assert glb["psnr"] == 30.0 and glb["iou"] == 0.98 and glb["validator_errors"] == 0
+    assert glb["validator_warnings"] == 2 and glb["kinds"]["mesh"]["psnr"] == 29.75
+    assert found["text_to_3d"]["sds"]["r_precision"] == 1.0
+    text = (tmp_path / "report" / "family.md").read_text()
+    assert "| 0.25, met |" in text and "| 1.00, **not met** |" in text and "## From a prompt alone" in text
+    assert "| casual-bob | 12.00 | 11.75 | 11.00 |" in text and glb["kinds"]["mesh"]["validator_errors"] == 2
+    assert "- mesh, casual-bob, seed 0: ACCESSOR_NON_UNIT, 2 times" in text
+    assert (tmp_path / "report" / "family_personalised_toybox.webp").exists()
+    # A later call for prompts alone says the same of the photos.
+    report.write([], prompts, tmp_path / "report", subjects)
+    assert "| casual-bob | 12.00 | 11.75 | 11.00 |" in (tmp_path / "report" / "family.md").read_text()
+
+
+def test_sources_of_personalised_runs() -> None:
+    assert personalised.Sources(Path("anywhere"))("koi") == Toybox("koi")
+    assert personalised.set_of("koi") == "toybox" and personalised.set_of("casual-bob") == "casual"
+
+
+def test_real_photos_go_with_personalised(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for options, part in (
+        (["--real", "x"], "--real goes with --personalised"),
+        (["--only-real"], "needs --real FOLDER"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["family", *options])
+        with pytest.raises(SystemExit):
+            main()
+        assert part in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["family", "--personalised", "--quick", "--real", "nowhere"])
+    assert main() == 1
+    assert "nowhere: there is no such folder" in capsys.readouterr().err
+
+
+def test_khronos_validator_counts_what_is_wrong(tmp_path: Path) -> None:
+    """A file without any scene has errors; where the validator is not installed nothing is said."""
+    broken = tmp_path / "asset.glb"
+    broken.write_bytes(b"glTF" + (2).to_bytes(4, "little") + (12).to_bytes(4, "little"))
+    found = validation.issues(broken)
+    if not found:
+        pytest.skip("Khronos' validator is not installed: `npm install --global gltf-validator`")
+    assert found["errors"] > 0 and personalised.of_files(tmp_path)["glb/errors"] == found["errors"]
+    assert found["errors"] == sum(count for name, count in found.items() if name.startswith("errors/"))
 
 
 def test_a_quick_run_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("model") / "sd15", scale=0.05, dtype=torch.float32)
 
 
-@pytest.mark.parametrize("name", ["sds_graphs", "dreambooth_plain", "encodings"])
+@pytest.mark.parametrize("name", ["sds_graphs", "dreambooth_plain", "encodings", "field", "mesh", "gaussians"])
 def test_jobs_run(name: str, tiny_sd15: Path, tmp_path: Path) -> None:
     result = jobs.JOBS[name](tiny_sd15, CPU, 2, tmp_path)
     if name == "encodings":

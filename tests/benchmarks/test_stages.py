@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 import torch
 
+from benchmarks.family import personalised
 from benchmarks.quality import plan, pool, stages
 from benchmarks.quality.plan import Method, Run, load_config
 from benchmarks.quality.sources import with_truth
@@ -166,6 +167,26 @@ def test_methods_that_differ_in_the_end_share_all_before_it(bench: Bench) -> Non
     assert not torch.equal(second.views, first.views)
     again = bench.run(variant("init_nerf.learning_rate=0.011"))
     assert not bench.calls and again.metrics == first.metrics and torch.equal(again.views, first.views)
+
+
+def test_kinds_of_assets_share_all_but_their_refinement_and_are_exported(bench: Bench) -> None:
+    subject = Subject(NAME, 1, torch.device("cpu"), bench.folder / "kinds", files=lambda folder: {
+        "glb/bytes": float((folder / "asset.glb").stat().st_size)
+    })  # fmt: skip
+    outcomes = {}
+    for kind, method in personalised.KINDS.items():
+        bench.calls.clear()
+        outcomes[kind] = subject.run(shrunk(load_config(method), *bench.models))
+        shared = kind == "field"
+        assert bench.calls["finetune"] == bench.calls["pseudo_views"] == int(shared)
+        assert bench.calls["distil"] == 1 + shared and bench.calls["evaluate"] == 1
+    for outcome in outcomes.values():
+        metrics = outcome.metrics
+        assert metrics["glb/bytes"] > 1000 and metrics["mesh/field_psnr"] > 0 and 0 <= metrics["mesh/field_iou"] <= 1
+        assert personalised.aligned(metrics, "psnr_fg") == metrics["aligned/psnr_fg"]
+        assert outcome.seconds["init_nerf"] == outcomes["field"].seconds["init_nerf"]
+        assert "export_asset" in outcome.seconds
+    assert len({outcome.metrics["psnr_fg"] for outcome in outcomes.values()}) == 3
 
 
 def test_a_changed_stage_is_computed_with_all_behind_it(bench: Bench) -> None:

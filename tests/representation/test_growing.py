@@ -83,7 +83,7 @@ class Fog(Representation):
     def render_views(self, cameras: Viewpoints, size: int, **options: object) -> TrainingViews:
         opacity = self.strength.sigmoid().expand(len(cameras), size, size)
         color = self.colors.mean(dim=0)[None, :, None, None] * opacity[:, None]
-        return TrainingViews(color, opacity, torch.ones_like(opacity))
+        return TrainingViews(color, opacity, torch.ones_like(opacity), haze=opacity)
 
     def render(self, cameras: Viewpoints, size: int, **options: object) -> Rendering:
         raise NotImplementedError

@@ -366,14 +366,16 @@ class Field(Representation):
             sampled=sampled,
         )
         rays, count = rendering.rays, len(placed)
+        opacity = rays.opacity.view(count, size, size)
         normals = rays.pixel_normals().view(count, size, size, 3).permute(0, 3, 1, 2) if with_normals else None
         return TrainingViews(
             rendering.images,
-            rays.opacity.view(count, size, size),
+            opacity,
             rays.depth.view(count, size, size),
             normals,
             {} if regularizers is None else _ray_losses(regularizers, rendering, sampled.directions),
-            {"evaluated_samples": len(rays.weights)},
+            haze=opacity,
+            figures={"evaluated_samples": len(rays.weights)},
         )
 
     def _shown_to_guidance(self) -> Field | LatentVolume:

@@ -121,13 +121,13 @@ def _resized(images: Tensor, size: int | None) -> Tensor:
 
 
 def _regularizers(weights: RegularizerConfig, batch: ViewBatch, views: TrainingViews) -> Losses:
-    """The regularisers in force; each is a mean over rays. Those of the asset's kind come with its views."""
-    ramp, opacity = batch.ramp, views.opacity
+    """The regularisers in force; those of the asset's kind come with its views."""
+    ramp, haze = batch.ramp, views.haze
     parts: Losses = {}
-    if weights.sparsity > 0:
-        parts["sparsity"] = (ramp * weights.sparsity, losses.sparsity(opacity))
-    if weights.opacity > 0:
-        parts["opacity_entropy"] = (ramp * weights.opacity, losses.opacity_entropy(opacity))
+    if haze is not None and weights.sparsity > 0:
+        parts["sparsity"] = (ramp * weights.sparsity, losses.sparsity(haze))
+    if haze is not None and weights.opacity > 0:
+        parts["opacity_entropy"] = (ramp * weights.opacity, losses.opacity_entropy(haze))
     parts |= views.losses
     if "emptiness" in parts:
         weight, value = parts["emptiness"]
