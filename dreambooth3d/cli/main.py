@@ -317,21 +317,28 @@ def prune(
 @app.command()
 def export(
     run: Annotated[str, typer.Argument(help="Name of a finished run, or latest.")],
-    formats: Annotated[str, typer.Option("--format", help="glb, obj, ply, usdz; several with commas.")] = "glb",
-    max_triangles: Annotated[int | None, typer.Option(help="Of the mesh; default 20000.")] = None,
-    texture: Annotated[int | None, typer.Option(help="Texels per side of the texture; default 1024.")] = None,
-    colors: Annotated[str | None, typer.Option(help="texture or vertices; default texture.")] = None,
-    metres: Annotated[float | None, typer.Option(help="Longest side; without it a world unit is a metre.")] = None,
+    formats: Annotated[
+        str,
+        typer.Option("--format", help="glb, obj, ply, usdz, gaussians_ply, splat, spz; several with commas."),
+    ] = "glb",
+    max_triangles: Annotated[int | None, typer.Option(help="Of the mesh; default the run's.")] = None,
+    texture: Annotated[int | None, typer.Option(help="Texels per side of the texture; default the run's.")] = None,
+    colors: Annotated[str | None, typer.Option(help="texture or vertices; default the run's.")] = None,
+    metres: Annotated[float | None, typer.Option(help="Longest side; default the run's.")] = None,
+    gaussians: Annotated[
+        int, typer.Option(min=1, help="At most so many, where an asset of another kind is fitted by them.")
+    ] = 4000,
     context: Annotated[int | None, typer.Option(help="Number of the context whose asset is meant.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write into; default outputs/RUN/exports.")] = None,
 ) -> None:
-    """Write a finished run's asset as a textured mesh for other programs."""
+    """Write a finished run's asset for other programs: as a textured mesh, as 3D Gaussians, or both."""
     from dreambooth3d.cli.exporting import Order, export_run
 
     given = {"max_triangles": max_triangles, "texture_size": texture, "colors": colors, "metres": metres}
     settings = {key: value for key, value in given.items() if value is not None}
     names = tuple(name.strip().lower() for name in formats.split(",") if name.strip())
-    for path in export_run(Order(run, names, out, settings, context)):
+    order = Order(run, names, out, settings, context, gaussians)
+    for path in export_run(order, lambda line: typer.echo(line, err=True)):
         typer.echo(f"{path}")
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import TYPE_CHECKING
+
+import torch
 
 from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.cameras import Cameras
@@ -16,14 +20,24 @@ _SUPERSAMPLE = 2
 
 
 def true_views(truth: GroundTruth, cameras: Cameras, size: int) -> Views:
-    """Render the true subject on white, antialiased, from n cameras.
+    """Render the true subject on white, antialiased, from n cameras; nobody may write to what is returned.
+
+    The last ones are remembered: an asset and its mesh are compared with the same views.
 
     Raises:
         ConfigError: the recipe cannot be read.
     """
+    angles = tuple((name, tuple(values.tolist())) for name, values in vars(cameras).items())
+    return _rendered(json.dumps(dict(truth.recipe), sort_keys=True), angles, size)
+
+
+@functools.lru_cache(maxsize=4)
+def _rendered(recipe: str, angles: tuple[tuple[str, tuple[float, ...]], ...], size: int) -> Views:
     from dreambooth3d.toybox.render import render_views
 
-    render = render_views(_recipe(truth), cameras.to("cpu"), size=size, supersample=_SUPERSAMPLE)
+    cameras = Cameras(**{name: torch.tensor(values) for name, values in angles})
+    truth = GroundTruth(json.loads(recipe))
+    render = render_views(_recipe(truth), cameras, size=size, supersample=_SUPERSAMPLE)
     return Views(render.image.float(), render.mask.float(), render.depth.float())
 
 

@@ -56,12 +56,16 @@ class MeshBuilder:
             if self.config.colors == "vertices":
                 return replace(self.surface, colors=paint_at(self.source.paint, self.surface.vertices), uv=None)
             return painted(self.surface, self.source.paint, texture_size or self.config.texture_size)
-        mesh = decimated(self.surface, max_triangles or self.config.max_triangles)
+        mesh = self.shape(max_triangles)
         depth = 2 * BOUND / self.config.mesh_resolution * self.config.shell_cells
         seen = (self.cameras, self.pictures)
         if self.config.colors == "vertices":
             return with_vertex_colors(mesh, self.source, depth, *seen)
         return textured(mesh, self.source, texture_size or self.config.texture_size, depth, *seen)
+
+    def shape(self, max_triangles: int | None = None) -> Mesh:
+        """The same mesh without colours."""
+        return decimated(self.surface, max_triangles or self.config.max_triangles)
 
     def _threshold(self, density: Float[ndarray, "x y z"]) -> float:
         if self.config.mesh_threshold != "silhouette":

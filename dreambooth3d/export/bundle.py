@@ -92,8 +92,7 @@ def _unscaled(glb: bytes, mesh: Mesh, config: ExportConfig) -> Render:
     """Renders of a delivered file, in world units again."""
     delivered = read_glb(glb)
     if config.metres is not None:
-        sides = mesh.vertices.max(axis=0) - mesh.vertices.min(axis=0)
-        delivered = in_metres(delivered, float(sides.max()))
+        delivered = in_metres(delivered, mesh.longest_side)
     caster = MeshCaster(delivered)
     return lambda cameras, size: caster.render(cameras, size, _SUPERSAMPLE)
 

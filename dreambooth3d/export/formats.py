@@ -1,11 +1,11 @@
-"""The files that an asset's mesh is written as: y up, the front towards +z, in metres."""
+"""The files that an asset's mesh is written as: y up, the front towards +z, in metres; and the names of all formats."""
 
 from __future__ import annotations
 
 import importlib.util
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from trimesh.visual.material import SimpleMaterial
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.export.gltf import GENERATOR, ROUGHNESS, Credits, srgb_to_linear, to_glb, to_gltf_axes
 from dreambooth3d.export.mesh import Mesh
+from dreambooth3d.export.splats import SPLAT_FORMATS
 
 STEM = "asset"
 
@@ -110,7 +111,7 @@ MESH_FORMATS = {
     "ply": MeshFormat("Stanford PLY with vertex colours: MeshLab, CloudCompare", write_ply),
     "usdz": MeshFormat("USDZ: AR Quick Look on iPhones and iPads", write_usdz, module="pxr", extra="usd"),
 }
-"""By the name that `--format` takes."""
+"""By the name that `--format` takes; `SPLAT_FORMATS` are the others."""
 
 
 def check_formats(names: list[str]) -> None:
@@ -119,22 +120,20 @@ def check_formats(names: list[str]) -> None:
     Raises:
         ConfigError: there is no such format, or what it needs is not installed.
     """
+    known = ", ".join([*MESH_FORMATS, *SPLAT_FORMATS])
     if not names:
-        raise ConfigError(f"export: --format names nothing. Choose of {', '.join(MESH_FORMATS)}.")
+        raise ConfigError(f"export: --format names nothing. Choose of {known}.")
     for name in names:
-        if name not in MESH_FORMATS:
-            raise ConfigError(f"export: --format {name} is unknown. Choose of {', '.join(MESH_FORMATS)}.")
-        wanted = MESH_FORMATS[name]
-        if wanted.module and importlib.util.find_spec(wanted.module) is None:
+        if name not in MESH_FORMATS and name not in SPLAT_FORMATS:
+            raise ConfigError(f"export: --format {name} is unknown. Choose of {known}.")
+        wanted = MESH_FORMATS.get(name)
+        if wanted is not None and wanted.module and importlib.util.find_spec(wanted.module) is None:
             raise ConfigError(f"export: {name} needs a package more. Run `pip install 'dreambooth3d[{wanted.extra}]'`.")
 
 
 def in_metres(mesh: Mesh, metres: float | None) -> Mesh:
     """A mesh whose longest side has that length; as it is for None."""
-    if metres is None:
-        return mesh
-    sides = mesh.vertices.max(axis=0) - mesh.vertices.min(axis=0)
-    return replace(mesh, vertices=mesh.vertices * np.float32(metres / sides.max()))
+    return mesh if metres is None else mesh.scaled(metres / mesh.longest_side)
 
 
 def _upright(mesh: Mesh) -> trimesh.Trimesh:

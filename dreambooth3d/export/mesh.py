@@ -39,6 +39,11 @@ class Mesh:
         """Whether its colours are a texture's."""
         return self.texture is not None and self.uv is not None
 
+    @property
+    def longest_side(self) -> float:
+        """Of the upright box around it."""
+        return float((self.vertices.max(axis=0) - self.vertices.min(axis=0)).max())
+
     def facts(self) -> dict[str, float]:
         """Counts, and whether the surface is closed; seams of the texture are no borders."""
         surface = trimesh.Trimesh(self.vertices, self.faces, process=True)

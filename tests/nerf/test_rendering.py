@@ -11,6 +11,7 @@ from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.kinds import load_representation, render_asset
 from dreambooth3d.nerf.field.radiance_field import Field
+from dreambooth3d.nerf.rendering.occupancy import OccupancyGrid
 from dreambooth3d.nerf.rendering.sampling import (
     DenseSampler,
     OccupancySampler,
@@ -119,11 +120,30 @@ def test_occupancy_grid_finds_a_ball_and_forgets_it() -> None:
     radius = torch.cartesian_prod(axis, axis, axis).norm(dim=-1).view(16, 16, 16)
     occupied = ball.occupancy.occupied
     assert occupied[radius < 0.55].all() and not occupied[radius > 0.9].any()
-    assert ball.occupancy.occupied_at(torch.tensor([[0.1, 0.2, -0.3], [0.9, 0.9, 0.9]])).tolist() == [True, False]
+    along = torch.tensor([[0.1, 0.2, -0.3], [0.9, 0.9, 0.9]])
+    assert ball.occupancy.occupied_along(torch.zeros(2, 3), along, torch.ones(2, 1)).tolist() == [[True], [False]]
     ball.value = 0.0
     for _ in range(80):
         ball.occupancy.update(ball.density, 0.01, generator)
     assert not ball.occupancy.occupied.any()
+
+
+def test_sampler_keeps_the_middles_in_occupied_cells() -> None:
+    """Against a look-up of each point, in a grid occupied at random."""
+    generator = torch.Generator().manual_seed(0)
+    grid = OccupancyGrid(8)
+    grid.occupied.copy_(torch.rand(8, 8, 8, generator=generator) > 0.5)
+    origins = 2 * torch.nn.functional.normalize(torch.randn(50, 3, generator=generator), dim=-1)
+    directions = torch.nn.functional.normalize(0.5 * torch.randn(50, 3, generator=generator) - origins, dim=-1)
+    samples = DenseSampler(16)(origins, directions, grid, None)
+    starts, ends = samples.bounds
+    points = (origins[:, None] + directions[:, None] * ((starts + ends) / 2)[..., None]).view(-1, 3)
+    cells = ((points + 1) * 4).long().clamp(0, 7)
+    wanted = grid.occupied[tuple(cells.T)] & ((ends - starts).flatten() > 0)
+    assert 0.3 < wanted.float().mean() < 0.7
+    assert torch.equal(samples.slots, wanted.nonzero()[:, 0])
+    torch.testing.assert_close(samples.points, points[wanted])
+    assert torch.equal(samples.rays, samples.slots // 16)
 
 
 def test_an_artifact_renders_deterministically_and_independently_of_chunks() -> None:

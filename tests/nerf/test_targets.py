@@ -11,7 +11,13 @@ from torch import Tensor
 
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
 from dreambooth3d.cameras import Cameras, orbit_cameras
+from dreambooth3d.config.distillation import InitNerfConfig
+from dreambooth3d.config.photo_targets import InitPhotoTargetsConfig
+from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.photo_cameras.targets import TargetViews
+from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.nerf.training.losses import reconstruction
+from dreambooth3d.nerf.training.targets import Targets
 from tests.evaluation.stand_ins import photos_of
 from tests.nerf.scenes import colored_ball
 
@@ -175,3 +181,45 @@ def test_chosen_views_keep_all_that_belongs_to_them() -> None:
     )
     assert chosen.off_front_deg.tolist() == [40, 75]
     assert chosen.gain.tolist() == pytest.approx([0.9, 1.2])
+
+
+def test_a_white_subject_before_white_may_not_be_missing() -> None:
+    """Where a mask can be trusted, what is wanted before any colours is the true composite; else nothing changes."""
+    cameras = orbit_cameras(AZIMUTHS)
+    white, share = torch.ones(3, 3, SIZE, SIZE), ball_share(cameras, SIZE)
+    views = TargetViews(white, cameras, white, share, torch.tensor([1.0, 1.0, 0.0]))
+    generator = torch.Generator().manual_seed(0)
+    _, target = views.draw(3, SIZE**2, generator)
+    missing = torch.zeros(len(target.color), 3)
+    assert reconstruction(missing, missing[:, 0], target.color, target.background).item() == 0, "white is all there is"
+    colors = torch.rand(len(target.color), 3, generator=generator)
+    other, trusted = target.before(colors), target.trusted > 0
+    assert reconstruction(missing, missing[:, 0], other.color, other.background).item() > 0.003
+    composite = target.mask[:, None] + (1 - target.mask)[:, None] * colors
+    torch.testing.assert_close(other.color[trusted], composite[trusted])
+    assert (other.color[~trusted] == 1).all() and (other.background[~trusted] == 1).all()
+
+
+@pytest.mark.parametrize("random", [True, False])
+def test_a_stage_puts_its_photos_before_random_colours(random: bool) -> None:
+    """Drawn pixels outside of the ball, once the photos' cameras are found."""
+    cameras = orbit_cameras(AZIMUTHS)
+    photos = photos_of(*ball_on_grey(cameras, 256))
+    config = InitNerfConfig(photos=InitPhotoTargetsConfig(random_backgrounds=random))
+    targets = Targets(DistillInputs(guidance=NothingToJudge(), photos=photos), config, CPU)
+    assert targets.photos is not None
+    used = torch.ones(3, dtype=torch.bool)
+    targets.photos.restore(targets.photos.state() | {"cameras": vars(cameras), "used": used})
+    drawn = targets.draw(torch.Generator().manual_seed(0))[0]
+    outside = drawn.target.mask == 0
+    spread = drawn.target.color[outside].std(dim=0)
+    assert outside.sum() > 100
+    assert (drawn.target.color[outside] - drawn.target.background[outside]).abs().mean() < 0.005
+    assert (spread > 0.2).all() if random else (spread < 0.01).all()
+
+
+class NothingToJudge(Guidance):
+    """Guidance of a test in which nothing is rendered for it."""
+
+    def __call__(self, images: Tensor, cameras: Cameras, progress: float) -> GuidanceLoss:
+        raise AssertionError("no image is to be judged")

@@ -49,6 +49,16 @@ class TargetPixels:
     gain: Tensor | None = None
     known: Tensor | None = None
 
+    def before(self, colors: Tensor) -> TargetPixels:
+        """The same with the subject before other colours (pixels, 3), where its mask can be trusted.
+
+        Before its own background alone, a part of the subject that has the background's colour may just as well be
+        missing.
+        """
+        moved = self.trusted[:, None] * (colors - self.background)
+        color = self.color + (1 - self.mask)[:, None] * moved
+        return replace(self, color=color, background=self.background + moved)
+
 
 @dataclass(frozen=True)
 class TargetViews:

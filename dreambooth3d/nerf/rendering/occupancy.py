@@ -76,8 +76,21 @@ class OccupancyGrid(nn.Module):
         axis = torch.arange(self.resolution, device=self.density.device)
         return torch.cartesian_prod(axis, axis, axis)
 
-    def occupied_at(self, points: Float[Tensor, "*points 3"]) -> Bool[Tensor, "*points"]:
-        """Bool (...,) whether points (..., 3) in [-1, 1] lie in occupied cells."""
-        cells = ((points + 1) * (self.resolution / 2)).clamp_(0, self.resolution - 1).int()
-        x, y, z = cells.unbind(-1)
-        return self.occupied.view(-1)[(x * self.resolution + y) * self.resolution + z]
+    @torch.no_grad()
+    def occupied_along(
+        self,
+        origins: Float[Tensor, "rays 3"],
+        directions: Float[Tensor, "rays 3"],
+        places: Float[Tensor, "rays places"],
+    ) -> Bool[Tensor, "rays places"]:
+        """(rays, places) whether points on rays (rays, 3), at places (rays, places) along them, lie in occupied cells.
+
+        Axis by axis, as one array of all points is slow to walk.
+        """
+        cells: Tensor | None = None
+        for axis in range(3):
+            point = torch.addcmul(origins[:, axis, None], directions[:, axis, None], places)
+            cell = point.add_(1).mul_(self.resolution / 2).clamp_(0, self.resolution - 1).int()
+            cells = cell if cells is None else cells.mul_(self.resolution).add_(cell)
+        assert cells is not None
+        return self.occupied.view(-1).index_select(0, cells.view(-1)).view_as(places)

@@ -86,13 +86,14 @@ class DenseSampler:
             places = starts + width * 0.5
         else:
             places = starts + width * torch.rand(starts.shape, generator=generator, device=device)
-        points = torch.addcmul(origins[:, None], directions[:, None], places[..., None]).view(-1, 3)
-        keep = occupancy.occupied_at(points).view_as(starts) & (width > 0)
+        keep = occupancy.occupied_along(origins, directions, places) & (width > 0)
         slots = keep.flatten().nonzero()[:, 0]
+        rays = torch.div(slots, count, rounding_mode="floor")
+        at = places.flatten().index_select(0, slots)[:, None]
         ends = starts + width
         return Samples(
-            points=points.index_select(0, slots),
-            rays=torch.div(slots, count, rounding_mode="floor"),
+            points=torch.addcmul(origins.index_select(0, rays), directions.index_select(0, rays), at),
+            rays=rays,
             starts=starts.flatten().index_select(0, slots),
             ends=ends.flatten().index_select(0, slots),
             ray_count=len(origins),

@@ -19,6 +19,7 @@ from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.photos.cameras.placement import placed_cameras
 from dreambooth3d.record import StepLog
 from dreambooth3d.representation.interface import Losses, Representation, ViewPixels
+from dreambooth3d.transfer import send
 
 PHOTO_TARGET_SIZE = 64
 FACE_AT = 0.4
@@ -50,13 +51,15 @@ class DrawnTarget:
 
 @dataclass(frozen=True)
 class _Kind:
-    """One kind of target views: the prefix of its figures, how many are drawn per step, what they weigh."""
+    """One kind of target views: the prefix of its figures, how many are drawn per step, what they weigh, and whether
+    their subjects are put before random colours."""
 
     prefix: str
     views: TargetViews
     views_per_step: int
     color_weight: float
     silhouette_weight: float
+    any_background: bool = False
 
 
 class Targets:
@@ -83,15 +86,14 @@ class Targets:
         arrives also when few rays are rendered.
         """
         rays = self.config.render.size**2
-        return [
-            DrawnTarget(
-                kind.prefix,
-                *kind.views.draw(kind.views_per_step, rays, generator),
-                kind.color_weight,
-                kind.silhouette_weight,
-            )
-            for kind in self._kinds()
-        ]
+        return [self._drawn(kind, rays, generator) for kind in self._kinds()]
+
+    def _drawn(self, kind: _Kind, rays: int, generator: torch.Generator) -> DrawnTarget:
+        pixels, target = kind.views.draw(kind.views_per_step, rays, generator)
+        if kind.any_background:
+            behind = torch.rand(len(target.color), 3, generator=generator)
+            target = target.before(send(behind, target.color.device))
+        return DrawnTarget(kind.prefix, pixels, target, kind.color_weight, kind.silhouette_weight)
 
     def _kinds(self) -> Iterator[_Kind]:
         """What there is to reproduce now."""
@@ -104,12 +106,12 @@ class Targets:
         if found is not None:
             factor = photos.weight
             weights = factor * config.weight, factor * config.silhouette_weight
-            yield _Kind("photo_", found, config.views_per_step, *weights)
+            yield _Kind("photo_", found, config.views_per_step, *weights, config.random_backgrounds)
         mirrored = photos.mirrored
         if mirrored is not None:
             color, outline = photos.mirror_weights
             weights = color * config.weight, outline * config.silhouette_weight
-            yield _Kind("mirror_", mirrored, config.views_per_step, *weights)
+            yield _Kind("mirror_", mirrored, config.views_per_step, *weights, config.random_backgrounds)
 
     def follow(self, shown: Representation, progress: float) -> float:
         """Search the photos' cameras, or else the front, if it is time; returns by how many degrees that turned it."""
