@@ -25,14 +25,15 @@ class ArtifactError(DreamBooth3DError):
     """A stored artifact is gone or damaged, or names a file outside its folder.
 
     Attributes:
-        uri: of the artifact, or of a file in it; None where it is not known.
+        uri: of the artifact that is damaged, or of a file in it; None where none is known to be.
+        referrer: of the artifact that names that file, where it is another one.
         recomputed: whether the step that made it has been told to run again.
     """
 
-    def __init__(self, message: str, uri: str | None = None) -> None:
+    def __init__(self, message: str, uri: str | None = None, referrer: str | None = None) -> None:
         """What is wrong, in one sentence."""
         super().__init__(message)
-        self.uri, self.recomputed = uri, False
+        self.uri, self.referrer, self.recomputed = uri, referrer, False
 
 
 class CollapseError(DreamBooth3DError):

@@ -122,10 +122,12 @@ class ResumePoint:
     def load(self) -> dict[str, Any] | None:
         """The stored state with tensors on the CPU, or None; a damaged one is set aside, which the log says."""
         path = self.folder / "state.safetensors"
-        if not path.exists():
-            return None
         try:
             return self._verified(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, MemoryError):  # says nothing about the state
+            raise
         # A header that is cut short, JSON or tensors that do not fit it: each reader raises errors of its own.
         except Exception as error:
             aside = path.with_suffix(".damaged")

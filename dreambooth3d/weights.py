@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import fsspec
@@ -47,11 +47,13 @@ class WeightsRef:
         uri: a local path or any address that fsspec opens.
         sha256: of the file's bytes.
         size_bytes: its length.
+        referrer: URI of the artifact that refers to a file of another one's, or None.
     """
 
     uri: str
     sha256: str
     size_bytes: int
+    referrer: str | None = field(default=None, compare=False)
 
     def load(self) -> dict[str, Tensor]:
         """The tensors, on the CPU.
@@ -60,26 +62,31 @@ class WeightsRef:
             ArtifactError: the file is gone, or is not the one that this handle was made for.
         """
         with self._local_file() as path:
-            if sha256_file(path) != self.sha256:
-                raise ArtifactError(
-                    f"{self.uri}: these weights are not the ones that were saved (another SHA-256). Run the step that "
-                    "made them again.",
-                    self.uri,
-                )
+            self._require_saved(path)
             return load_file(path)
+
+    def _require_saved(self, path: str) -> None:
+        if sha256_file(path) != self.sha256:
+            raise ArtifactError(
+                f"{self.uri}: these weights are not the ones that were saved (another SHA-256). Run the step that made "
+                "them again.",
+                self.uri,
+                self.referrer,
+            )
 
     def kept_in(self, folder: Path) -> WeightsRef:
         """A handle to a local file: this one, or, of remote weights, a copy in the folder.
 
         Raises:
-            ArtifactError: the file is gone.
+            ArtifactError: the file is gone, or is not the one that this handle was made for.
         """
         if "://" not in self.uri:
             return self
         path = folder / f"{self.sha256}.safetensors"
-        if not path.exists():
+        if not path.exists() or sha256_file(path) != self.sha256:
             folder.mkdir(parents=True, exist_ok=True)
             with self._local_file(folder) as fetched:
+                self._require_saved(fetched)
                 os.replace(fetched, path)
         return replace(self, uri=str(path))
 
@@ -96,7 +103,7 @@ class WeightsRef:
                 yield path
         except FileNotFoundError as error:
             reason = f"{self.uri}: these weights are gone. Run the step that made them again."
-            raise ArtifactError(reason, self.uri) from error
+            raise ArtifactError(reason, self.uri, self.referrer) from error
 
 
 def sha256_file(path: Path | str) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 import pandas as pd
 from fsspec import AbstractFileSystem
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from zenml.enums import ArtifactType, VisualizationType
@@ -97,8 +98,9 @@ def upload(folder: Path, uri: str) -> None:
 
 def write_manifest(folder: Path) -> None:
     """Note the SHA-256 of each file below a local folder in one more, `MANIFEST`."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    write_json({path.relative_to(folder).as_posix(): sha256_file(path) for path in files}, folder / MANIFEST)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    files = {path.relative_to(folder).as_posix(): sha256_file(path) for path in paths}
+    write_json({"files": files, "sha256": content_hash(files)}, folder / MANIFEST)
 
 
 def fetch(uri: str, folder: Path, within: str = "") -> None:
@@ -136,24 +138,40 @@ def read_manifest(folder: Path) -> dict[str, str]:
     Raises:
         ArtifactError: it is no such list.
     """
-    digests = read_json(folder / MANIFEST)
-    if not isinstance(digests, dict) or not all(isinstance(value, str) for value in digests.values()):
-        raise ArtifactError(f"{MANIFEST} is no list of files")
-    return {inner_name(name): value for name, value in digests.items()}
+    manifest = read_json(folder / MANIFEST)
+    files = manifest.get("files") if isinstance(manifest, dict) else None
+    if not isinstance(files, dict) or content_hash(files) != manifest.get("sha256"):
+        raise ArtifactError(f"{MANIFEST} is not what was stored (another SHA-256)")
+    return {inner_name(name): str(value) for name, value in files.items()}
 
 
 @contextmanager
 def _named(uri: str) -> Iterator[None]:
-    """One sentence with the artifact's place for whatever goes wrong while it is read."""
+    """One sentence with the artifact's place for whatever goes wrong while it is read.
+
+    Only what is wrong with the artifact itself names it as damaged, by its URI; a store that does not answer, or a full
+    disk, does not.
+    """
     try:
         yield
-    # Parquet, safetensors, Pillow and each kind of store raise errors of their own.
-    except Exception as error:
-        if isinstance(error, MemoryError) or (isinstance(error, ArtifactError) and error.uri is not None):
+    except ArtifactError as error:
+        if error.uri is not None:
             raise
-        gone = isinstance(error, FileNotFoundError)
-        reason = "is gone, or not complete" if gone else f"cannot be read ({gist(error).rstrip('.')})"
-        raise ArtifactError(f"{uri}: this artifact {reason}. Run the step that made it again.", uri) from None
+        raise _damaged(uri, f"cannot be read ({str(error).rstrip('.')})") from None
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise _damaged(uri, "is gone, not complete, or was stored by an earlier version") from None
+    # What JSON, Parquet, safetensors and the artifacts' own classes raise for content that does not fit.
+    except (ValueError, KeyError, TypeError, IndexError, EOFError, SafetensorError) as error:
+        raise _damaged(uri, f"cannot be read ({gist(error).rstrip('.')})") from error
+    except OSError as error:
+        raise ArtifactError(
+            f"{uri}: this artifact could not be read now ({gist(error).rstrip('.')}). Check the artifact store and the "
+            "disk, and start again."
+        ) from error
+
+
+def _damaged(uri: str, reason: str) -> ArtifactError:
+    return ArtifactError(f"{uri}: this artifact {reason}. Run the step that made it again.", uri)
 
 
 @contextmanager
@@ -226,13 +244,17 @@ def read_record(folder: Path) -> StepRecord | None:
     return StepRecord(values["name"], values["params"], values["metrics"], series, images)
 
 
-def load_record(artifact_uri: str) -> StepRecord | None:
+def load_record(artifact_uri: str, ours: bool = True) -> StepRecord | None:
     """The step record of an artifact, without loading the artifact itself; None where it has none.
+
+    Args:
+        artifact_uri: of the artifact.
+        ours: whether a materializer of ours has stored it; those of ZenML's have no records.
 
     Raises:
         ArtifactError: it is gone or damaged.
     """
-    if not fileio.exists(join(artifact_uri, RECORD)) and not fileio.exists(join(artifact_uri, MANIFEST)):
+    if not ours:
         return None
     with recomputed_if_damaged(), local_copy(artifact_uri, within=f"{RECORD}/") as folder, _named(artifact_uri):
         return read_record(folder / RECORD)
@@ -349,4 +371,4 @@ class FolderMaterializer(BaseMaterializer):
         own = not place.startswith(STORE)
         inner = inner_name(place.removeprefix(STORE))
         uri = join(self.uri if own else str(self.artifact_store.path), inner)
-        return WeightsRef(uri, str(entry["sha256"]), int(entry["size_bytes"]))
+        return WeightsRef(uri, str(entry["sha256"]), int(entry["size_bytes"]), None if own else self.uri)

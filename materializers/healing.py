@@ -23,7 +23,8 @@ def recomputed_if_damaged() -> Iterator[None]:
         yield
     except ArtifactError as error:
         if error.uri is not None and not error.recomputed:
-            error.recomputed = _forget(error.uri)
+            places = [error.uri, error.referrer] if error.referrer else [error.uri]
+            error.recomputed = bool(sum(_forget(place) for place in places))
         raise
 
 

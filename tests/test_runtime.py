@@ -92,6 +92,23 @@ def test_a_damaged_state_is_set_aside_and_said(
     assert point.load() == {"step": 1}
 
 
+@pytest.mark.parametrize("error", [OSError(5, "Input/output error"), MemoryError()])
+def test_a_state_that_cannot_be_read_now_stays(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = ResumePoint(tmp_path)
+    point.save({"step": 7})
+
+    def fail(_path: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("dreambooth3d.runtime.load_file", fail)
+    with pytest.raises(type(error)):
+        point.load()
+    monkeypatch.undo()
+    assert point.load() == {"step": 7}
+
+
 def test_half_written_state_of_a_kill_does_not_matter(tmp_path: Path) -> None:
     point = ResumePoint(tmp_path)
     (tmp_path / "state.partial").write_bytes(b"cut off")

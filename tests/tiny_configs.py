@@ -15,7 +15,7 @@ _RENDER = {"sampler": "dense", "size": 12, "samples_per_ray": 10, "occupancy_res
 _GAUSSIANS = {"count": 80, "max_count": 120, "fit_steps": 2, "densify_every": 2}
 _STAGE = {
     "gaussians": _GAUSSIANS,
-    "painted": {"texture": {"volume_resolution": 10}}, "sketch": {"points": 64},
+    "sketch": {"points": 64},
     "steps": 3, "views_per_step": 2, "check_every": 2, "render": _RENDER, "convergence_patience": 0,
     "guidance": {"inversion_steps": 1}, "mesh": {"resolution": 8}, "photos": {"search_every": 1.0, "min_overlap": 0.0},
 }  # fmt: skip
@@ -27,7 +27,7 @@ _SIZES = {
         "sample_inference_steps": 2, "warmup_steps": 1, "mixed_precision": "no",
     },
     "select_checkpoints": {"samples_per_view": 1, "inference_steps": 2},
-    "init_nerf": _STAGE | {"field": _FIELD},
+    "init_nerf": _STAGE | {"field": _FIELD, "painted": {"texture": {"volume_resolution": 10}}},
     "generate_pseudo_views": {"count": 3, "inference_steps": 8, "render": _RENDER},
     "finetune_multiview": {"steps": 2, "batch_size": 2, "warmup_steps": 1, "mixed_precision": "no"},
     "refine_nerf": _STAGE | {"reconstruction": {"views_per_step": 1}},

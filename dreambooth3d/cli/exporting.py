@@ -87,7 +87,8 @@ def _settings(row: Run, given: dict[str, Any]) -> ExportConfig:
     from operations.launch.checking import checked_section
 
     params = {key: row.data.params.get(f"export_asset.{key}") for key in ExportConfig.model_fields}
-    own = {key: value for key, value in params.items() if value is not None}
+    # A row keeps parameters as text, and says None where there is no value.
+    own = {key: value for key, value in params.items() if value is not None and value != str(None)}
     return checked_section("export_asset", ExportConfig, **{**own, **given})
 
 

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dreambooth3d.errors import ConfigError
 
 TRIED_PORTS = 50
-WAIT_S = 10.0
 
 
 def free_port(host: str, port: int) -> int:
@@ -21,10 +20,11 @@ def free_port(host: str, port: int) -> int:
     Raises:
         ConfigError: there is none among the next fifty, or the host is none of this machine's.
     """
-    reason = ""
+    reason = "a port is a number up to 65535"
     for tried in range(port, min(port + TRIED_PORTS, 65536)):
         try:
-            with socket.create_server((host, tried)):
+            family, _, _, _, address = socket.getaddrinfo(host, tried, type=socket.SOCK_STREAM)[0]
+            with socket.create_server(address, family=family):
                 return tried
         except OSError as error:
             reason = error.strerror or str(error)

@@ -34,7 +34,8 @@ def _alone(root: Path) -> Iterator[None]:
     """Wait for another setup of this folder: ZenML makes its database in many steps, and not twice at once."""
     for name in PRIVATE:
         (root / name).mkdir(parents=True, exist_ok=True)
-        (root / name).chmod(0o700)
+        with suppress(PermissionError):  # of another user's, who decides
+            (root / name).chmod(0o700)
     file = root / ".dreambooth3d" / "setup.lock"
     with file.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

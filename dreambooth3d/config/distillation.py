@@ -154,7 +154,7 @@ class DistillConfig(Section):
     the defaults, or for those of the Gaussians that the stage goes on from."""
     mesh: MeshConfig | None = None
     """Likewise, a mesh."""
-    painted: PaintedConfig = PaintedConfig()
+    painted: PaintedConfig | None = None
     """Which mesh is painted, and what its colours are made of."""
     sketch: SketchConfig = SketchConfig()
     reconstruction: ReconstructionConfig | None = None
@@ -238,9 +238,17 @@ class DistillConfig(Section):
             )
         if isinstance(self, InitNerfConfig) and ("painted" in given) != (self.representation == "painted"):
             raise ValueError("representation: painted and painted.file go together: set both, or neither")
-        if self.representation == "painted" and self.face_front:
-            raise ValueError("a painted mesh stays as it stands, and face_front would turn it: set face_front=false")
+        if self.representation == "painted":
+            self._require_painted()
         return self
+
+    def _require_painted(self) -> None:
+        if not isinstance(self, InitNerfConfig):
+            raise ValueError("representation: painted begins from a given mesh: set it, and painted.file, in init_nerf")
+        if self.guide_on != "color" or self.learns == "shape":
+            raise ValueError("a painted mesh has nothing but colours to learn: set guide_on=color and learns=all")
+        if self.face_front:
+            raise ValueError("a painted mesh stays as it stands, and face_front would turn it: set face_front=false")
 
     @model_validator(mode="after")
     def _sketch_steers_a_field(self) -> Self:
@@ -251,6 +259,8 @@ class DistillConfig(Section):
                 f"sketch.file steers a field, and representation is {self.representation}: set representation to "
                 "field, or begin from the mesh itself by mesh.file"
             )
+        if isinstance(self, FitTrueViewsConfig):
+            raise ValueError("sketch.file steers what guidance shapes, and here true views are fitted: remove it")
         if self.face_front:
             raise ValueError("sketch.file says where the front is, and face_front would turn it: set face_front=false")
         return self
@@ -261,6 +271,17 @@ class DistillConfig(Section):
             raise ValueError(
                 f"latents_until={self.latents_until:g} takes normals for latents, and guide_on={self.guide_on}: set "
                 "guide_on=normals, or latents_until=0"
+            )
+        kept_apart = self.representation in (None, "mesh", "painted")
+        if self.learns != "all" and not kept_apart:
+            raise ValueError(
+                f"learns={self.learns} needs an asset whose shape and appearance are kept apart, and representation is "
+                f"{self.representation}: set representation=mesh, or learns=all"
+            )
+        if self.mesh is not None and self.mesh.material == "pbr" and self.shading.albedo_only_share < 1:
+            raise ValueError(
+                "mesh.material: pbr is lit by its environment, and shading would light it otherwise: set "
+                "shading.albedo_only_share=1"
             )
         if self.learns == "appearance" and self.guide_on != "color":
             raise ValueError(
@@ -322,6 +343,7 @@ class InitNerfConfig(DistillConfig):
     field: FieldConfig = FieldConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     gaussians: GaussiansConfig = GaussiansConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     mesh: MeshConfig = MeshConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
+    painted: PaintedConfig = PaintedConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     reconstruction: NoReconstruction = None  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen
     """Nothing: there are no pseudo views yet."""
     photos: InitPhotoTargetsConfig = InitPhotoTargetsConfig()  # pyright: ignore[reportIncompatibleVariableOverride]  # frozen

@@ -25,6 +25,8 @@ class LightConfig(Section):
     environment: Filled = "studio"
     """studio: a bright room with two lamps. white: as much light from everywhere. Else the file of a high-dynamic-range
     picture over latitude and longitude with the front in its middle: Radiance .hdr, or what imageio reads as floats."""
+    digest: str = ""
+    """SHA-256 of the file, which a run fills in, so that another picture of that name is another input."""
     brightness: _Factor = 0.7
     """Mean radiance, to which any environment is scaled; white matt surfaces are on average that bright, linearly."""
 

@@ -16,7 +16,7 @@ class PhotoTargetsConfig(Section):
     """Weight of the reconstruction loss on the photos: Huber, mean over pixels and colour channels; 0 turns it off."""
     silhouette_weight: Annotated[float, Field(ge=0)] = 2.0e3
     """Weight of the binary cross entropy of opacity against the subject's mask in a photo."""
-    random_backgrounds: bool = True
+    random_backgrounds: bool = False
     """Compare the subjects before random colours, drawn for each ray, so that a part that has the background's colour
     is not left out."""
     hold_out: bool = False

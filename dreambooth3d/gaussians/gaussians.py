@@ -301,6 +301,7 @@ class Gaussians(Representation):
 
     def begin_stage(self, render: RenderConfig, fresh: bool) -> None:
         """Gradients are counted anew."""
+        super().begin_stage(render, fresh)
         self.pull.zero_()
         self.seen.zero_()
 

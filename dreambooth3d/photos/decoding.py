@@ -13,7 +13,7 @@ from PIL import ExifTags, Image, ImageCms
 _DECODERS = {"JPEG": ("JPEG", "MPO"), "PNG": ("PNG",), "WebP": ("WEBP",), "TIFF": ("TIFF",), "HEIC": ("HEIF",),
              "AVIF": ("AVIF",)}  # fmt: skip
 READABLE = "JPEG, PNG, WebP, HEIC, AVIF or TIFF"
-MAX_MEGAPIXELS = {"JPEG": 250, "PNG": 100, "WebP": 50, "TIFF": 50, "HEIC": 50, "AVIF": 50}
+MAX_MEGAPIXELS = {"JPEG": 250, "PNG": 100, "WebP": 30, "TIFF": 50, "HEIC": 50, "AVIF": 50}
 """What fits into 500 MiB: a baseline JPEG is decoded at a fraction of its size, the others in full."""
 MAX_PROGRESSIVE_MEGAPIXELS = 80
 """A progressive JPEG's coefficients are all kept while it is decoded."""
@@ -106,7 +106,7 @@ def _checked_by_us() -> Iterator[None]:
 def _require_size(image: Image.Image, name: str) -> None:
     most, kind = MAX_MEGAPIXELS[name], name
     if image.info.get("progressive") or image.info.get("progression"):
-        most, kind = MAX_PROGRESSIVE_MEGAPIXELS, "progressive JPEG"
+        most, kind = MAX_PROGRESSIVE_MEGAPIXELS * 3 // max(3, len(image.getbands())), "progressive JPEG"
     megapixels = image.width * image.height / 1e6
     if megapixels > most:
         raise UnreadableError(f"has {megapixels:.0f} megapixels. Save it with at most {most}, the most of a {kind}")
@@ -124,12 +124,12 @@ def decoded(path: Path) -> tuple[Image.Image, tuple[int, int]]:
         UnreadableError, OSError: see `opened`; also where decoding fails.
     """
     with opened(path) as image:
-        orientation = orientation_of(image)
+        orientation, size = orientation_of(image), upright_size(image)
         width, height = image.size
         if image.format in _DECODERS["JPEG"]:
             image.draft(None, _kept_size(width, height))
         small = _to_srgb(reduced(image), image.info.get("icc_profile"))
-    return upright(small, orientation), (height, width) if orientation >= _LYING else (width, height)
+    return upright(small, orientation), size
 
 
 def upright(image: Image.Image, orientation: int) -> Image.Image:
@@ -141,6 +141,12 @@ def orientation_of(image: Image.Image) -> int:
     """The EXIF orientation, 1 to 8; 1 where none is noted."""
     orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
     return orientation if orientation in _UPRIGHT else 1
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height of the picture as it is to be looked at."""
+    width, height = image.size
+    return (height, width) if orientation_of(image) >= _LYING else (width, height)
 
 
 def _kept_size(width: int, height: int) -> tuple[int, int]:

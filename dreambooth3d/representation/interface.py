@@ -393,7 +393,10 @@ class Representation(nn.Module, ABC):
         Raises:
             ConfigError: it cannot be rendered as the stage asks for.
         """
-        return
+        if render.space == "latent":
+            raise ConfigError(
+                f"render.space: latent is for a field, and this is a {self.kind}. Set render.space to rgb."
+            )
 
     def take_latents(self, colors: LatentColors) -> None:
         """Learn how the latents look that it holds; called on a fresh asset of a stage that renders latents.

@@ -104,12 +104,12 @@ def mesh_distance(places: Float[Tensor, "n 3"], mesh: trimesh.Trimesh) -> Float[
 
 
 def inside_mesh(places: Float[Tensor, "n 3"], mesh: trimesh.Trimesh) -> Bool[Tensor, " n"]:
-    """(n,) whether a mesh winds around places (n, 3)."""
+    """(n,) whether a mesh winds around places (n, 3), either way: its triangles may all face inwards."""
     low, high = (torch.from_numpy(np.array(corner)).to(places) for corner in mesh.bounds)
     inside = ((places > low) & (places < high)).all(dim=1)
     vertices = torch.from_numpy(np.array(mesh.vertices)).to(places)
     corners = vertices[torch.from_numpy(np.array(mesh.faces)).to(places.device)]
-    inside[inside.clone()] = winding_numbers(places[inside], corners) > 0.5
+    inside[inside.clone()] = winding_numbers(places[inside], corners).abs() > 0.5
     return inside
 
 

@@ -18,7 +18,9 @@ from torch import Tensor
 
 from dreambooth3d.config.mesh import LightConfig
 from dreambooth3d.errors import ConfigError, gist
+from dreambooth3d.surface.given import given_file
 from dreambooth3d.surface.radiance import MAGIC, read_radiance
+from dreambooth3d.weights import sha256_file
 
 HEIGHT, WIDTH = 32, 64
 """Texels of an environment, over latitude and longitude."""
@@ -157,7 +159,7 @@ def environment_of(config: LightConfig) -> Float[Tensor, "height width 3"]:
         ConfigError: it is neither a name nor a file that can be read.
     """
     made = PROCEDURAL.get(config.environment)
-    image = _read(Path(config.environment)) if made is None else made()
+    image = made() if made is not None else _read(find_environment(config.environment), config.digest)
     _, angles = _texel_directions(HEIGHT, WIDTH)
     mean = (image.reshape(-1, 3) * angles[:, None]).sum(0).mean() / (4 * math.pi)
     if not mean > 0:
@@ -182,13 +184,25 @@ PROCEDURAL: Mapping[str, Callable[[], Float[Tensor, "height width 3"]]] = {"stud
 """Environments that need no file."""
 
 
-def _read(path: Path) -> Float[Tensor, "height width 3"]:
-    """A picture over latitude (+90 degrees at the top) and longitude (the front in the middle), made small."""
-    if not path.is_file():
+def find_environment(path: Path | str) -> Path:
+    """The file of an environment, seen from the working directory or the checkout.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = given_file(path)
+    if found is None:
         raise ConfigError(
             f"mesh.light.environment={path}: there is no such file. Give the path of a latitude-longitude picture, "
             f"such as studio.hdr, or one of {', '.join(PROCEDURAL)}."
         )
+    return found
+
+
+def _read(path: Path, digest: str = "") -> Float[Tensor, "height width 3"]:
+    """A picture over latitude (+90 degrees at the top) and longitude (the front in the middle), made small."""
+    if digest and sha256_file(path) != digest:
+        raise ConfigError(f"{path}: has changed since the run began. Run again, or put the file back.")
     try:
         content = path.read_bytes()
         pixels = read_radiance(content) if content.startswith(MAGIC) else np.asarray(imageio.imread(content))

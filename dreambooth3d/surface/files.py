@@ -10,14 +10,16 @@ import trimesh
 from trimesh.visual import TextureVisuals
 
 from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.config.mesh import MeshConfig
 from dreambooth3d.config.mesh_file import MeshFileConfig
 from dreambooth3d.errors import ConfigError, gist
+from dreambooth3d.surface.environment import PROCEDURAL, environment_of, find_environment
+from dreambooth3d.surface.given import given_file
 from dreambooth3d.weights import sha256_file
 
 RADIUS = 0.8
 """Of the ball around a subject, as of any other thing in the world here."""
 Y_UP = (".glb", ".gltf")
-CHECKOUT = Path(__file__).resolve().parents[2]
 SECTIONS = ("mesh", "sketch", "painted")
 """Of a stage, which may name a file."""
 Distilled = TypeVar("Distilled", bound=DistillConfig)
@@ -58,8 +60,7 @@ def find_mesh(path: Path | str) -> Path:
     Raises:
         ConfigError: there is no such file, or it is empty.
     """
-    given = Path(path).expanduser()
-    found = next((each for each in (given, CHECKOUT / given) if each.is_file()), None)
+    found = given_file(path)
     if found is None:
         raise ConfigError(f"{path}: there is no such file. Give a mesh such as chair.glb or chair.obj.")
     if found.stat().st_size == 0:
@@ -81,25 +82,32 @@ def read_given(config: MeshFileConfig) -> trimesh.Trimesh:
 
 
 def with_mesh_digests(settings: Distilled) -> Distilled:
-    """A stage's settings, in which each mesh that they name is known by its contents.
+    """A stage's settings, in which each mesh and environment that they name is known by its contents.
 
     Raises:
         ConfigError: there is no such file.
     """
-    changes = {}
+    changes: dict[str, MeshFileConfig] = {}
     for name in SECTIONS:
         section: MeshFileConfig | None = getattr(settings, name)
         if section is not None and section.file is not None:
             changes[name] = section.model_copy(update={"digest": sha256_file(find_mesh(section.file))})
+    mesh = changes.get("mesh", settings.mesh)
+    if isinstance(mesh, MeshConfig) and mesh.light.environment not in PROCEDURAL:
+        light = mesh.light.model_copy(update={"digest": sha256_file(find_environment(mesh.light.environment))})
+        changes["mesh"] = mesh.model_copy(update={"light": light})
     return settings.model_copy(update=changes) if changes else settings
 
 
 def check_meshes(*stages: DistillConfig) -> None:
-    """Read each mesh that stages' settings name.
+    """Read each mesh, and each environment that lights one, that stages' settings name.
 
     Raises:
-        ConfigError: as for `read_mesh`.
+        ConfigError: as for `read_mesh` and `environment_of`.
     """
     for section in (getattr(settings, name) for settings in stages for name in SECTIONS):
         if section is not None and section.file is not None:
             read_mesh(section.file)
+    for mesh in (settings.mesh for settings in stages):
+        if mesh is not None and mesh.material == "pbr":
+            environment_of(mesh.light)

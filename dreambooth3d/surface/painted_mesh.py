@@ -19,6 +19,7 @@ from dreambooth3d.config.painted import PaintedConfig
 from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.nerf.field.regularizers import smoothness
+from dreambooth3d.representation.going_on import gone_on
 from dreambooth3d.representation.interface import Losses, ParameterGroup, Representation, Triangles
 from dreambooth3d.surface.files import read_given
 from dreambooth3d.surface.marching import Topology, given_topology
@@ -104,6 +105,11 @@ class PaintedMesh(SurfaceMesh):
             made = cls(config.model_copy(update={"texture": texture}), mesh, device)
         made.load(state)
         return made
+
+    def go_on(self, settings: Section) -> None:
+        """The rate of its colours."""
+        self.painted_config = gone_on(self.kind, self.painted_config, PaintedConfig.model_validate(settings))
+        self.config = self.config.model_copy(update={"texture_rate": self.painted_config.texture_rate})
 
     def settings(self) -> dict[str, object]:
         """`PaintedConfig` as plain values."""

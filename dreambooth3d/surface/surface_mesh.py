@@ -448,6 +448,8 @@ class SurfaceMesh(Representation):
     def go_on(self, settings: Section) -> None:
         """Rates and the mesh's own regularisers."""
         self.config = gone_on(self.kind, self.config, MeshConfig.model_validate(settings))
+        if self.config.rasterizer == "nvdiffrast":
+            nvdiffrast_raster.require(self.device)
 
     def shape_losses(self, regularizers: RegularizerConfig, generator: torch.Generator) -> Losses:
         """The mesh's own, by its settings, and the smoothness of its colours."""

@@ -12,6 +12,7 @@ from dreambooth3d.diffusion.model.base_model import base_model_identity
 from dreambooth3d.diffusion.model.pretrained import pretrained_identity
 from dreambooth3d.evaluation.clip import scorer_ref
 from dreambooth3d.photos.models import photo_models
+from dreambooth3d.surface.files import with_mesh_digests
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,8 @@ def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:
 
 def config_digest(config: TrainingConfig) -> str:
     """`sha256:<digest>` of all settings but those that other parts of the identity stand for, and the device."""
-    values = config.model_dump(
+    stages = {name: with_mesh_digests(getattr(config, name)) for name in ("init_nerf", "refine_nerf", "edit_nerf")}
+    values = config.model_copy(update=stages).model_dump(
         mode="json",
         exclude={
             "device": True,

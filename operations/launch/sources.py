@@ -1,7 +1,7 @@
 """What ZenML's cache and a retraining know of the code: the sources of each step's stage, and of a whole training.
 
 ZenML sees a step's own source only; a change in the library must invalidate the cache as well. Materializers do not
-count: what they write reads as the same value, whichever version wrote it.
+count: what they write reads as the same value, whichever version wrote it, or is made again.
 """
 
 from __future__ import annotations

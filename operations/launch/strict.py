@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, Self, TypeVar, cast
 
 import click
@@ -105,14 +105,20 @@ class _Strict(Pipeline, ABC, Generic[Config]):
             _require_tracker()
             with self.__suppress_configure_warnings__():
                 self.configure(**options)
-            try:
-                run = self._attempt(config, *args, **kwargs)
-            except ArtifactError as error:
-                if not error.recomputed:
-                    raise
-                logger.warning("%s Starting again, so that this step does.", error)
-                run = self._attempt(config, *args, **kwargs)
-        return run
+            damaged: set[str | None] = set()
+            while True:
+                try:
+                    return self._attempt(config, *args, **kwargs)
+                except ArtifactError as error:
+                    if not error.recomputed or error.uri in damaged or self._has_fixed_name():
+                        raise
+                    damaged.add(error.uri)
+                    logger.warning("%s Starting again, so that this step does.", error)
+
+    def _has_fixed_name(self) -> bool:
+        """Whether a second run would have the name of the first, which ZenML takes once."""
+        name = self._given.get("run_name")
+        return isinstance(name, str) and "{" not in name
 
     def _attempt(self, config: Config, *args: Any, **kwargs: Any) -> PipelineRunResponse | None:
         """Run once, and conclude."""
@@ -311,7 +317,8 @@ def _end_row() -> None:
     import mlflow
 
     while mlflow.active_run() is not None:
-        mlflow.end_run("FAILED")
+        with suppress(Exception):  # a tracker that is away must not hide why the run ends
+            mlflow.end_run("FAILED")
 
 
 def _close_log_store() -> None:

@@ -25,6 +25,8 @@ from operations.records.status import TAG
 from operations.records.tracking import active_run_id, log_params, log_record
 
 _DIGEST_LENGTH = 36
+OURS = "materializers"
+"""The package whose materializers store records."""
 SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb", "six_views.png")
 
 
@@ -50,10 +52,11 @@ def finished_stages(run_id: UUID) -> list[FinishedStep]:
     stages = []
     for name, step_run in Client().get_pipeline_run(run_id).steps.items():
         outputs = [version for versions in step_run.outputs.values() for version in versions]
-        for uri in (version.uri for version in outputs):
-            record = load_record(uri)
+        for version in outputs:
+            record = load_record(version.uri, ours=version.materializer.module.split(".")[0] == OURS)
             if record is not None and _kind(record.name) == _kind(name):
-                stages.append(FinishedStep(name, str(step_run.status) == "cached", replace(record, name=name), uri))
+                cached = str(step_run.status) == "cached"
+                stages.append(FinishedStep(name, cached, replace(record, name=name), version.uri))
                 break
     return stages
 

@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 
 import mlflow
 from mlflow.entities import Metric, Param
@@ -107,6 +108,9 @@ def log_record_if_possible(record: StepRecord, sent: Collection[Point] = ()) -> 
         log_record(record, sent)
     except Exception as error:
         logger.warning(UNREACHABLE, record.name, gist(error))
+        # ZenML ends the row before it stores what the step has made, and would lose that with the row.
+        with suppress(Exception):
+            mlflow.end_run()
 
 
 def log_record(record: StepRecord, sent: Collection[Point] = ()) -> None:
@@ -127,6 +131,7 @@ def log_record(record: StepRecord, sent: Collection[Point] = ()) -> None:
         if (int(row.step), row.name) not in sent
     ]
     final = [Metric(f"{record.name}/{name}", float(value), now, 0) for name, value in record.metrics.items()]
-    log_metrics(series + final)
     for name, image in record.images.items():
         mlflow.log_image(image.numpy(), key=f"{record.name}/{name}", step=0, synchronous=True)
+    # The figures last: by them `publish` knows that all has arrived.
+    log_metrics(series + final)

@@ -102,9 +102,47 @@ def test_a_name_in_an_artifact_never_leaves_its_folder(name: object, store: Simp
     write_manifest(folder)
     with pytest.raises(ArtifactError, match="is no name of a file inside a folder"):
         materializer_of(value, store).load(AssetBundle)
-    (folder / MANIFEST).write_text(json.dumps({str(name): "0" * 64}))
+    files = {str(name): "0" * 64}
+    (folder / MANIFEST).write_text(json.dumps({"files": files, "sha256": content_hash(files)}))
     with pytest.raises(ArtifactError, match="is no name of a file inside a folder|is not what was stored|is gone"):
         materializer_of(value, store).load(AssetBundle)
+
+
+def test_one_flipped_bit_of_the_list_of_files_that_makes_two_names_one_is_refused(store: SimpleNamespace) -> None:
+    value = field()
+    materializer_of(value, store).save(value)
+    manifest = Path(store.path, "artifact", MANIFEST)
+    manifest.write_text(manifest.read_text().replace("previews.safetensors", "field.safetensors"))
+    with pytest.raises(ArtifactError, match="is not what was stored"):
+        materializer_of(value, store).load(type(value))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), ConnectionResetError("reset by peer")])
+def test_a_store_that_does_not_answer_says_nothing_about_the_artifact(
+    error: OSError, store: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is made again for that."""
+    value = field()
+    materializer_of(value, store).save(value)
+    monkeypatch.setattr("materializers.files.sha256_file", lambda _path: (_ for _ in ()).throw(error))
+    with pytest.raises(ArtifactError, match="could not be read now") as raised:
+        materializer_of(value, store).load(type(value))
+    assert raised.value.uri is None and not raised.value.recomputed
+
+
+def test_weights_that_another_artifact_refers_to_name_both(store: SimpleNamespace) -> None:
+    """The step that refers to them is cached by their content, and would hand out the damaged ones again."""
+    value = checkpoints()
+    materializer_of(value, store, "set").save(value)
+    partial = materializer_of(value, store, "set").load(CheckpointSet).checkpoints[40]
+    materializer_of(partial, store, "partial").save(partial)
+    again = materializer_of(partial, store, "partial").load(DreamBoothCheckpoint)
+    file = Path(again.unet.uri)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(ArtifactError) as raised:
+        again.unet.load()
+    assert raised.value.uri == f"{store.path}/set/step_000040/unet.safetensors"
+    assert raised.value.referrer == f"{store.path}/partial"
 
 
 def test_weights_never_come_from_outside_the_store(store: SimpleNamespace) -> None:

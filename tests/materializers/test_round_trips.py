@@ -33,6 +33,7 @@ from dreambooth3d.artifacts import (
     SubjectPhotos,
 )
 from dreambooth3d.cameras import spread_cameras
+from dreambooth3d.errors import ArtifactError
 from dreambooth3d.images import save_image
 from dreambooth3d.record import StepLog, StepRecord
 from dreambooth3d.runtime import work_root
@@ -274,7 +275,9 @@ def test_record_is_read_without_the_artifact(store: SimpleNamespace) -> None:
     materializer_of(value, store).save(value)
     FarAway.remove(f"{store.path}/artifact/field.safetensors")
     assert_same(value.record, load_record(f"{store.path}/artifact"))
-    assert load_record(f"{store.path}/nothing") is None
+    assert load_record(f"{store.path}/nothing", ours=False) is None
+    with pytest.raises(ArtifactError, match="nothing: this artifact is gone"):
+        load_record(f"{store.path}/nothing")
 
 
 def test_stored_weights_are_referenced_not_copied(store: SimpleNamespace) -> None:

@@ -154,11 +154,14 @@ def test_reduced_photos_are_upright(tmp_path: Path, orientation: int) -> None:
         ("RGB", (12000, 8400), {"format": "JPEG", "quality": 50}),
         ("RGB", (9000, 8600), {"format": "JPEG", "quality": 50, "progressive": True}),
         ("I;16", (8900, 8900), {"format": "PNG", "compress_level": 1}),
+        ("CMYK", (7700, 7700), {"format": "JPEG", "quality": 50, "progressive": True, "subsampling": 0}),
+        ("RGB", (5400, 5400), {"format": "WEBP", "quality": 5, "method": 0}),
     ],
 )
 def test_memory_is_bounded(tmp_path: Path, mode: str, size: tuple[int, int], options: dict[str, Any]) -> None:
     path = tmp_path / "x.jpg"
-    Image.new(mode, size, 9000 if mode == "I;16" else (90, 40, 20)).save(path, **options)
+    colour = {"I;16": 9000, "CMYK": (90, 40, 20, 9)}.get(mode, (90, 40, 20))
+    Image.new(mode, size, colour).save(path, **options)
     told = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
     width, height, side, mib = map(float, told.stdout.split())
     assert (width, height) == size and side == 512

@@ -217,7 +217,7 @@ def truncated_field(files: list[Path]) -> None:
     ("maker", "damage", "uncached"),
     [
         ("export_asset", damaged_bundle, ()),
-        ("finetune_dreambooth", flipped_weights, ("select_checkpoints",)),
+        ("finetune_dreambooth", flipped_weights, ("init_nerf",)),
         ("init_nerf", truncated_field, ("generate_pseudo_views",)),
     ],
 )

@@ -19,7 +19,7 @@ CONFIG = DistillConfig(
     regularizers=RegularizerConfig(sparsity=25.0, opacity=12.0),
 )
 CAMERAS = orbit_cameras(torch.tensor([0.0, 130.0]))
-OPAQUENESS = {"field": {"field"}, "mesh": set(), "gaussians": {"opacity_logits"}}
+OPAQUENESS = {"field": {"field"}, "mesh": set(), "gaussians": {"opacity_logits"}, "painted": set()}
 """Of each kind, the groups of parameters that say how opaque it is."""
 
 

@@ -27,7 +27,7 @@ from dreambooth3d.export.gltf import to_glb
 from dreambooth3d.export.mesh import Mesh
 from dreambooth3d.export.source import asset_source
 from dreambooth3d.guidance import Guidance, GuidanceLoss
-from dreambooth3d.kinds import load_representation
+from dreambooth3d.kinds import build_asset, load_representation
 from dreambooth3d.nerf.training.distillation import distil
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.record import StepLog
@@ -208,5 +208,18 @@ def test_settings_that_do_not_fit_are_refused(painted: RadianceField, tmp_path: 
         RefineNerfConfig(representation="mesh", mesh=MeshConfig(file="cube.obj"))
     runtime = Runtime(StepLog("refine_nerf"), tmp_path, progress=False)
     field = distil(DistillInputs(CubeGuidance()), InitNerfConfig(steps=1, render=RenderConfig(size=8)), 0, runtime)
+    with pytest.raises(ValidationError, match="painted begins from a given mesh: set it, and painted.file"):
+        RefineNerfConfig(representation="painted")
     with pytest.raises(ConfigError, match="painted is a mesh that is given"):
-        distil(DistillInputs(CubeGuidance(), field), RefineNerfConfig(representation="painted"), 0, runtime)
+        PaintedMesh.converted(load_representation(field), None, RenderConfig(size=8), "cpu")
+
+
+def test_a_later_stage_paints_on_at_its_own_rate(painted: RadianceField) -> None:
+    """And asks for no other making of the mesh."""
+    slower = RefineNerfConfig(painted=PaintedConfig(texture_rate=0.25))
+    asset = build_asset(slower, 0, torch.device("cpu"), painted)
+    assert {group.name: group.rate_factor for group in asset.parameter_groups()}["texture"] == 0.25
+    assert build_asset(RefineNerfConfig(), 0, torch.device("cpu"), painted).settings() == dict(painted.config)
+    other = RefineNerfConfig(painted=PaintedConfig(background="network"))
+    with pytest.raises(ConfigError, match="painted.background=network"):
+        build_asset(other, 0, torch.device("cpu"), painted)

@@ -397,7 +397,9 @@ class Field(Representation):
         """Smoothness of the logits, and a signed distance's own."""
         parts: Losses = {}
         if regularizers.smoothness > 0:
-            parts["smoothness"] = (regularizers.smoothness, own.smoothness(self, generator))
+            # A signed distance has a slope to keep: only the colours beside it are to be even.
+            first = 1 if self.config.geometry == "sdf" else 0
+            parts["smoothness"] = (regularizers.smoothness, own.smoothness(self, generator, first))
         if self.config.geometry == "sdf" and self.config.eikonal > 0:
             parts["eikonal"] = (self.config.eikonal, own.eikonal(self, generator))
         return parts

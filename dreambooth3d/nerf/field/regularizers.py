@@ -112,20 +112,20 @@ def total_variation(volume: Float[Tensor, "1 channels z y x"]) -> Float[Tensor, 
     return along_z + along_y + along_x
 
 
-def sampled_variation(field: Logits, generator: torch.Generator) -> Float[Tensor, ""]:
+def sampled_variation(field: Logits, generator: torch.Generator, first: int = 0) -> Float[Tensor, ""]:
     """An estimate of `total_variation` for a field that is no volume, from random cells of its finest detail."""
     corner = 2 * torch.rand(SMOOTHNESS_POINTS, 3, generator=generator) - 1
     moves = torch.cat([torch.zeros(1, 3), torch.eye(3)]) * field.encoding.detail_size
     points = send((corner[None] + moves[:, None]).view(-1, 3), field.device)
-    here, *beside = field.logits(points).chunk(4)
+    here, *beside = field.logits(points)[:, first:].chunk(4)
     along_x, along_y, along_z = ((there - here).square().mean() for there in beside)
     return along_x + along_y + along_z
 
 
-def smoothness(field: Logits, generator: torch.Generator) -> Float[Tensor, ""]:
-    """Total variation of the logits of density and colour, at all voxels of a dense volume or at random points."""
+def smoothness(field: Logits, generator: torch.Generator, first: int = 0) -> Float[Tensor, ""]:
+    """Total variation of the logits from `first` on, at all voxels of a dense volume or at random points."""
     volume = field.encoding.volume()
-    return sampled_variation(field, generator) if volume is None else total_variation(volume)
+    return sampled_variation(field, generator, first) if volume is None else total_variation(volume[:, first:])
 
 
 class Distances(Protocol):

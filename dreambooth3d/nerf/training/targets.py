@@ -10,6 +10,7 @@ import torch
 
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.distillation import DistillConfig
+from dreambooth3d.kinds import asset_kind
 from dreambooth3d.nerf.photo_cameras.heading import facing_azimuth
 from dreambooth3d.nerf.photo_cameras.photo_targets import HEADING, PhotoTargets, Symmetry, reported_cameras
 from dreambooth3d.nerf.photo_cameras.targets import TargetPixels, TargetViews
@@ -19,6 +20,7 @@ from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.photos.cameras.placement import placed_cameras
 from dreambooth3d.record import StepLog
 from dreambooth3d.representation.interface import Losses, Representation, ViewPixels
+from dreambooth3d.surface.painted_mesh import PaintedMesh
 from dreambooth3d.transfer import send
 
 PHOTO_TARGET_SIZE = 64
@@ -76,7 +78,7 @@ class Targets:
         self.photos = _photo_targets(inputs, config, device)
         # Photos say themselves where the front is.
         self._view_logits = inputs.view_logits if config.face_front and self.photos is None else None
-        self._faced = False
+        self._faced, self._stays = False, _stays(inputs, config)
         self._pseudo = _pseudo_views(inputs, config, device)
 
     def draw(self, generator: torch.Generator) -> list[DrawnTarget]:
@@ -141,7 +143,7 @@ class Targets:
 
     def stand_up(self, shown: Representation) -> Representation:
         """The finished asset as it is handed on: where that is wanted, a copy that stands as photos could not tell."""
-        if self.photos is None or not self.config.photos.stand_up or not self.photos.located.any():
+        if self._stays or self.photos is None or not self.config.photos.stand_up or not self.photos.located.any():
             return shown
         return self.photos.stand_up(shown)
 
@@ -187,6 +189,11 @@ def _pseudo_views(inputs: DistillInputs, config: DistillConfig, device: torch.de
     return _Kind("", views, settings.views_per_step, settings.weight, settings.silhouette_weight)
 
 
+def _stays(inputs: DistillInputs, config: DistillConfig) -> bool:
+    """Whether the asset may not be moved: a given mesh says where it stands."""
+    return asset_kind(config, inputs.init) == PaintedMesh.kind or config.sketch.file is not None
+
+
 def _photo_targets(inputs: DistillInputs, config: DistillConfig, device: torch.device) -> PhotoTargets | None:
     """The photos as targets, where that is wanted and possible."""
     if inputs.photos is None or config.photos.weight == 0:
@@ -199,7 +206,8 @@ def _photo_targets(inputs: DistillInputs, config: DistillConfig, device: torch.d
         record = inputs.init.record
         known |= {"symmetry": Symmetry.of(record), "heading_deg": record.metrics.get(HEADING, 0.0)}
         known["found"] = reported_cameras(record, len(views))
-    return PhotoTargets(views, config.photos, config.cameras, inputs.view_logits, fresh=inputs.fresh, **known)
+    view_logits = None if _stays(inputs, config) else inputs.view_logits
+    return PhotoTargets(views, config.photos, config.cameras, view_logits, fresh=inputs.fresh, **known)
 
 
 def _look_at_centre(photos: SubjectPhotos) -> bool:

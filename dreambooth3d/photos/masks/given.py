@@ -11,7 +11,7 @@ from PIL import Image
 
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
-from dreambooth3d.photos.decoding import UnreadableError, opened, orientation_of, reduced, strips, upright
+from dreambooth3d.photos.decoding import UnreadableError, opened, orientation_of, reduced, strips, upright, upright_size
 from dreambooth3d.photos.masks.source import Mask, PhotoMask, SourcePhoto, says_something, share
 from dreambooth3d.photos.subject import mask_file, shown_path
 
@@ -92,7 +92,7 @@ def _decode(path: Path) -> tuple[Mask, tuple[int, int]]:
             if image.format != "PNG":
                 raise UnreadableError(f"is a {image.format} file, but masks are PNG files. Export it as such")
             mask = upright(reduced(image, _whole_range(image)), orientation_of(image))
-            size = upright(image, orientation_of(image)).size
+            size = upright_size(image)
     except UnreadableError as error:
         raise PhotoSetError(f"{shown_path(path)}: {error}.") from None
     except Exception as error:  # PIL's decoders raise many kinds of errors on damaged files
