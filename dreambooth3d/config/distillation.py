@@ -38,18 +38,6 @@ one share are a jump, and none are the factor 1."""
 Factor = Annotated[Course, AfterValidator(_in_order)]
 
 
-def factor_at(course: Course, progress: float) -> float:
-    """The factor of a course at a position in [0, 1]; at a jump that after it."""
-    if not course:
-        return 1.0
-    before = [point for point in course if point[0] <= progress]
-    after = [point for point in course if point[0] > progress]
-    if not before or not after:
-        return (before[-1] if before else after[0])[1]
-    (start, low), (end, high) = before[-1], after[0]
-    return low + (high - low) * (progress - start) / (end - start)
-
-
 class RegularizerSchedule(Section):
     """By which factor the weight of the same name is multiplied in the course of the stage, as points such as
     [[0, 0.01], [0.5, 1]]: from a hundredth at the start to the whole weight at half of the stage."""
@@ -101,11 +89,6 @@ class RegularizerConfig(Section):
     """Variance of the depth along rays that are more than half opaque, in squared world units, as in HiFA: a surface
     should be thin."""
     schedule: RegularizerSchedule = RegularizerSchedule()
-
-    def at(self, progress: float) -> Self:
-        """The weights in force at a position in [0, 1] of the stage."""
-        factors = {name: factor_at(course, progress) for name, course in self.schedule if course}
-        return self.model_copy(update={name: factor * getattr(self, name) for name, factor in factors.items()})
 
 
 class ReconstructionConfig(Section):
@@ -238,17 +221,19 @@ class DistillConfig(Section):
             )
         if isinstance(self, InitNerfConfig) and ("painted" in given) != (self.representation == "painted"):
             raise ValueError("representation: painted and painted.file go together: set both, or neither")
-        if self.representation == "painted":
-            self._require_painted()
         return self
 
-    def _require_painted(self) -> None:
+    @model_validator(mode="after")
+    def _painted_meshes_stay(self) -> Self:
+        if self.representation != "painted":
+            return self
         if not isinstance(self, InitNerfConfig):
             raise ValueError("representation: painted begins from a given mesh: set it, and painted.file, in init_nerf")
         if self.guide_on != "color" or self.learns == "shape":
             raise ValueError("a painted mesh has nothing but colours to learn: set guide_on=color and learns=all")
         if self.face_front:
             raise ValueError("a painted mesh stays as it stands, and face_front would turn it: set face_front=false")
+        return self
 
     @model_validator(mode="after")
     def _sketch_steers_a_field(self) -> Self:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras, ShakenCameras, orbit_cameras, random_cameras, shaken, wrap_degrees
-from dreambooth3d.config.distillation import InitNerfConfig, RegularizerConfig, RegularizerSchedule, factor_at
+from dreambooth3d.config.distillation import InitNerfConfig, RegularizerConfig, RegularizerSchedule
 from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.config.rendering import CameraJitterConfig, ProgressiveConfig, RenderConfig
 from dreambooth3d.guidance import GuidanceLoss
@@ -22,6 +22,7 @@ from dreambooth3d.nerf.rendering.sampling import DenseSampler
 from dreambooth3d.nerf.training import losses
 from dreambooth3d.nerf.training.drawing import ViewDraws
 from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.nerf.training.schedules import factor_at, weights_at
 from dreambooth3d.nerf.training.trainer import Trainer
 from dreambooth3d.nerf.training.view_loss import view_loss
 from dreambooth3d.parallel import ALONE
@@ -239,7 +240,7 @@ def test_a_schedule_changes_what_weights_come_to_in_the_loss() -> None:
         found[progress] = (float(figures["loss"]) - float(figures["guidance_loss"])) / float(figures["center_depth"])
     factors = {0.0: 0.1, 0.25: 0.55, 0.75: 1.0}
     assert found == {progress: pytest.approx(4.0 * factor, rel=1e-3) for progress, factor in factors.items()}
-    assert [weights.at(progress).smoothness for progress in (0.49, 0.5)] == [0.0, 3.0]
+    assert [weights_at(weights, progress).smoothness for progress in (0.49, 0.5)] == [0.0, 3.0]
 
 
 def test_points_out_of_order_are_one_sentence() -> None:

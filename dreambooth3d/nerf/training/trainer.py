@@ -21,6 +21,7 @@ from dreambooth3d.nerf.training.guards import Guards, Ledger
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.nerf.training.learner import Learner
 from dreambooth3d.nerf.training.randomness import Randomness
+from dreambooth3d.nerf.training.schedules import weights_at
 from dreambooth3d.nerf.training.sketch import sketch_of
 from dreambooth3d.nerf.training.targets import Targets
 from dreambooth3d.nerf.training.view_loss import view_loss
@@ -154,7 +155,7 @@ class Trainer:
         targets = self.targets.draw(self.random.generator)
         ready = moment(self.runtime.device) if targets else None
         loss, figures = view_loss(self.asset, batch, self.guidance, config, jitter, self.team)
-        parts: Losses = self.asset.shape_losses(config.regularizers.at(self.progress), self.random.generator)
+        parts: Losses = self.asset.shape_losses(weights_at(config.regularizers, self.progress), self.random.generator)
         if self.sketch is not None:
             parts |= self.sketch.losses(self.asset, self.random.generator)
         for target in targets:

@@ -15,6 +15,7 @@ from dreambooth3d.errors import ConfigError
 from dreambooth3d.guidance import Guidance, GuidanceLoss
 from dreambooth3d.nerf.training import losses
 from dreambooth3d.nerf.training.normal_maps import camera_normals, normal_images, normal_latents
+from dreambooth3d.nerf.training.schedules import weights_at
 from dreambooth3d.parallel import Team
 from dreambooth3d.representation.interface import Losses, Representation, TrainingViews
 from dreambooth3d.representation.shading import Shading
@@ -65,7 +66,7 @@ def view_loss(
         The loss weighted by the share, so that the sum over the team is that of the whole batch; and, in rank 0, the
         whole batch's `loss` with its parts, detached.
     """
-    part, weights = team.part(len(batch)), config.regularizers.at(batch.progress)
+    part, weights = team.part(len(batch)), weights_at(config.regularizers, batch.progress)
     mine = batch if team.size == 1 else batch.map(lambda values: values[part])
     views = asset.render_views(
         mine.cameras,
