@@ -69,6 +69,7 @@ def test_variants_differ_in_what_they_are_named_for() -> None:
     assert finetuning_config(quick=False).steps == 400 == finetuning_config(quick=False).checkpoint_every
 
 
+@pytest.mark.slow
 def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos of a car before noise: all four variants are measured; after one step none is as near as the photos."""
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "work"))

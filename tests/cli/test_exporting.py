@@ -38,6 +38,7 @@ def test_settings_that_nobody_gives_are_the_runs_own() -> None:
         exporting._settings(run, {"texture_size": 3})
 
 
+@pytest.mark.slow
 def test_gaussians_of_a_field_lie_where_its_mesh_does(tmp_path: Path) -> None:
     """By trimesh's readers: y is up in the one file and down in the other; both are 0.3 m."""
     said: list[str] = []

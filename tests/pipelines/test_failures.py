@@ -54,6 +54,8 @@ STEPS = {
     "evaluate_context_0": steps.evaluate_context,
     "export_context_0": steps.export_asset,
 }  # fmt: skip
+FAST = ("finetune_dreambooth", "init_nerf", "evaluate", "export_asset", "edit_nerf_0")
+"""Of the steps, those that `make test` lets fail; the others are alike, and slow."""
 BEFORE = (
     (publishing, "finished_stages"), (publishing, "replay"), (publishing, "tags"), (publishing, "log_config"),
     (publishing, "log_dataset"), (publishing, "bundle_uri"), (publishing, "log_files"), (publishing, "log_contexts"),
@@ -146,7 +148,9 @@ def assert_failed(root: Path, first: str, *uncached: str) -> None:
     assert new["run"] not in good_versions()
 
 
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in STEPS]
+)
 def test_a_failure_in_a_step(name: str, root: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     step = STEPS[name]
     monkeypatch.setattr(type(step), "entrypoint", staticmethod(failing(step.entrypoint, after=False)))
@@ -218,7 +222,7 @@ def truncated_field(files: list[Path]) -> None:
     [
         ("export_asset", damaged_bundle, ()),
         ("finetune_dreambooth", flipped_weights, ("init_nerf",)),
-        ("init_nerf", truncated_field, ("generate_pseudo_views",)),
+        pytest.param("init_nerf", truncated_field, ("generate_pseudo_views",), marks=pytest.mark.slow),
     ],
 )
 def test_what_is_damaged_in_the_store_is_made_again(
