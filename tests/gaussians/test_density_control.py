@@ -7,6 +7,7 @@ import torch
 
 from dreambooth3d.cameras import orbit_cameras
 from dreambooth3d.config.gaussians import GaussiansConfig
+from dreambooth3d.config.rendering import RenderConfig
 from dreambooth3d.gaussians.density_control import FEWEST, Census, halves, planned
 from dreambooth3d.gaussians.gaussians import Gaussians, rotation_matrices
 from dreambooth3d.representation.interface import Position
@@ -77,12 +78,12 @@ def test_halves_have_together_the_mean_and_covariance_of_the_whole() -> None:
 def test_gradients_are_counted_where_they_arise() -> None:
     """Only the front is pulled; a copy of the whole, such as an average, counts nothing."""
     gaussians = made()
-    gaussians.begin_stage(None, fresh=False)  # pyright: ignore[reportArgumentType]
+    gaussians.begin_stage(RenderConfig(), fresh=False)
     step(gaussians, optimizer_of(gaussians))
     front = gaussians.positions[:, 0] > 0.2
     back = gaussians.positions[:, 0] < -0.3
     assert gaussians.seen.max() == 1 and gaussians.pull[front].mean() > 5 * gaussians.pull[back].mean()
-    gaussians.begin_stage(None, fresh=False)  # pyright: ignore[reportArgumentType]
+    gaussians.begin_stage(RenderConfig(), fresh=False)
     assert gaussians.pull.max() == gaussians.seen.max() == 0
 
 

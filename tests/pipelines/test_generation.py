@@ -151,7 +151,7 @@ def test_bad_input_is_one_sentence(refused: Refused, product: Product) -> None:
     assert "generation.guide: there is no nowhere" in refused(PROMPT, "--guide", "nowhere")
     assert "run" in refused(PROMPT, "--guide", "run:nobody")
     assert "generation.guide: run:latest/best names no checkpoint" in refused(PROMPT, "--guide", "run:latest/best")
-    assert "there is no preset 'magic'. Choose one of sds, sjc" in refused(PROMPT, "--preset", "magic")
+    assert "there is no preset 'magic'. Choose one of sds, fantasia3d" in refused(PROMPT, "--preset", "magic")
     assert "photos and generation exclude each other" in refused(PROMPT, "--preset", product.write_config())
     assert "unknown key, did you mean prompt?" in refused(PROMPT, "generation.promt=x")
 
