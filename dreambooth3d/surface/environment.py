@@ -18,9 +18,8 @@ from torch import Tensor
 
 from dreambooth3d.config.mesh import LightConfig
 from dreambooth3d.errors import ConfigError, gist
-from dreambooth3d.surface.given import given_file
+from dreambooth3d.surface.given import given_file, require_unchanged
 from dreambooth3d.surface.radiance import MAGIC, read_radiance
-from dreambooth3d.weights import sha256_file
 
 HEIGHT, WIDTH = 32, 64
 """Texels of an environment, over latitude and longitude."""
@@ -201,8 +200,7 @@ def find_environment(path: Path | str) -> Path:
 
 def _read(path: Path, digest: str = "") -> Float[Tensor, "height width 3"]:
     """A picture over latitude (+90 degrees at the top) and longitude (the front in the middle), made small."""
-    if digest and sha256_file(path) != digest:
-        raise ConfigError(f"{path}: has changed since the run began. Run again, or put the file back.")
+    require_unchanged(path, digest)
     try:
         content = path.read_bytes()
         pixels = read_radiance(content) if content.startswith(MAGIC) else np.asarray(imageio.imread(content))

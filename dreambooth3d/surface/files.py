@@ -14,7 +14,7 @@ from dreambooth3d.config.mesh import MeshConfig
 from dreambooth3d.config.mesh_file import MeshFileConfig
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.surface.environment import PROCEDURAL, environment_of, find_environment
-from dreambooth3d.surface.given import given_file
+from dreambooth3d.surface.given import given_file, require_unchanged
 from dreambooth3d.weights import sha256_file
 
 RADIUS = 0.8
@@ -76,8 +76,7 @@ def read_given(config: MeshFileConfig) -> trimesh.Trimesh:
     """
     assert config.file is not None
     path = find_mesh(config.file)
-    if config.digest and sha256_file(path) != config.digest:
-        raise ConfigError(f"{path}: has changed since the run began. Run again, or put the file back.")
+    require_unchanged(path, config.digest)
     return read_mesh(path)
 
 
