@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dreambooth3d import environment
 from dreambooth3d.cli.activation import activate_script, write_activation
-from dreambooth3d.errors import ConfigError, DatasetError
+from dreambooth3d.errors import DatasetError
 
 PRIVATE = (".dreambooth3d", ".zenconfig")
 """Folders of states, stores and results, which nobody else may look into."""
@@ -51,18 +51,19 @@ def _set_up(root: Path, say: Callable[[str], None]) -> None:
         say(f"Settings written to {_shown(script, root)}.")
     say(pull_photos(root))
     say(register_stack(root))
-    make_tables()
+    make_tables(root)
 
 
-def make_tables() -> None:
+def make_tables(root: Path) -> None:
     """Let MLflow make its database, which takes many steps: two runs that begin at once would each take them."""
     from mlflow import MlflowClient
+    from zenml.client import Client
+    from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
 
-    from operations.records.rows import tracking_uri
-
-    with suppress(ConfigError):  # a stack of the user's without a tracker
-        if (uri := tracking_uri()).startswith("sqlite:"):
-            MlflowClient(uri).search_experiments(max_results=1)
+    # Not ZenML's client of this process: that one still knows the stack of before.
+    tracker = Client(root=root).active_stack.experiment_tracker
+    if isinstance(tracker, MLFlowExperimentTracker) and (uri := tracker.get_tracking_uri()).startswith("sqlite:"):
+        MlflowClient(uri).search_experiments(max_results=1)
 
 
 def _shown(path: Path, root: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from tests.product import ROOT, Product
+from tests.product import ROOT, Product, make_product
 
 Invoke = Callable[..., Result]
 
@@ -89,10 +89,10 @@ def test_setup_again_changes_nothing(product: Product) -> None:
     assert activate.read_text() == before
 
 
-def test_setup_keeps_others_out_and_makes_mlflows_tables(product: Product) -> None:
-    """Two runs that begin at once would each make the tables."""
-    for name in (".dreambooth3d", ".zenconfig"):
-        (product.root / name).chmod(0o777)
+def test_setup_keeps_others_out_and_makes_mlflows_tables(tmp_path: Path) -> None:
+    """At once, in a folder that is new: two runs that begin together would each make the tables."""
+    product = make_product(tmp_path)
+    (product.root / ".dreambooth3d").mkdir(mode=0o777)
     assert product.dreambooth3d("setup").returncode == 0
     assert [(product.root / name).stat().st_mode & 0o777 for name in (".dreambooth3d", ".zenconfig")] == [0o700] * 2
     (database,) = product.root.joinpath(".zenconfig").rglob("mlflow.db")

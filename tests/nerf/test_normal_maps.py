@@ -31,6 +31,7 @@ from tests.surface.scenes import AROUND, TINY
 SIZE = 48
 NOTHING = RegularizerConfig(sparsity=0.0, opacity=0.0)
 MESH = MeshConfig(resolution=12, texture=TextureConfig(encoding="dense", volume_resolution=12), material="pbr")
+SMALL = FieldConfig(encoding="dense", volume_resolution=8)
 
 
 def settings(**changes: object) -> InitNerfConfig:
@@ -164,9 +165,13 @@ def test_settings_that_say_nothing_are_refused(tmp_path: Path) -> None:
         settings(latents_until=0.3)
     with pytest.raises(ValidationError, match="shows nothing of the appearance"):
         settings(guide_on="normals", learns="appearance")
-    config = settings(representation="field", field=FieldConfig(encoding="dense", volume_resolution=8), learns="shape")
+    with pytest.raises(ValidationError, match="learns=shape needs an asset whose shape and appearance are kept apart"):
+        settings(representation="field", field=SMALL, learns="shape")
+    as_field = settings(representation="field", mesh=MeshConfig(), field=SMALL, steps=1)
+    begun = trained(as_field, Watching(), tmp_path / "first")
     with pytest.raises(ConfigError, match="learns: shape needs an asset whose shape and appearance are kept apart"):
-        trained(config, Watching(), tmp_path)
+        goes_on = RefineNerfConfig(learns="shape", steps=1, render=RenderConfig(size=32), regularizers=NOTHING)
+        trained(goes_on, Watching(), tmp_path / "second", begun)
 
 
 def test_orbiting_a_ball_changes_nothing_in_its_normals() -> None:

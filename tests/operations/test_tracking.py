@@ -23,7 +23,8 @@ def database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path = tmp_path / "mlflow.db"
     before = mlflow.get_tracking_uri()
     mlflow.set_tracking_uri(f"sqlite:///{path}?timeout=0.1")
-    with mlflow.start_run(experiment_id="0"):  # another test in this process may have named one of its own
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)  # a test before may have named its own
+    with mlflow.start_run(experiment_id="0"):
         yield path
     mlflow.set_tracking_uri(before)
 
