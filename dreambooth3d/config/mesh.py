@@ -62,8 +62,8 @@ class MeshConfig(MeshFileConfig):
     initial_radii: tuple[_Length, _Length, _Length] = (0.45, 0.45, 0.45)
     """Semi-axes of the ellipsoid that a fresh mesh is without a file, in world units."""
     background: Literal["learned", "white", "texture", "network"] = "learned"
-    """What lies behind the mesh while it learns: one learned colour, white, or what is seen in each direction, by a
-    learned picture or a small network."""
+    """What lies behind a fresh mesh while it learns: one learned colour, white, or what is seen in each direction, by a
+    learned picture or a small network. A mesh that begins from a field has the field's."""
     distance_rate: _Factor = 2.0
     """Factor on the learning rate for signed distances, which are in edges of the grid's cubes."""
     offset_rate: _Factor = 2.0
