@@ -4,6 +4,7 @@
 #                docs/benchmarks.md
 # make test-gpu  what needs CUDA
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
+# make audit     secrets, yanked releases and known vulnerabilities; make sbom, make licences: what is installed
 # make setup     what both start with; done once, and again when requirements.lock changes
 
 SHELL := /bin/bash
@@ -20,15 +21,21 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-real test-gpu test-orchestrators
+	benchmark-real test-gpu test-orchestrators audit sbom locks licences
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
 
-$(INSTALLED): requirements.lock pyproject.toml
+# A lock file is complete: what it does not name is not installed, and each file must have one of its hashes.
+LOCKED = -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
+# Whether torch is the build for CUDA that requirements-cuda.lock is of; builds for CPUs, or for another CUDA, are not.
+WANTS_CUDA := import importlib.metadata as m; raise SystemExit("nvidia-cudnn-cu13" not in str(m.requires("torch")))
+
+$(INSTALLED): requirements.lock requirements-cuda.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(VENV)/bin/python $(LOCKED) requirements.lock
+	if $(VENV)/bin/python -c '$(WANTS_CUDA)'; then $(VENV)/bin/python $(LOCKED) requirements-cuda.lock; fi
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -67,11 +74,38 @@ $(ORCHESTRATORS)/.installed: $(INSTALLED) tests/emulators/requirements.txt
 	test -x $(ORCHESTRATORS)/bin/python || $(VENV)/bin/python -m venv $(ORCHESTRATORS)
 	{ $(VENV)/bin/python -c '$(SITE_PACKAGES)'; echo '$(CURDIR)'; } \
 		> "$$($(ORCHESTRATORS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
-	$(ORCHESTRATORS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r tests/emulators/requirements.txt
+	$(ORCHESTRATORS)/bin/python $(LOCKED) tests/emulators/requirements.txt
 	@touch $@
 
 test-orchestrators: setup $(ORCHESTRATORS)/.installed
 	@$(TEST_ENVIRONMENT) $(ORCHESTRATORS)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/orchestrators $(ARGS)
+
+# Tools that look at what is installed, in an environment that they cannot change the product's by.
+AUDIT := .venv-audit
+
+$(AUDIT)/.installed: supply_chain/requirements.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make audit PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test -x $(AUDIT)/bin/python || $(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python $(LOCKED) supply_chain/requirements.txt || { echo "The tools could not be installed: connect \
+	this machine to the package index, and try again." >&2; exit 1; }
+	@touch $@
+
+# OSV=all.zip: vulnerabilities from OSV's records instead of the network (CONTRIBUTING.md).
+audit: $(AUDIT)/.installed
+	@$(AUDIT)/bin/python -m supply_chain.audit $(if $(OSV),--osv "$(OSV)") $(ARGS)
+
+sbom: $(INSTALLED) $(AUDIT)/.installed
+	@$(AUDIT)/bin/cyclonedx-py environment --pyproject pyproject.toml --output-format JSON --validate \
+		--output-file sbom.cdx.json $(VENV)/bin/python
+	@echo sbom.cdx.json
+
+locks: $(AUDIT)/.installed
+	@$(AUDIT)/bin/python -m supply_chain.hashes $(ARGS)
+
+# The packages of images and emulators too, where their environments are here.
+licences: $(INSTALLED) $(AUDIT)/.installed
+	@$(VENV)/bin/python -m supply_chain.licences $(wildcard $(foreach venv,$(VENV) $(ORCHESTRATORS) $(AUDIT),\
+		$(venv)/lib/python3*/site-packages))
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .

@@ -91,7 +91,9 @@ def _pinned(lock: str) -> dict[str, str]:
     """Name -> version of the lines of a lock file whose markers hold on this machine."""
     from packaging.requirements import Requirement
 
-    lines = (line.partition("#")[0].strip() for line in lock.splitlines())
+    # The hashes of a package's files follow it, each on a continued line.
+    kept = (line.removesuffix("\\") for line in lock.splitlines() if "--hash=" not in line)
+    lines = (line.partition("#")[0].strip() for line in kept)
     requirements = [Requirement(line) for line in lines if line]
     needed = [requirement for requirement in requirements if not requirement.marker or requirement.marker.evaluate()]
     return {requirement.name: str(requirement.specifier).removeprefix("==") for requirement in needed}

@@ -223,7 +223,8 @@ def _read(context: str, path: tuple[str, ...]) -> None:
         from kubernetes import client, config  # pyright: ignore[reportMissingImports] - asked for below
     except ImportError:
         raise ConfigError(
-            "The Kubernetes client is not installed. Install it with `pip install -r docker/requirements-remote.txt`."
+            "The Kubernetes client is not installed. Install it with `pip install --no-deps -r "
+            "docker/requirements-remote.txt`."
         ) from None
     from urllib3.exceptions import HTTPError
 

@@ -359,13 +359,14 @@ def test_needs_are_listed_for_presets_that_exist() -> None:
 
 def test_lines_whose_marker_does_not_hold_are_not_wanted() -> None:
     here, elsewhere = f'sys_platform == "{sys.platform}"', 'sys_platform == "atari"'
-    lock = f"# six==1.0\nfirst-name==1.2.3\n\nsecond==2.0; {here}\nthird==3.0; {elsewhere}\n"
+    hashes = f" \\\n    --hash=sha256:{'0' * 64} \\\n    --hash=sha256:{'1' * 64}\n"
+    lock = f"# six==1.0\nfirst-name==1.2.3{hashes}\nsecond==2.0; {here}\nthird==3.0; {elsewhere}{hashes}"
     assert _pinned(lock) == {"first-name": "1.2.3", "second": "2.0"}
 
 
 def test_every_line_of_the_lock_file_is_read() -> None:
     text = (Path(__file__).parents[2] / "requirements.lock").read_text()
-    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    lines = [line.removesuffix(" \\") for line in text.splitlines() if line and line[0] not in "# "]
     always = [line.split("==") for line in lines if ";" not in line]
     pinned = _pinned(text)
     assert dict(always).items() <= pinned.items() and "triton" not in dict(always)

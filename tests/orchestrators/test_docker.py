@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
-from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
+from supply_chain.locks import locked
 from tests.product import ROOT, TINY, ZENML, Product, make_product
 
 pytestmark = pytest.mark.slow
@@ -80,7 +81,7 @@ def _make_base(root: Path) -> None:
         pytest.skip(f"debootstrap could not make a base image ({(made.stdout.splitlines() or ['no output'])[-1]})")
     if (own := Path("/") / CERTIFICATES).is_dir():
         shutil.copytree(own, root / CERTIFICATES, dirs_exist_ok=True)
-    (torch,) = re.findall(r"^torch==\S+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    (torch,) = re.findall(r"^torch==[^\s;]+", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     wheels = root / "opt" / "wheels"
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
     subprocess.run([*pip, "--python-version", "3.11", "--dest", str(wheels), torch], check=True, timeout=900)
@@ -129,7 +130,8 @@ def product(base: str, tmp_path_factory: pytest.TempPathFactory) -> Product:
     shutil.rmtree(made.root / "models")
     for name in ("models", "docker"):
         shutil.copytree(ROOT / name, made.root / name)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "requirements.lock", ".dockerignore"):
+    locks = ("requirements.lock", "requirements-cuda.lock")
+    for name in ("pyproject.toml", "README.md", "LICENSE", *locks, ".dockerignore"):
         shutil.copyfile(ROOT / name, made.root / name)
     assert made.dreambooth3d("setup").returncode == 0
     commands, _ = documented("bash", "The pipeline in containers on this machine")
@@ -167,15 +169,11 @@ def run(product: Product, name: str) -> subprocess.CompletedProcess[str]:
 def test_the_image_has_the_locked_packages_and_no_others(image: str) -> None:
     """What pip would install by the two lists, next to what is there."""
     result = docker("run", "--rm", image, "python", "-c", FREEZE)
-    found = dict(line.lower().replace("_", "-").split("==") for line in result.stdout.splitlines())
-    lines = [
-        line.partition("#")[0].strip()
-        for name in ("requirements.lock", "docker/requirements-remote.txt")
-        for line in (ROOT / name).read_text().splitlines()
-    ]
-    pinned = [Requirement(line) for line in lines if line]
+    lines = (line.split("==") for line in result.stdout.splitlines())
+    found = {canonicalize_name(name): version for name, version in lines}
+    pinned = [pin for name in ("requirements.lock", "docker/requirements-remote.txt") for pin in locked(name)]
     wanted = {
-        pin.name.lower().replace("_", "-"): str(pin.specifier).removeprefix("==")
+        pin.key: pin.version
         for pin in pinned
         if pin.marker is None or pin.marker.evaluate({"python_version": "3.11", "python_full_version": "3.11.2"})
     }
