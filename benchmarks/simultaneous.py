@@ -1,10 +1,14 @@
-"""Commands that start at the same moment, in pairs, and how many of them fail.
+"""Commands that start at the same moment, in pairs, and how many of them fail; or the same run, several times at once.
 
 Every pair is one of `PAIRS`, in turn, in a folder of state of its own, so that the user's is not touched. `--clients`
 starts two processes that have imported ZenML already, and look up the stack at the same moment: less time between
 starts, and closer in time. `--setup` starts two `dreambooth3d setup` at once, each time on an empty folder.
 
-Usage: python -m benchmarks.simultaneous [--pairs 200] [--clients | --setup]
+`--runs 2` starts two identical runs of a product with tiny models in each of `--rounds`, twice: fresh, when each stage
+is computed by one of them for both, and warm, when ZenML's cache has all of it. A round fails if a run does, if their
+figures differ, or if a work folder is left.
+
+Usage: python -m benchmarks.simultaneous [--pairs 200] [--clients | --setup] [--runs 2 --rounds 3]
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from pathlib import Path
 
 from dreambooth3d.cli.setup import STACK
 from dreambooth3d.environment import ACTIVE, HOME, SETTINGS, repository
+from tests.product import TINY, Product, make_product
 
 SETUP = ("dreambooth3d", "setup")
 PAIRS = (
@@ -85,6 +90,60 @@ def clients_at_once() -> list[str]:
     return [f"a client: exit code {process.exitcode}" for process in started if process.exitcode]
 
 
+def identical_runs(product: Product, config: str, count: int) -> tuple[int, list[str]]:
+    """The same run several times at once; how often one waited for another, and one line for each problem."""
+    logs = [product.root / f"run{index}.log" for index in range(count)]
+    started = []
+    for log in logs:
+        with log.open("w") as output:
+            started.append(product.start_training(config, output))
+    codes = [process.wait() for process in started]
+    texts = [log.read_text() for log in logs]
+    problems = [
+        f"run {index}: exit code {code}: {text.strip().splitlines()[-1:]}"
+        for index, (code, text) in enumerate(zip(codes, texts, strict=True))
+        if code
+    ]
+    figures = newest_figures(product, count)
+    problems += ["their figures differ"] * any(row != figures[0] for row in figures)
+    left = [path.name for path in (product.root / ".dreambooth3d" / "work").iterdir() if path.name != "class_images"]
+    waits = sum(text.count("computes the same at present") for text in texts)
+    return waits, problems + [f"{name} is left" for name in left]
+
+
+def newest_figures(product: Product, count: int) -> list[dict[str, float]]:
+    """The metrics of the newest rows, but for what was measured with a clock."""
+    from mlflow import MlflowClient
+
+    database = next((product.root / ".zenconfig").rglob("mlflow.db"))
+    client = MlflowClient(f"sqlite:///{database}")
+    experiment = client.get_experiment_by_name("dreambooth3d")
+    assert experiment is not None
+    rows = client.search_runs([experiment.experiment_id], max_results=count, order_by=["attributes.start_time DESC"])
+    timed = ("/seconds", "/cached")
+    return [{key: value for key, value in row.data.metrics.items() if not key.endswith(timed)} for row in rows]
+
+
+def rounds_of_runs(folder: Path, count: int, rounds: int) -> int:
+    """Print a line for each start of identical runs, and return how many went wrong."""
+    product, failed = make_product(folder), 0
+    if (result := product.dreambooth3d("setup")).returncode:
+        sys.exit(result.stderr)
+    no_photos: dict[str, object] = {"photos": {"weight": 0.0}}
+    for index in range(rounds):
+        sections = {name: TINY[name] | no_photos for name in ("init_nerf", "refine_nerf")}
+        config = product.write_config(seed=100 + index, **sections)
+        for kind in ("fresh", "warm"):
+            started = time.perf_counter()
+            waits, problems = identical_runs(product, config, count)
+            failed += bool(problems)
+            seconds = time.perf_counter() - started
+            line = f"round {index + 1}, {count} runs, {kind}: {waits} waits, {seconds:.0f} s"
+            print(line, *problems, sep="; ", flush=True)
+    print(f"{failed} of {2 * rounds} starts of {count} runs failed")
+    return failed
+
+
 def main() -> None:
     """Print each failure, then how many there were; exit code 1 if any."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -92,7 +151,12 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--clients", action="store_true", help="two processes that have imported ZenML already")
     kind.add_argument("--setup", action="store_true", help="two setups at once")
+    kind.add_argument("--runs", type=int, help="so many identical runs of a product with tiny models")
+    parser.add_argument("--rounds", type=int, default=3, help="of --runs, each fresh and warm")
     arguments = parser.parse_args()
+    if arguments.runs:
+        with tempfile.TemporaryDirectory() as temporary:
+            sys.exit(1 if rounds_of_runs(Path(temporary), arguments.runs, arguments.rounds) else 0)
     started, failed = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as temporary:
         shared = Path(temporary, "state")

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreambooth3d.errors import ArtifactError, BaseModelError
+from dreambooth3d.temporary import temporary_folder
 
 _CHUNK_BYTES = 1 << 20
 SUMS = "SHA256SUMS"
@@ -97,7 +97,7 @@ class WeightsRef:
             if "://" not in self.uri:
                 yield self.uri
                 return
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            with temporary_folder(folder) as temporary:
                 path = os.path.join(temporary, "weights.safetensors")
                 _fetch(self.uri, path)
                 yield path

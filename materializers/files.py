@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from dreambooth3d.images import from_pil, save_image, to_pil
 from dreambooth3d.naming import below, inner_name
 from dreambooth3d.record import SERIES_COLUMNS, StepRecord
 from dreambooth3d.runtime import work_root
+from dreambooth3d.temporary import temporary_folder
 from dreambooth3d.weights import WeightsRef, fetch_by_fsspec, sha256_file
 from materializers.hashing import content_hash
 from materializers.healing import recomputed_if_damaged
@@ -189,9 +189,9 @@ def local_copy(uri: str, within: str = "") -> Iterator[Path]:
         verify(Path(uri), uri, within)
         yield Path(uri)
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        fetch(uri, Path(temporary), within)
-        yield Path(temporary)
+    with temporary_folder() as temporary:
+        fetch(uri, temporary, within)
+        yield temporary
 
 
 def write_json(value: object, path: Path) -> None:
@@ -301,8 +301,7 @@ class FolderMaterializer(BaseMaterializer):
 
     def save(self, data: Any) -> None:
         """Write the artifact with its record to the store."""
-        with tempfile.TemporaryDirectory() as temporary:
-            folder = Path(temporary)
+        with temporary_folder() as folder:
             self.write(data, folder)
             if getattr(data, "record", None) is not None:
                 (folder / RECORD).mkdir()
@@ -335,9 +334,9 @@ class FolderMaterializer(BaseMaterializer):
         picture = self.picture(data)
         if picture is None:
             return {}
-        with tempfile.TemporaryDirectory() as temporary:
-            save_image(picture, Path(temporary) / "picture.png")
-            upload(Path(temporary), join(self.uri, "visualization"))
+        with temporary_folder() as folder:
+            save_image(picture, folder / "picture.png")
+            upload(folder, join(self.uri, "visualization"))
         return {join(self.uri, "visualization", "picture.png"): VisualizationType.IMAGE}
 
     def compute_content_hash(self, data: Any) -> str:
@@ -346,9 +345,9 @@ class FolderMaterializer(BaseMaterializer):
 
     def write_text_page(self, name: str, text: str, kind: VisualizationType) -> dict[str, VisualizationType]:
         """Store a text visualization beside the artifact's files."""
-        with tempfile.TemporaryDirectory() as temporary:
-            (Path(temporary) / name).write_text(text)
-            upload(Path(temporary), join(self.uri, "visualization"))
+        with temporary_folder() as folder:
+            (folder / name).write_text(text)
+            upload(folder, join(self.uri, "visualization"))
         return {join(self.uri, "visualization", name): kind}
 
     def store_weights(self, weights: WeightsRef, name: str) -> dict[str, object]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import atexit
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,6 +13,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, GroundTruth
 from dreambooth3d.naming import inner_name
 from dreambooth3d.record import StepRecord
+from dreambooth3d.temporary import temporary_folder_until_exit
 from materializers.files import (
     FolderMaterializer,
     fetch,
@@ -71,8 +70,7 @@ class AssetBundleMaterializer(FolderMaterializer):
         """The bundle in place, or, from a remote store, in a temporary folder that outlives this call."""
         if not is_remote(self.uri):
             return super().load(data_type)
-        folder = Path(tempfile.mkdtemp(prefix="dreambooth3d-bundle-"))
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        folder = temporary_folder_until_exit()
         with recomputed_if_damaged():
             fetch(self.uri, folder)
             return self._read(folder)

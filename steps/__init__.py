@@ -3,6 +3,7 @@
 `steps.init_nerf` is the step itself, not its module, so that a pipeline reads as `steps.init_nerf(...)`.
 """
 
+from operations.launch import zenml_steps
 from steps.decide_subjects import decide_subjects
 from steps.edit_nerf import edit_nerf
 from steps.evaluate import evaluate
@@ -24,6 +25,9 @@ from steps.retrain_apart import retrain_apart
 from steps.select_checkpoints import select_checkpoints
 from steps.summarize import summarize
 from steps.validate_photos import validate_photos
+
+# Before any of them runs: ZenML loads a step before it prepares it.
+zenml_steps.take_part()
 
 __all__ = [
     "decide_subjects",

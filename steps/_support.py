@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import logging
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 import torch
 
 import materializers  # noqa: F401  (registers them)
-from dreambooth3d.record import StepLog
+from dreambooth3d.errors import ArtifactError
+from dreambooth3d.locks import FolderLock
+from dreambooth3d.record import StepLog, StepRecord
 from dreambooth3d.runtime import Runtime, pick_device, work_folder
 from dreambooth3d.sources import library_digest
 from materializers.hashing import content_hash
 from materializers.healing import recomputed_if_damaged
-from operations.launch.finished_work import keep_until_stored
+from operations.launch.finished_work import keep_until_stored, let_go_of_work
 from operations.records.tracking import LiveSeries, log_record_if_possible
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
+logger = logging.getLogger(__name__)
+LOOK_S = 0.5
 Artifact = TypeVar("Artifact", bound="DataclassInstance")
 Inputs = ParamSpec("Inputs")
 
@@ -34,11 +41,13 @@ class StepSession:
 
     Attributes:
         runtime: what the library gets.
+        taken: the outputs of another run's step of the same inputs, for whose end this one has waited; None where there
+            is none, and the step has to do its work.
     """
 
-    def __init__(self, runtime: Runtime, live: LiveSeries) -> None:
-        self.runtime = runtime
-        self._live = live
+    def __init__(self, runtime: Runtime, live: LiveSeries, lock: FolderLock, taken: tuple[Any, ...] | None) -> None:
+        self.runtime, self.taken = runtime, taken
+        self._live, self._lock = live, lock
         self._start = time.monotonic()
 
     def finish(self, artifact: Artifact) -> Artifact:
@@ -50,8 +59,7 @@ class StepSession:
         if self.runtime.should_stop():
             log.params(interrupted=True)
             _never_cache_this_step()
-        else:
-            keep_until_stored(self.runtime.folder)
+        keep_until_stored(self._lock, resumable=self.runtime.should_stop())
         self._live.flush()
         record = log.record()
         log_record_if_possible(record, self._live.sent)
@@ -69,6 +77,8 @@ def run_stage(
         inputs, options: what the stage takes after its surroundings.
     """
     with step_session(step_name(), device, *inputs, *options.values()) as session:
+        if session.taken is not None:
+            return cast(Artifact, session.taken[0])
         return session.finish(stage(session.runtime, *inputs, **options))
 
 
@@ -96,16 +106,74 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
         device: auto, cpu or cuda.
         inputs: everything that the result depends on; the resumable state is kept under its hash.
     """
+    let_go_of_work()
     live = LiveSeries(name)
     folder = work_folder(name, device, library_digest(), *(content_hash(value) for value in inputs))
-    with recomputed_if_damaged(), stop_signal() as should_stop:
+    with recomputed_if_damaged(), stop_signal() as should_stop, _alone(folder, should_stop) as (lock, waited):
         runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, origin=origin())
         if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        yield StepSession(runtime, live)
+        taken = _stored_meanwhile() if waited else None
+        if taken is not None:
+            keep_until_stored(lock)
+        yield StepSession(runtime, live, lock, taken)
+
+
+@contextmanager
+def _alone(folder: Path, should_stop: Callable[[], bool]) -> Iterator[tuple[FolderLock, bool]]:
+    """Wait until no other run computes the same in a work folder; gives the lock, and whether that took a while.
+
+    A step that has ended keeps the lock until its result is stored.
+    """
+    from zenml.steps import get_step_context
+
+    context = get_step_context()
+    lock, waited, name = FolderLock(folder), False, context.step_run.name
+    note = {"run": context.pipeline_run.name, "pid": os.getpid(), "step_run": str(context.step_run.id)}
+    while not lock.acquire({**note, "library": library_digest()}):
+        if not waited:
+            holder = lock.note()
+            who = f"run {holder.get('run', 'unknown')} (process {holder.get('pid', 'unknown')})"
+            logger.info("%s: %s computes the same at present. This run waits for it, to take its result.", name, who)
+            waited = True
+        if should_stop():
+            raise KeyboardInterrupt
+        time.sleep(LOOK_S)
+    try:
+        yield lock, waited
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _stored_meanwhile() -> tuple[Any, ...] | None:
+    """What the step that this one has waited for has stored, if that may answer it; its record goes to MLflow.
+
+    ZenML asks its cache before a step begins, when the other one had not finished.
+    """
+    from zenml.orchestrators.cache_utils import get_cached_step_run
+    from zenml.orchestrators.utils import is_setting_enabled
+    from zenml.steps import get_step_context
+
+    context = get_step_context()
+    step, of_all = context.step_run, context.pipeline_run.config.enable_cache
+    if not step.cache_key or not is_setting_enabled(step.config.enable_cache, of_all):
+        return None
+    found = get_cached_step_run(step.cache_key)
+    if found is None:
+        return None
+    try:
+        values = tuple(found.outputs[name][0].load() for name in step.config.outputs)
+    except ArtifactError as error:
+        logger.warning("%s This step computes it again.", error)
+        return None
+    for value in values:
+        if isinstance(record := getattr(value, "record", None), StepRecord):
+            log_record_if_possible(dataclasses.replace(record, name=step.name))
+    return values
 
 
 @contextmanager

@@ -30,5 +30,8 @@ def select_checkpoints(
     """Score every checkpoint with the selector; `partial` still obeys view words, `full` knows the subject best."""
     inputs = (checkpoints, photos, selector, config, seed)
     with step_session("select_checkpoints", device, *inputs) as session:
+        if session.taken is not None:
+            partial, full, choice = session.taken
+            return partial, full, choice
         partial, full, choice = stages.select_checkpoints(session.runtime, *inputs)
         return partial, full, session.finish(choice)

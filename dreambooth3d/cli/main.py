@@ -254,14 +254,30 @@ def runs_clean(
     older_than: Annotated[
         float | None, typer.Option(help="Hours of silence after which a run on another machine counts as dead.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be marked, and mark nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    states: Annotated[
+        bool, typer.Option("--states", help="Also remove what stages that have not finished would go on from.")
+    ] = False,
 ) -> None:
-    """Mark runs that died (kill -9, a crash of the machine) as such in ZenML and in MLflow."""
+    """Mark runs that died (kill -9, a crash of the machine) in ZenML and in MLflow, and remove what they have left."""
     from dreambooth3d.cli.cleaning import clean_runs
     from dreambooth3d.environment import quiet
 
     quiet()
-    clean_runs(typer.echo, older_than, dry_run)
+    clean_runs(typer.echo, older_than, dry_run, states)
+
+
+@runs_app.command("complete")
+def runs_complete(
+    run: Annotated[str, typer.Argument(help="Name of a run that has ended, or its beginning, or latest.")] = "latest",
+    every: Annotated[bool, typer.Option("--all", help="All runs whose rows lack something.")] = False,
+) -> None:
+    """Complete rows in MLflow that lack what their runs have stored, for instance as the tracker was away."""
+    from dreambooth3d.cli.completing import complete_runs
+    from dreambooth3d.environment import quiet
+
+    quiet()
+    complete_runs(typer.echo, None if every else run)
 
 
 @schedules_app.command("list")

@@ -21,6 +21,7 @@ from dreambooth3d.errors import gist
 from dreambooth3d.naming import model_name
 from operations.launch.finished_work import forget_finished_work
 from operations.launch.preflight import preflight
+from operations.registry.publication import incompleteness
 
 logger = get_logger(__name__)
 
@@ -31,7 +32,7 @@ class Child:
 
     Attributes:
         run: its name, empty where it never began.
-        error: why it failed, empty where it did not.
+        error: why it failed, or what its row lacks; empty where neither is so.
     """
 
     run: str = ""
@@ -102,8 +103,10 @@ def _outcome(name: str, wait: Any) -> Child:
         wait()
     except Exception as error:
         logger.error("%s: training failed: %s", name, gist(error))
-        return Child(_run_name(name), gist(error))
-    return Child(_run_name(name))
+        run = _run(name)
+        return Child(run.name if run is not None else "", gist(error))
+    run = _run(name)
+    return Child(run.name, incompleteness(run)) if run is not None else Child()
 
 
 def _child(training: DynamicPipeline, name: str, runtime: StepRuntime | None = None) -> DynamicPipeline:
@@ -136,7 +139,7 @@ def _parent() -> PipelineRunResponse:
     return running.run
 
 
-def _run_name(name: str) -> str:
-    """The name of the newest child run of a subject."""
+def _run(name: str) -> PipelineRunResponse | None:
+    """The newest child run of a subject."""
     found = depaginate(Client().list_pipeline_runs, parent_run_id=_parent().id, sort_by="desc:created", hydrate=True)
-    return next((run.name for run in found if run.config.extra.get("subject") == name), "")
+    return next((run for run in found if run.config.extra.get("subject") == name), None)

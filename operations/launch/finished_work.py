@@ -1,19 +1,43 @@
-"""The work folders of a process' finished steps, which go once their run has stored everything."""
+"""The work folders of finished steps: locked until ZenML has stored what they hold, then removed."""
 
 from __future__ import annotations
 
 import shutil
-from pathlib import Path
+import threading
 
-_finished: list[Path] = []
+from dreambooth3d.locks import FolderLock
 
 
-def keep_until_stored(folder: Path) -> None:
-    """Remember the work folder of a step that has finished."""
-    _finished.append(folder)
+class _Ended(threading.local):
+    """What the steps of one thread have left that are not known to be stored yet; a thread runs one at a time."""
+
+    def __init__(self) -> None:
+        self.locks: list[tuple[FolderLock, bool]] = []
+
+
+_ended = _Ended()
+
+
+def keep_until_stored(lock: FolderLock, resumable: bool = False) -> None:
+    """Keep the work folder of a step that has ended locked until its result is stored.
+
+    Args:
+        lock: of the folder.
+        resumable: whether the folder stays afterwards, since the step was told to end early.
+    """
+    _ended.locks.append((lock, resumable))
 
 
 def forget_finished_work() -> None:
-    """Remove the work folders of this process' finished steps, once their run has stored everything."""
-    while _finished:
-        shutil.rmtree(_finished.pop(), ignore_errors=True)
+    """Remove the work folders of this thread's steps, whose results are stored now."""
+    while _ended.locks:
+        lock, resumable = _ended.locks.pop()
+        if not resumable:
+            shutil.rmtree(lock.folder, ignore_errors=True)
+        lock.release()
+
+
+def let_go_of_work() -> None:
+    """Let others have the work folders of this thread's steps whose results could not be stored."""
+    while _ended.locks:
+        _ended.locks.pop()[0].release()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Generic, Self, TypeVar, cast
 
 import click
@@ -38,7 +38,10 @@ from operations.launch.stack_fit import require_fitting_stack
 from operations.orchestrators.step_tokens import tokens_in_secrets
 from operations.records import hooks
 from operations.records.liveness import PROCESS, process_to_record
+from operations.records.patience import is_away
+from operations.records.tracking import let_go_of_row
 from operations.registry.decisions import Verdict
+from operations.registry.publication import require_complete_row
 
 logger = logging.getLogger(__name__)
 _FILTERED_LOGGERS = (
@@ -127,7 +130,8 @@ class _Strict(Pipeline, ABC, Generic[Config]):
             with lean_code_archive():
                 run = super().__call__(*args, **kwargs)
         except Exception as error:
-            _end_row()
+            # ZenML leaves a row open where a step fails before it begins; MLflow would call it finished at the exit.
+            let_go_of_row("FAILED")
             if (told := explained(error, self._submitted)) is not error:
                 raise told from None
             raise
@@ -312,15 +316,6 @@ def user_errors() -> Iterator[None]:
             logger.removeFilter(_is_worth_reading)
 
 
-def _end_row() -> None:
-    """ZenML leaves a row open where a step fails before it begins, and MLflow would call it finished at the exit."""
-    import mlflow
-
-    while mlflow.active_run() is not None:
-        with suppress(Exception):  # a tracker that is away must not hide why the run ends
-            mlflow.end_run("FAILED")
-
-
 def _close_log_store() -> None:
     """Send the last log lines now: at the interpreter's exit Python 3.12 can start no thread for it any more."""
     deactivate = getattr(Client().active_stack.log_store, "deactivate", None)
@@ -360,9 +355,19 @@ def require_no_failure(verdicts: Iterable[Verdict]) -> None:
 
 
 def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> None:
-    """Copy the results to where a person looks for them, and print the summary."""
+    """Copy the results to where a person looks for them, and print the summary.
+
+    Raises:
+        IncompleteRowError: the tracker did not take the run's row.
+    """
     from operations.launch.summary import print_summary, write_outputs
 
     folder = write_outputs(run, config)
     forget_finished_work()
-    print_summary(run, folder)
+    require_complete_row(run)
+    try:
+        print_summary(run, folder)
+    except Exception as error:
+        if not is_away(error):
+            raise
+        logger.warning("%s has completed: %s. MLflow, which has its figures, is away.", run.name, folder)

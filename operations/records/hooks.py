@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 WEBHOOK = "DREAMBOOTH3D_WEBHOOK"
 FILE = "notifications.jsonl"
 TIMEOUT_S = 10.0
+incomplete: dict[str, str] = {}
+"""Runs of this process whose rows the tracker did not take, by name, with what is to be said of them."""
 _USER_INFO = re.compile(r"(?<=://)[^/\s@]+@")
 
 
@@ -43,7 +45,7 @@ def on_success() -> None:
     """Tell that the run ended well, once, from its last step: ZenML calls this for each step of a static pipeline."""
     run, step = _context()
     if step is None or _is_last(run, step):
-        notify({**describe(run), "status": _status(run), "error": None})
+        notify({**describe(run), "status": _status(run), "error": incomplete.get(run.name)})
 
 
 def _context() -> tuple[PipelineRunResponse, StepRunResponse | None]:

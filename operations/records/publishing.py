@@ -10,6 +10,7 @@ from uuid import UUID
 
 import mlflow
 from mlflow.data.pandas_dataset import from_pandas
+from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 from zenml.models import PipelineRunResponse
@@ -22,7 +23,7 @@ from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
 from operations.records.status import TAG
-from operations.records.tracking import active_run_id, log_params, log_record
+from operations.records.tracking import Point, active_run_id, log_params, log_record
 
 _DIGEST_LENGTH = 36
 OURS = "materializers"
@@ -72,10 +73,17 @@ def replay(stages: Iterable[FinishedStep]) -> list[StepRecord]:
     records = []
     for stage in stages:
         if f"{stage.name}/seconds" not in run.data.metrics:
-            log_record(stage.record)
+            log_record(stage.record, _points_of(run, stage))
         mlflow.log_metric(f"{stage.name}/cached", float(stage.cached))
         records.append(stage.record)
     return records
+
+
+def _points_of(run: Run, stage: FinishedStep) -> set[Point]:
+    """The points of a step's series that have reached a row before the tracker went away."""
+    names = [name for name in stage.record.series["name"].unique() if f"{stage.name}/{name}" in run.data.metrics]
+    history = MlflowClient().get_metric_history
+    return {(point.step, name) for name in names for point in history(run.info.run_id, f"{stage.name}/{name}")}
 
 
 def flat(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
@@ -141,18 +149,25 @@ def log_contexts(run: PipelineRunResponse, stages: Iterable[FinishedStep], promp
 
 
 def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[StepRecord]) -> dict[str, str]:
-    """What the row and the model version say; `extra` of the pipeline holds what was known when it was compiled."""
-    extra = run.config.extra
+    """What the row and the model version say."""
     interrupted = any(record.params.get("interrupted") or record.metrics.get("interrupted") for record in records)
     untracked = photos.dataset_hash.startswith("untracked:")
     return {
+        **origin_tags(run),
         "subject": photos.subject,
-        "preset": str(extra.get("preset", "none")),
         "data.dvc_md5": "untracked" if untracked else photos.dataset_hash,
         "data.hash": photos.dataset_hash,
+        TAG: "interrupted" if interrupted else "completed",
+    }
+
+
+def origin_tags(run: PipelineRunResponse) -> dict[str, str]:
+    """What the row says of any run; `extra` of the pipeline holds what was known when it was compiled."""
+    extra = run.config.extra
+    return {
+        "preset": str(extra.get("preset", "none")),
         "git.commit": str(extra.get("git_commit", "unknown")),
         "zenml.pipeline_run": run.name,
-        TAG: "interrupted" if interrupted else "completed",
     }
 
 

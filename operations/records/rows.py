@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "dreambooth3d"
 RUN_TAG = "zenml.pipeline_run"
+_ROWS_PER_CALL = 1000
 
 
 def tracking_uri() -> str:
@@ -57,14 +58,61 @@ def _tracker() -> MLFlowExperimentTracker:
     return cast("MLFlowExperimentTracker", tracker)
 
 
-def list_rows(limit: int = 100) -> list[Run]:
-    """The rows, newest first."""
+def open_row(
+    experiment: str, name: str, tracker: MLFlowExperimentTracker | None = None, start: int | None = None
+) -> str:
+    """Make a pipeline run's row MLflow's active run, and make it where there is none.
+
+    As ZenML does when a step begins, but for one thing: ZenML makes a second row where the tracker answers the search,
+    and then no more.
+
+    Args:
+        experiment: in which the row is.
+        name: of the run.
+        tracker: of the stack; default the active one's.
+        start: of a new row, in milliseconds since 1970; default now.
+
+    Returns:
+        Its id.
+    """
+    import mlflow
+
+    tracker = tracker or _tracker()
+    tracker.configure_mlflow()
+    place = tracker._set_active_experiment(experiment).experiment_id
+    own, tags = MlflowClient(), tracker._get_internal_tags()
+    condition = f'tags.mlflow.runName = "{name}"'
+    found = own.search_runs([place], condition, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time ASC"])
+    if start is not None and not found:
+        found = [own.create_run(place, start, tags, name)]
+    tracker._clear_inherited_run_environment(run_id=None)
+    if found:
+        return str(mlflow.start_run(run_id=found[0].info.run_id, tags=tags).info.run_id)
+    return str(mlflow.start_run(run_name=name, experiment_id=place, tags=tags).info.run_id)
+
+
+def experiment_of(run: PipelineRunResponse) -> str:
+    """The experiment in which a pipeline run's row is, or is to be."""
+    for name, settings in run.config.settings.items():
+        if name.startswith("experiment_tracker") and (found := settings.model_dump().get("experiment_name")):
+            return str(found)
+    return run.pipeline.name if run.pipeline else EXPERIMENT
+
+
+def list_rows(limit: int | None = 100) -> list[Run]:
+    """The rows, newest first; all of them without a limit."""
     mlflow = client()
     experiments = [found.experiment_id for found in mlflow.search_experiments() if found.name.startswith(EXPERIMENT)]
-    if not experiments:
-        return []
-    order = ["attributes.start_time DESC"]
-    return list(mlflow.search_runs(experiments, "", ViewType.ACTIVE_ONLY, limit, order))
+    found: list[Run] = []
+    token = None
+    while experiments:
+        size = _ROWS_PER_CALL if limit is None else limit
+        page = mlflow.search_runs(experiments, "", ViewType.ACTIVE_ONLY, size, ["attributes.start_time DESC"], token)
+        found += page
+        token = page.token
+        if not token or limit is not None:
+            break
+    return found
 
 
 def find_row(name: str) -> Run:

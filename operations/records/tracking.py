@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 import mlflow
@@ -14,25 +13,34 @@ from mlflow.tracking import MlflowClient
 
 from dreambooth3d.errors import gist
 from dreambooth3d.record import StepRecord
+from operations.records.patience import Outage, briefly
 
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
 _PARAM_LENGTH = 6000
 
-logger = logging.getLogger(__name__)
 Point = tuple[int, str]
 PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
+SENDING_SHARE = 20
 UNREACHABLE = (
     "%s: MLflow did not take figures (%s). The stage goes on; all of them are in its record, from which the run's row "
     "is completed at its end."
 )
+outage = Outage()
+_open_later: Callable[[], None] | None = None
+
+
+def open_later(opening: Callable[[], None] | None) -> None:
+    """How the present step's row is opened, as it could not be when the step began; None where it was."""
+    global _open_later
+    _open_later = opening
 
 
 class LiveSeries:
     """Sends points of time series to the active MLflow run, in batches, so that loops hardly wait for it.
 
     A tracker that is away costs a warning and nothing else: the points are in the step's record as well, and are sent
-    with it. It is asked again after `PAUSE_S`, then ever less often.
+    with it. It is asked again after `PAUSE_S`, then ever less often. A slow one costs a twentieth of the time.
 
     Attributes:
         sent: the points that have arrived.
@@ -41,7 +49,7 @@ class LiveSeries:
     def __init__(self, step_name: str, batch: int = 300, interval_s: float = 5.0) -> None:
         self.step_name = step_name
         self.sent: set[Point] = set()
-        self._batch, self._interval_s = batch, interval_s
+        self._batch, self._interval_s, self._least_interval_s = batch, interval_s, interval_s
         self._waiting: list[Metric] = []
         self._last = time.monotonic()
         self._failures, self._paused_until = 0, 0.0
@@ -50,25 +58,34 @@ class LiveSeries:
         """Take one point per named series; this is a `StepLog` listener."""
         now = int(time.time() * 1000)
         self._waiting += [Metric(f"{self.step_name}/{name}", value, now, step) for name, value in values.items()]
-        if len(self._waiting) >= self._batch or time.monotonic() - self._last > self._interval_s:
+        waited = time.monotonic() - self._last
+        full = len(self._waiting) >= self._batch and self._interval_s == self._least_interval_s
+        if full or waited > self._interval_s:
             self.flush()
 
     def flush(self) -> None:
         """Send what is waiting, if the tracker answers."""
-        waiting, self._waiting, self._last = self._waiting, [], time.monotonic()
         if time.monotonic() < self._paused_until:
+            self._last = time.monotonic()
+            self._waiting = []
             return
+        waiting, self._waiting, started = self._waiting, [], time.monotonic()
         try:
-            log_metrics(waiting)
+            with briefly():
+                if mlflow.active_run() is None and _open_later is not None:
+                    _open_later()
+                log_metrics(waiting)
         # A database that is locked, a server that is away, slow or overloaded: each raises errors of its own.
         except Exception as error:
-            if self._failures == 0:
-                logger.warning(UNREACHABLE, self.step_name, gist(error))
+            outage.failed(UNREACHABLE, self.step_name, gist(error))
             self._failures += 1
             self._paused_until = time.monotonic() + min(LONGEST_PAUSE_S, PAUSE_S * 2**self._failures)
         else:
+            outage.answered()
             begin = len(self.step_name) + 1
             self.sent.update((metric.step, metric.key[begin:]) for metric in waiting)
+            self._interval_s = max(self._least_interval_s, SENDING_SHARE * (time.monotonic() - started))
+        self._last = time.monotonic()
 
 
 def active_run_id() -> str:
@@ -105,12 +122,23 @@ def log_params(values: Mapping[str, object], known: Iterable[str] = ()) -> None:
 def log_record_if_possible(record: StepRecord, sent: Collection[Point] = ()) -> None:
     """`log_record`, or a warning: whatever the tracker lacks, `publish` adds from the stored record."""
     try:
-        log_record(record, sent)
+        with briefly():
+            if mlflow.active_run() is None and _open_later is not None:
+                _open_later()
+            log_record(record, sent)
     except Exception as error:
-        logger.warning(UNREACHABLE, record.name, gist(error))
+        outage.failed(UNREACHABLE, record.name, gist(error))
         # ZenML ends the row before it stores what the step has made, and would lose that with the row.
-        with suppress(Exception):
-            mlflow.end_run()
+        let_go_of_row()
+    else:
+        outage.answered()
+
+
+def let_go_of_row(status: str = "FINISHED") -> None:
+    """End the active run, or, where the tracker is away, forget it."""
+    while mlflow.active_run() is not None:
+        with suppress(Exception), briefly():
+            mlflow.end_run(status)
 
 
 def log_record(record: StepRecord, sent: Collection[Point] = ()) -> None:

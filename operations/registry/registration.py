@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -13,9 +13,11 @@ from mlflow.models import ModelSignature
 from mlflow.tracking import MlflowClient
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from zenml import log_metadata
+from zenml.models import PipelineRunResponse
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.naming import LINEAGE, model_name
+from dreambooth3d.temporary import temporary_files_inside, temporary_folder
 from materializers.field import write_field
 from operations.records.tracking import active_run_id
 
@@ -23,7 +25,12 @@ _CODE = Path(__file__).with_name("asset_model.py")
 
 
 def register_asset(
-    asset: RadianceField, bundle_uri: str, subject: str, tags: Mapping[str, str], identity: Mapping[str, str]
+    asset: RadianceField,
+    bundle_uri: str,
+    subject: str,
+    tags: Mapping[str, str],
+    identity: Mapping[str, str],
+    run: PipelineRunResponse,
 ) -> str:
     """Register the field, which alone renders any view; checkpoints and the bundle are referenced.
 
@@ -37,17 +44,25 @@ def register_asset(
         tags: of the run's row.
         identity: what the training was made of, kept under ZenML's metadata key `identity`; empty where nothing is
             to be compared.
+        run: that made it, to which ZenML has linked its version.
 
     Returns:
         The MLflow model version.
     """
     lineage = {key: tags[key] for key in LINEAGE}
     known = {"identity": dict(identity)} if identity else {}
-    log_metadata(metadata={**lineage, "bundle": bundle_uri, **known}, infer_model=True)
+    log_metadata(metadata={**lineage, "bundle": bundle_uri, **known}, **_version_of(run))
     _delete_versions(active_run_id())
-    with tempfile.TemporaryDirectory() as temporary:
-        write_field(asset, Path(temporary))
-        return _log_model(model_name(subject), Path(temporary), lineage)
+    with temporary_folder() as temporary, temporary_files_inside(temporary):
+        field = temporary / "field"
+        field.mkdir()
+        write_field(asset, field)
+        return _log_model(model_name(subject), field, lineage)
+
+
+def _version_of(run: PipelineRunResponse) -> dict[str, Any]:
+    """How ZenML's `log_metadata` is told a run's model version; within a step it finds it itself."""
+    return {"infer_model": True} if run.model_version is None else {"model_version_id": run.model_version.id}
 
 
 def _delete_versions(run_id: str) -> None:

@@ -57,13 +57,13 @@ def make_plan(keep_runs: int, older_than: timedelta, now: datetime) -> Plan:
         now: UTC without a time zone, as ZenML has it.
     """
     runs = product_runs()
-    models = _model_versions()
+    models = model_versions()
     protected = _protected_models(models, {run.id: status_of(run.status) for run in runs})
     kept = _young_runs(runs, keep_runs, older_than, now)
     needed: set[UUID] = set()
     for version, reason in protected:
-        needed |= set(_linked_artifacts(version))
-        kept |= dict.fromkeys(_linked_runs(version), reason)
+        needed |= set(linked_artifacts(version))
+        kept |= dict.fromkeys(linked_runs(version), reason)
     going = [run for run in runs if run.id not in kept]
     staying = [run for run in runs if run.id in kept]
     for run in staying:
@@ -79,7 +79,7 @@ def make_plan(keep_runs: int, older_than: timedelta, now: datetime) -> Plan:
         for version in models
         if version.id not in safe
         and PRUNED not in version.run_metadata
-        and (linked := _linked_runs(version))
+        and (linked := linked_runs(version))
         and set(linked) <= gone
     ]
     reasons = {run.name: kept[run.id] for run in staying}
@@ -120,7 +120,7 @@ def _young_runs(
     return kept
 
 
-def _model_versions() -> list[ModelVersionResponse]:
+def model_versions() -> list[ModelVersionResponse]:
     """Every version of this product's models."""
     names = [model.name for model in depaginate(Client().list_models)]
     return [
@@ -159,7 +159,7 @@ def _latest(own: dict[str, ModelVersionResponse], runs: Mapping[UUID, Status]) -
     """
     found = []
     for number in reversed(own):
-        known = [runs[run] for run in _linked_runs(own[number]) if run in runs]
+        known = [runs[run] for run in linked_runs(own[number]) if run in runs]
         if not known or "completed" in known:
             found.append(number)
         if "completed" in known:
@@ -172,12 +172,14 @@ def is_record(version: ModelVersionResponse) -> bool:
     return any(key.startswith(CHANGE_KEY) for key in version.run_metadata)
 
 
-def _linked_runs(version: ModelVersionResponse) -> list[UUID]:
+def linked_runs(version: ModelVersionResponse) -> list[UUID]:
+    """The pipeline runs that have, or had, a share in a version."""
     links = depaginate(Client().list_model_version_pipeline_run_links, model_version_id=version.id)
     return [link.pipeline_run.id for link in links]
 
 
-def _linked_artifacts(version: ModelVersionResponse) -> list[UUID]:
+def linked_artifacts(version: ModelVersionResponse) -> list[UUID]:
+    """The artifact versions that belong to a model version."""
     links = depaginate(Client().list_model_version_artifact_links, model_version_id=version.id)
     return [link.artifact_version.id for link in links]
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
 
 from dreambooth3d.cli import cleaning
@@ -32,6 +34,12 @@ def stand_in(run: PipelineRunResponse, **process: object) -> SimpleNamespace:
     config = SimpleNamespace(extra={"preset": "tiny", "process": process or None})
     known = {"id": run.id, "name": run.name, "stack": run.stack, "steps": run.steps, "created": run.created}
     return SimpleNamespace(config=config, start_time=None, **known)
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other processes have left on this machine is not this test's."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +71,16 @@ def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], l
     row = rows.find_row(dead.name)
     assert row.info.status == "RUNNING"
 
-    assert clean_runs(lines.append, dry_run=True) == 2
+    corgi = Client().list_models(name="equals:dreambooth3d-corgi").items[0].id
+    versions = {version.number for version in Client().list_model_versions(model=corgi).items}
+    # In both, and the model version that has nothing in it.
+    assert clean_runs(lines.append, dry_run=True) == 3
+    assert len(Client().list_model_versions(model=corgi).items) == len(versions)
     assert [run.id for run in unfinished_runs()] == [dead.id]
     assert rows.find_row(dead.name).info.status == "RUNNING"
 
-    assert clean_runs(lines.append) == 2
+    assert clean_runs(lines.append) == 3
+    assert len(Client().list_model_versions(model=corgi).items) == len(versions) - 1
     marked = Client().get_pipeline_run(dead.id)
     assert marked.status == "failed"
     assert {step.status for step in marked.steps.values()} == {"failed"}
@@ -101,6 +114,22 @@ def test_a_mark_that_was_interrupted_is_completed(home: Path, lines: list[str]) 
     rows.client().update_run(identity, status="RUNNING")
     assert clean_runs(lines.append) == 1
     assert rows.client().get_run(identity).info.status == "FINISHED"
+    assert clean_runs(lines.append) == 0
+
+
+def test_a_row_that_says_completed_of_a_run_that_died_is_corrected(
+    home: Path, lines: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed after its last step had said that all is done, before that step's result was stored."""
+    run = run_toy(seed=21)
+    row = rows.find_row(run.name).info.run_id
+    rows.client().set_tag(row, "status", "completed")
+    assert clean_runs(lines.append) == 0
+    failed = SimpleNamespace(status=ExecutionStatus.FAILED)
+    monkeypatch.setattr(cleaning, "pipeline_runs", lambda names: {run.name: failed})
+    assert clean_runs(lines.append) == 1
+    found = rows.client().get_run(row)
+    assert (found.info.status, found.data.tags["status"]) == ("KILLED", "failed")
     assert clean_runs(lines.append) == 0
 
 

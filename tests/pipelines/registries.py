@@ -48,6 +48,20 @@ def _do_not_wait_for_the_disk(connection: Any, _: object) -> None:
         connection.execute("PRAGMA synchronous=OFF")
 
 
+@contextmanager
+def short_locks() -> Iterator[None]:
+    """Wait for a locked database for a tenth of a second: MLflow waits for twenty, and says so in each session."""
+
+    def shorter(_c: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> tuple[str, Any]:
+        return ("PRAGMA busy_timeout = 100" if "busy_timeout" in statement else statement), parameters
+
+    event.listen(Engine, "before_cursor_execute", shorter, retval=True)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", shorter)
+
+
 def _forget() -> None:
     """ZenML keeps its settings in two singletons; another test of this process may have other settings."""
     GlobalConfiguration._reset_instance()

@@ -1,14 +1,18 @@
 """A failure in each step of the training pipeline and in each part of `publish`: a failed run is never a good one.
 
-All runs are in this process: the steps before the failure come from the cache of the first.
+A tracker that is away, and another run that computes the same, are no failures. All runs are in this process: the steps
+before the failure come from the cache of the first.
 """
 
 from __future__ import annotations
 
 import functools
 import json
+import logging
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +20,26 @@ import mlflow
 import mlflow.pyfunc  # MLflow loads it late, in place of a stand-in
 import pytest
 import yaml
+from mlflow.entities import Run
 from typer.testing import CliRunner
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.environment import Environment
+from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+from zenml.orchestrators import cache_utils
 from zenml.utils.source_utils import set_custom_source_root
 
 import steps
 from dreambooth3d.cli.main import app
 from dreambooth3d.cli.setup import pull_photos
 from dreambooth3d.errors import DreamBooth3DError
-from operations.records import publishing
+from dreambooth3d.locks import FolderLock
+from dreambooth3d.runtime import work_root
+from operations.records import patience, publishing, rows, tracking
 from operations.registry import registration
 from operations.registry.promotion import candidate, production, promote
 from operations.registry.versions import read
-from tests.pipelines.registries import own_registries, seen_by_readers
+from tests.pipelines.registries import own_registries, seen_by_readers, short_locks
 from tests.product import ROOT, TINY, make_product
 
 SUBJECT = "corgi"
@@ -238,3 +247,126 @@ def test_what_is_damaged_in_the_store_is_made_again(
     assert new[0]["status"] == "completed"
     again = Client().get_pipeline_run(new[0]["run"]).steps[maker]
     assert again.status == ExecutionStatus.COMPLETED, "not from the cache"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A locked database is waited for for a tenth of a second instead of twenty, and there are no pauses."""
+    monkeypatch.setattr(patience, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(patience, "CONNECTIONS", 1)
+    monkeypatch.setattr(tracking, "outage", patience.Outage())
+    with short_locks():
+        yield
+
+
+def figures(row: Run) -> tuple[set[str], dict[str, float], dict[str, str], dict[str, str]]:
+    """What a row says of its run, times and names aside."""
+    measured = ("evaluate", "export_")
+    metrics = {
+        key: value
+        for key, value in row.data.metrics.items()
+        if key.startswith(measured) and not key.endswith(("/seconds", "/cached"))
+    }
+    tags = {key: value for key, value in row.data.tags.items() if not key.startswith(("mlflow.", "zenml."))}
+    return set(row.data.metrics), metrics, dict(row.data.params), tags
+
+
+def files(row: Run, folder: str | None = None) -> set[str]:
+    """The paths of a row's files."""
+    found = rows.client().list_artifacts(row.info.run_id, folder)
+    return {path for entry in found for path in (files(row, entry.path) if entry.is_dir else {entry.path})}
+
+
+@pytest.mark.parametrize("again", ["publish", pytest.param("init_nerf", marks=pytest.mark.slow)])
+def test_a_tracker_that_is_locked_from_a_step_on(
+    again: str,
+    root: Path,
+    first: str,
+    monkeypatch: pytest.MonkeyPatch,
+    impatient: None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The run gets to its end and says what is missing; from what is stored the row is completed."""
+    before = {line["run"] for line in listed()}
+    prepare, other = MLFlowExperimentTracker.prepare_step_run, None
+
+    def lock_then_prepare(tracker: MLFlowExperimentTracker, info: Any) -> None:
+        nonlocal other
+        if other is None and info.pipeline_step_name == again:
+            other = sqlite3.connect(next(root.rglob("mlflow.db")), isolation_level=None, check_same_thread=False)
+            other.execute("BEGIN EXCLUSIVE")
+        prepare(tracker, info)
+
+    monkeypatch.setattr(MLFlowExperimentTracker, "prepare_step_run", functools.wraps(prepare)(lock_then_prepare))
+    logging.getLogger().setLevel(logging.WARNING)  # a command before has silenced it
+    code, error = train(root, *({again} - {"publish"}))
+    assert other is not None
+    with closing(other):
+        other.execute("ROLLBACK")
+    name = next(run.name for run in Client().list_pipeline_runs(sort_by="desc:created").items)
+    assert code == 1 and error.startswith(f"Error: {name}: MLflow did not take all of the run's row ("), error
+    assert f"`dreambooth3d runs complete {name}`" in error and (root / "outputs" / name / "asset.glb").is_file()
+    told = [record.message for record in caplog.records if "MLflow did not" in record.message]
+    assert len([text for text in told if "runs complete" not in text]) == 1, "one warning"
+    assert name not in good_versions()
+    assert command("production", "promote", name)[0] == 1
+    assert {line["run"] for line in listed()} <= before, "nothing reached the tracker"
+
+    code, said, error = command("runs", "complete", name)
+    assert code == 0 and "completed" in said, error
+    assert figures(rows.find_row(name)) == figures(rows.find_row(first))
+    assert files(rows.find_row(name)) == files(rows.find_row(first))
+    assert [line["status"] for line in listed() if line["run"] == name] == ["completed"]
+    assert name in good_versions()
+    assert command("runs", "complete", name)[1] == f"{name}: its row is complete.\n"
+
+
+def test_the_row_of_a_run_that_failed_is_completed_with_what_it_has_stored(
+    root: Path, first: str, monkeypatch: pytest.MonkeyPatch, impatient: None
+) -> None:
+    step = STEPS["evaluate"]
+    with monkeypatch.context() as patch:
+        patch.setattr(type(step), "entrypoint", staticmethod(failing(step.entrypoint, after=False)))
+        assert train(root, "evaluate")[0] == 1
+    name = listed()[0]["run"]
+    assert command("runs", "complete", "--all")[0] == 0
+    row = rows.find_row(name)
+    whole = rows.find_row(first).data.metrics
+    assert row.data.metrics["refine_nerf/cached"] == 1.0 and row.info.status == "FAILED"
+    made = {key for key in whole if key.startswith(("refine_nerf/", "finetune_dreambooth/", "init_nerf/"))}
+    assert {key for key in row.data.metrics if key in made} == made
+    assert not any(key.startswith("evaluate/") for key in row.data.metrics) and listed()[0]["status"] == "failed"
+    assert command("runs", "complete", "--all")[1] == "Every row is complete.\n"
+
+
+def test_a_run_takes_what_another_has_made_meanwhile(
+    root: Path, first: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both began at once: ZenML's cache had nothing yet, and another process holds the step's work folder."""
+    acquire, ask, asked, busy = FolderLock.acquire, cache_utils.get_cached_step_run, set(), set()
+
+    def nothing_at_first(key: str) -> Any:
+        if key in asked:
+            return ask(key)
+        asked.add(key)
+        return None
+
+    def held_at_first(lock: FolderLock, note: Any = None) -> bool:
+        taken = acquire(lock, {"run": "another", "pid": 1}) if lock.path not in busy else acquire(lock, note)
+        if lock.path in busy:
+            return taken
+        busy.add(lock.path)
+        FolderLock.release(lock)
+        return False
+
+    monkeypatch.setattr(cache_utils, "get_cached_step_run", nothing_at_first)
+    monkeypatch.setattr(FolderLock, "acquire", held_at_first)
+    for name in ("diffusion.finetuning.dreambooth.finetune", "checkpoint_distillation.distil_checkpoint"):
+        monkeypatch.setattr(f"dreambooth3d.{name}", failing(print, after=False))
+    code, error = train(root)
+    assert code == 0, error
+    newest = listed()[0]["run"]
+    ran = Client().get_pipeline_run(newest).steps
+    assert ran["finetune_dreambooth"].status == ran["select_checkpoints"].status == ExecutionStatus.COMPLETED
+    assert figures(rows.find_row(newest)) == figures(rows.find_row(first))
+    assert not [path for path in work_root().glob("*") if path.name != "class_images"]

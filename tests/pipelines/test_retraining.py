@@ -307,7 +307,7 @@ def test_subjects_train_side_by_side_up_to_a_number(monkeypatch: pytest.MonkeyPa
     refused = children.Child(error="no photos")
     monkeypatch.setattr(children, "_can_run_apart", lambda: True)
     monkeypatch.setattr(children, "_submit", lambda training, name, config: refused if name == "d" else Future(name))
-    monkeypatch.setattr(children, "_run_name", lambda name: f"run of {name}")
+    monkeypatch.setattr(children, "_run", lambda name: SimpleNamespace(name=f"run of {name}", steps={}))
     ended = dict(children.train_children(None, dict.fromkeys("abcde"), parallel=2))
     assert story == ["start a", "start b", "end a", "start c", "end b", "end c", "start e", "end e"]
     assert ended["b"] == children.Child("run of b", "out of memory") and ended["d"] == refused

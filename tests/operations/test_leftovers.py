@@ -1,0 +1,126 @@
+"""What killed processes leave, as `runs clean` finds it: nothing goes that somebody may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from zenml.client import Client
+
+from dreambooth3d.cli import leftovers
+from dreambooth3d.cli.leftovers import Leftover, find_leftovers
+from dreambooth3d.locks import FolderLock
+from dreambooth3d.runtime import work_root
+from dreambooth3d.sources import library_digest
+from dreambooth3d.temporary import temporary_folder
+from tests.operations.toy import run_toy
+
+DIE = (
+    "import os, signal; from dreambooth3d.temporary import temporary_folder\n"
+    "with temporary_folder() as folder: (folder / 'model').touch(); os.kill(os.getpid(), signal.SIGKILL)"
+)
+
+
+@pytest.fixture(autouse=True)
+def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def nothing_in_zenml(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "product_runs", list)
+    monkeypatch.setattr(leftovers, "model_versions", list)
+    monkeypatch.setattr(leftovers, "_is_stored", lambda step_run: step_run == "stored")
+
+
+def work(name: str, **note: str) -> Path:
+    """A work folder as a killed process leaves it."""
+    folder = work_root() / f"init_nerf-{name * 16}"
+    folder.mkdir(parents=True)
+    (folder / "state.partial").write_bytes(b"half")
+    if note:
+        lock = FolderLock(folder)
+        assert lock.acquire({"run": "died", "pid": 1, **note})
+        lock.release()
+    return folder
+
+
+def clean(alive: bool = False, states: bool = False) -> list[Leftover]:
+    found = list(find_leftovers((), alive, states))
+    for leftover in found:
+        if leftover.remove is not None:
+            leftover.remove()
+    return found
+
+
+def test_work_goes_that_is_finished_or_that_no_code_goes_on_from(nothing_in_zenml: None) -> None:
+    stored = work("a", step_run="stored", library=library_digest())
+    of_other_code = work("b", step_run="lost", library="other")
+    unfinished = work("c", step_run="lost", library=library_digest())
+    of_old_release = work("d")
+    in_use = work("e", step_run="stored", library=library_digest())
+    holder = FolderLock(in_use)
+    assert holder.acquire()
+    (cache := work_root() / "class_images" / "0").mkdir(parents=True)
+
+    told = {leftover.what.split()[0]: leftover for leftover in clean(alive=True)}
+    assert not stored.exists() and not of_other_code.exists()
+    assert not stored.with_name(f"{stored.name}.lock").exists()
+    assert unfinished.exists() and "the same command goes on from it" in told[str(unfinished)].why
+    assert of_old_release.exists() and in_use.exists() and "uses it" in told[str(in_use)].why
+
+    clean()
+    assert unfinished.exists() and in_use.exists() and not of_old_release.exists()
+    clean(states=True)
+    assert not unfinished.exists() and in_use.exists() and cache.exists()
+    holder.release()
+    clean()
+    assert not in_use.exists()
+
+
+def test_a_killed_processs_temporary_folder_goes(nothing_in_zenml: None, own_temporary_folder: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(own_temporary_folder)}
+    subprocess.run([sys.executable, "-c", DIE], env=environment, check=False)
+    (left,) = own_temporary_folder.iterdir()
+    with temporary_folder() as mine:
+        assert [leftover.what for leftover in clean()] == [str(left)]
+        assert mine.exists() and not left.exists()
+    assert not list(own_temporary_folder.iterdir())
+
+
+def test_a_partial_file_goes_with_its_process(nothing_in_zenml: None) -> None:
+    folder = work_root() / "class_images" / "0"
+    folder.mkdir(parents=True)
+    free = next(number for number in range(2**22 - 1, 0, -1) if not os.path.exists(f"/proc/{number}"))
+    processes = (("0", free), ("1", free), ("2", os.getpid()))
+    dead, young, alive = (folder / f".{name}.png.{pid}.partial" for name, pid in processes)
+    for file in (dead, young, alive):
+        file.touch()
+    for file in (dead, alive):
+        os.utime(file, (0, 0))
+    assert [leftover.what for leftover in clean()] == [str(dead)]
+    assert not dead.exists() and young.exists() and alive.exists()
+
+
+def test_what_zenml_never_came_to_know_goes_and_what_it_knows_stays(home: Path) -> None:
+    run_toy(seed=31)
+    with pytest.raises(RuntimeError):
+        run_toy(subject="failing", seed=31, fail=True)
+    failed = next(run for run in Client().list_pipeline_runs(sort_by="desc:created", hydrate=True).items)
+    step = failed.steps["finish"]
+    place = Path(Client().active_stack.artifact_store.path) / "finish" / "value" / str(step.id) / "1234"
+    assert not [leftover for leftover in clean() if leftover.what.startswith(str(place.parent))], "it is empty"
+    before = {path for path in place.parents[3].rglob("*") if path.is_file()}
+    place.mkdir(parents=True)
+    (place / "data.json").touch()
+    clean()
+    assert not place.parent.exists()
+    assert {path for path in place.parents[3].rglob("*") if path.is_file()} == before
+    assert not clean()
