@@ -3,6 +3,7 @@
 # make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed, benchmark-real REAL=folder    see
 #                docs/benchmarks.md
 # make test-gpu  what needs CUDA
+# make test-resilience    kills and faults, see docs/faults.md; QUICK=1 for the fast part
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
 # make audit     secrets, yanked releases and known vulnerabilities; make sbom, make licences: what is installed
 # make setup     what both start with; done once, and again when requirements.lock changes
@@ -21,7 +22,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-real test-gpu test-orchestrators audit sbom locks licences
+	benchmark-real test-gpu test-orchestrators test-resilience audit sbom locks licences
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -62,6 +63,11 @@ benchmark-speed: setup
 benchmark-real: setup
 	@test -n "$(REAL)" || { echo "Say which folder of photo sets: make benchmark-real REAL=folder" >&2; exit 1; }
 	@$(ACTIVATE) && python -m benchmarks.real "$(REAL)" $(if $(QUICK),--quick) $(ARGS)
+
+# QUICK=1 for what takes less than a minute; else ARGS="--kills 30 --seed 0 --skip faults".
+test-resilience: setup
+	@$(ACTIVATE) && $(TEST_ENVIRONMENT) python -m \
+		$(if $(QUICK),pytest tests/resilience -m "not slow",tests.resilience) $(ARGS)
 
 test-gpu: setup
 	@$(ACTIVATE) && python -m pytest -m gpu $(ARGS)

@@ -48,6 +48,14 @@ class EmptyFieldError(DreamBooth3DError):
     """A radiance field has no surface where one is needed, for example for the mesh."""
 
 
+class DiskError(DreamBooth3DError):
+    """A disk is full, read-only, or does not answer."""
+
+
+class MemoryShortageError(DreamBooth3DError):
+    """The memory of the machine, or of its GPU, does not suffice."""
+
+
 class RunNotFoundError(DreamBooth3DError):
     """No run answers to the given name."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import signal
 import socket
 import threading
@@ -141,9 +142,11 @@ def team(work: Work, arguments: Sequence[Any], processes: int, device: torch.dev
             "that, or run on a machine with more."
         )
     address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}
+    # By value: PyTorch would hand tensors over in /dev/shm, which is small or missing in many containers.
+    packed = pickle.dumps(tuple(arguments))
     spawner = torch.multiprocessing.get_context("spawn")
     others = [
-        spawner.Process(target=_follow, args=(rank, processes, address, device.type, work, arguments), daemon=True)
+        spawner.Process(target=_follow, args=(rank, processes, address, device.type, work, packed), daemon=True)
         for rank in range(1, processes)
     ]
     for each in others:
@@ -209,8 +212,9 @@ class _Watch:
         self._thread.join()
 
 
-def _follow(rank: int, size: int, address: dict[str, str], kind: str, work: Work, arguments: Sequence[Any]) -> None:
+def _follow(rank: int, size: int, address: dict[str, str], kind: str, work: Work, packed: bytes) -> None:
     """The life of one of the others."""
+    arguments = pickle.loads(packed)
     # The leader decides when to stop, also where a signal reaches the whole group.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreambooth3d.errors import gist
+from dreambooth3d.faults import gone_if_failed, in_one_sentence
 from dreambooth3d.record import StepLog
 
 logger = logging.getLogger(__name__)
@@ -105,17 +106,22 @@ class ResumePoint:
         return time.monotonic() - self._last >= wait
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Replace the stored state; a kill at any moment leaves the old or the new one."""
+        """Replace the stored state; a kill at any moment, or an error, leaves the old or the new one.
+
+        Raises:
+            DiskError: the disk is full or cannot be written.
+        """
         started = time.monotonic()
         tensors: dict[str, Tensor] = {}
         plain = _flatten(state, "", tensors)
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = self.folder / "state.partial"
         metadata = {"state": json.dumps(plain)}
-        save_file(tensors, partial, metadata={**metadata, "sha256": _digest(tensors, metadata["state"])})
-        with open(partial, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(partial, self.folder / "state.safetensors")
+        with in_one_sentence("", partial), gone_if_failed(partial):
+            save_file(tensors, partial, metadata={**metadata, "sha256": _digest(tensors, metadata["state"])})
+            with open(partial, "rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(partial, self.folder / "state.safetensors")
         self._last = time.monotonic()
         self._took = self._last - started
 

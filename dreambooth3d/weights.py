@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreambooth3d.errors import ArtifactError, BaseModelError
+from dreambooth3d.faults import gone_if_failed, in_one_sentence
 from dreambooth3d.temporary import temporary_folder
 
 _CHUNK_BYTES = 1 << 20
@@ -151,9 +152,14 @@ def require_as_shipped(folder: Path) -> None:
 
 
 def save_weights(tensors: dict[str, Tensor], path: Path) -> WeightsRef:
-    """Write tensors as safetensors (atomically) and return their handle."""
+    """Write tensors as safetensors (atomically) and return their handle.
+
+    Raises:
+        DiskError: the disk is full or cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial)
-    partial.replace(path)
+    with in_one_sentence("", partial), gone_if_failed(partial):
+        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, partial)
+        partial.replace(path)
     return WeightsRef(str(path), sha256_file(path), path.stat().st_size)

@@ -6,7 +6,7 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -20,7 +20,8 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.io import fileio
 from zenml.materializers.base_materializer import BaseMaterializer
 
-from dreambooth3d.errors import ArtifactError, gist
+from dreambooth3d.errors import ArtifactError, DreamBooth3DError, gist
+from dreambooth3d.faults import in_one_sentence
 from dreambooth3d.images import from_pil, save_image, to_pil
 from dreambooth3d.naming import below, inner_name
 from dreambooth3d.record import SERIES_COLUMNS, StepRecord
@@ -163,7 +164,10 @@ def _named(uri: str) -> Iterator[None]:
     # What JSON, Parquet, safetensors and the artifacts' own classes raise for content that does not fit.
     except (ValueError, KeyError, TypeError, IndexError, EOFError, SafetensorError) as error:
         raise _damaged(uri, f"cannot be read ({gist(error).rstrip('.')})") from error
-    except OSError as error:
+    # A remote store's client raises errors of its own.
+    except Exception as error:
+        if not (isinstance(error, OSError) or is_remote(uri)):
+            raise
         raise ArtifactError(
             f"{uri}: this artifact could not be read now ({gist(error).rstrip('.')}). Check the artifact store and the "
             "disk, and start again."
@@ -190,7 +194,13 @@ def local_copy(uri: str, within: str = "") -> Iterator[Path]:
         yield Path(uri)
         return
     with temporary_folder() as temporary:
-        fetch(uri, temporary, within)
+        try:
+            fetch(uri, temporary, within)
+        except ArtifactError as error:
+            if error.uri is None:
+                raise
+            # A connection can end early: what is damaged is so twice.
+            fetch(uri, temporary, within)
         yield temporary
 
 
@@ -300,7 +310,26 @@ class FolderMaterializer(BaseMaterializer):
         return None
 
     def save(self, data: Any) -> None:
-        """Write the artifact with its record to the store."""
+        """Write the artifact with its record to the store, whole or not at all.
+
+        Raises:
+            DiskError: a disk is full or cannot be written.
+            ArtifactError: a remote store did not take it.
+        """
+        try:
+            with in_one_sentence("", *([] if is_remote(self.uri) else [self.uri])):
+                self._save(data)
+        except Exception as error:
+            with suppress(Exception):  # why it failed is what counts
+                fileio.rmtree(self.uri)
+            if isinstance(error, DreamBooth3DError) or not is_remote(self.uri):
+                raise
+            raise ArtifactError(
+                f"{self.uri}: this artifact could not be stored now ({gist(error).rstrip('.')}). Check the artifact "
+                "store, and give the same command again: the step goes on from its last state."
+            ) from error
+
+    def _save(self, data: Any) -> None:
         with temporary_folder() as folder:
             self.write(data, folder)
             if getattr(data, "record", None) is not None:

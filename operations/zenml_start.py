@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 _OWN = ("dreambooth3d", "dreambooth3d.environment", "dreambooth3d.errors", "operations", __name__)
@@ -25,6 +26,7 @@ def prepare() -> None:
     loaded = {name for name in sys.modules if name.partition(".")[0] in ("dreambooth3d", "operations")}
     _settle()
     write_whole_files()
+    tell_faults_in_one_sentence()
     # In a container the run's own code arrives later, and comes before the image's, which was imported just now.
     if loaded <= {"operations", __name__}:
         for name in _OWN:
@@ -46,6 +48,25 @@ def _settle() -> None:
     except DreamBooth3DError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def tell_faults_in_one_sentence() -> None:
+    """Replace what prints an error that ends a process of this product: ZenML's commands use disks before ours do."""
+    if os.environ.get("DREAMBOOTH3D_ACTIVE") and getattr(sys.excepthook, "__module__", "") != __name__:
+        sys.excepthook = _telling(sys.excepthook)
+
+
+def _telling(show: Callable[..., Any]) -> Callable[..., Any]:
+    def excepthook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        from dreambooth3d.faults import explained
+
+        told = explained(error)
+        if told is None:
+            show(kind, error, trace)
+        else:
+            print(f"Error: {told}", file=sys.stderr)
+
+    return excepthook
 
 
 def write_whole_files() -> None:

@@ -18,6 +18,7 @@ import torch
 
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.errors import ArtifactError
+from dreambooth3d.faults import in_one_sentence
 from dreambooth3d.locks import FolderLock
 from dreambooth3d.record import StepLog, StepRecord
 from dreambooth3d.runtime import Runtime, pick_device, work_folder
@@ -109,7 +110,12 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
     let_go_of_work()
     live = LiveSeries(name)
     folder = work_folder(name, device, library_digest(), *(content_hash(value) for value in inputs))
-    with recomputed_if_damaged(), stop_signal() as should_stop, _alone(folder, should_stop) as (lock, waited):
+    with (
+        recomputed_if_damaged(),
+        in_one_sentence(name),
+        stop_signal() as should_stop,
+        _alone(folder, should_stop) as (lock, waited),
+    ):
         runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, origin=origin())
         if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.

@@ -12,7 +12,7 @@ from tests.import_graph import PACKAGES, ROOT, circles, graph, imported, modules
 
 LIBRARY = [path for path in sorted((ROOT / "dreambooth3d").rglob("*.py")) if "cli" not in path.parts]
 GROUND = (
-    "artifacts", "cameras", "environment", "errors", "guidance", "hub", "images", "locks", "masks", "naming",
+    "artifacts", "cameras", "environment", "errors", "faults", "guidance", "hub", "images", "locks", "masks", "naming",
     "parallel", "prompts", "record", "runtime", "strict_yaml", "temporary", "transfer", "weights",
 )  # fmt: skip
 FLOORS = (
@@ -126,7 +126,10 @@ def test_diffusion_knows_no_nerf() -> None:
 def test_nothing_is_pickled() -> None:
     for folder in PACKAGES:
         for path in (ROOT / folder).rglob("*.py"):
-            assert not [name for name in imports(path) if within(name, "pickle") or within(name, "cloudpickle")], path
+            # What a process hands to one that it has started is never stored, and from nobody else.
+            allowed = path == ROOT / "dreambooth3d" / "parallel.py"
+            found = [name for name in imports(path) if within(name, "pickle") or within(name, "cloudpickle")]
+            assert allowed or not found, path
             assert "torch.save" not in path.read_text(), path
             assert "torch.load" not in path.read_text(), path
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
 from itertools import chain
 from pathlib import Path
@@ -12,6 +15,8 @@ from torch import nn
 
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.parallel import Team, team
+from tests.product import ROOT
+from tests.resilience.shim import AVAILABLE, no_shared_memory
 
 CPU = torch.device("cpu")
 
@@ -130,3 +135,36 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ConfigError, match="processes=2: this machine shows 1 GPU"):
         with team(_waits, (), 2, torch.device("cuda")):
             pytest.fail("nothing may start")
+
+
+def _adds(member: Team, tensor: torch.Tensor) -> None:
+    parameter = _with_gradients()[0]
+    parameter.grad = tensor.clone()
+    member.sum_gradients([parameter])
+
+
+SUM = """
+import torch
+from torch import nn
+
+from dreambooth3d.parallel import team
+from tests.test_parallel import _adds
+
+if __name__ == "__main__":
+    parameter = nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.ones(3)
+    with team(_adds, (torch.full((3,), 4.0),), 2, torch.device("cpu")) as leader:
+        leader.sum_gradients([parameter])
+    print(parameter.grad.tolist())
+"""
+
+
+@pytest.mark.skipif(not AVAILABLE, reason="needs Linux and a C compiler")
+def test_a_team_needs_no_shared_memory(tmp_path: Path) -> None:
+    """A container may have no /dev/shm, or a small one."""
+    script = tmp_path / "script.py"
+    script.write_text(SUM)
+    variables = os.environ | no_shared_memory() | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run([sys.executable, str(script)], env=variables, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.strip() == "[5.0, 5.0, 5.0]"

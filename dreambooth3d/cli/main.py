@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from dreambooth3d import environment
 from dreambooth3d.errors import DreamBooth3DError
+from dreambooth3d.faults import in_one_sentence
 
 
 class _Commands(TyperGroup):
@@ -19,7 +20,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         try:
-            return super().invoke(ctx)
+            with in_one_sentence():
+                return super().invoke(ctx)
         except DreamBooth3DError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from None

@@ -26,6 +26,8 @@ from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfi
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.errors import ArtifactError, ConfigError, DreamBooth3DError
+from dreambooth3d.faults import explained as explained_fault
+from dreambooth3d.faults import in_one_sentence
 from dreambooth3d.naming import model_name
 from operations.launch.archive import lean_code_archive
 from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
@@ -47,6 +49,8 @@ logger = logging.getLogger(__name__)
 _FILTERED_LOGGERS = (
     "zenml.orchestrators.local.local_orchestrator",
     "zenml.orchestrators.step_launcher",
+    "zenml.log_stores.artifact.artifact_log_exporter",
+    "mlflow.store.db.utils",
     "zenml.integrations.mlflow.experiment_trackers.mlflow_experiment_tracker",
 )
 _HOOKS = {"on_failure": hooks.on_failure, "on_success": hooks.on_success}
@@ -306,7 +310,8 @@ def user_errors() -> Iterator[None]:
     for logger in loggers:
         logger.addFilter(_is_worth_reading)
     try:
-        yield
+        with in_one_sentence():
+            yield
     except CommandError:
         raise
     except DreamBooth3DError as error:
@@ -329,7 +334,11 @@ def _is_worth_reading(record: logging.LogRecord) -> bool:
         return False
     arguments = record.args if isinstance(record.args, tuple) else ()
     errors = [*arguments, *(record.exc_info or ())]
-    return not any(isinstance(error, DreamBooth3DError) for error in errors)
+    return not any(isinstance(error, DreamBooth3DError) or _is_explained(error) for error in errors)
+
+
+def _is_explained(error: object) -> bool:
+    return isinstance(error, Exception) and explained_fault(error) is not None
 
 
 def _require_tracker() -> None:

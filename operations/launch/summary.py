@@ -18,6 +18,7 @@ from zenml.models import PipelineRunResponse
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
+from dreambooth3d.faults import gone_if_failed
 from dreambooth3d.images import save_image
 from dreambooth3d.naming import below
 from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
@@ -56,6 +57,21 @@ COLUMNS = {"asset": "", "coarse": "coarse/", "mean image": "baseline_mean/", "tr
 def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> Path:
     """Copy asset, turntable, viewer page and report to `outputs/<run>/`, those of contexts below `contexts/` there."""
     folder = outputs_folder(run.name)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    with gone_if_failed(partial):
+        _write_all(run, config, partial)
+        if folder.exists():
+            shutil.copytree(partial, folder, dirs_exist_ok=True)
+            shutil.rmtree(partial)
+        else:
+            partial.replace(folder)
+    return folder
+
+
+def _write_all(
+    run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig, folder: Path
+) -> None:
     report: EvaluationReport = _output(run, PROMPTED if isinstance(config, TextTo3dConfig) else "evaluate")
     _write_asset(_output(run, "export_asset"), report, folder)
     if isinstance(config, TextTo3dConfig):
@@ -65,7 +81,6 @@ def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConf
         _write_asset(_output(run, f"export_context_{index}"), report, folder / "contexts" / str(index))
         save_image(report.comparison, folder / "contexts" / str(index) / "comparison.png")
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-    return folder
 
 
 def _write_asset(bundle: AssetBundle, report: EvaluationReport, folder: Path) -> None:

@@ -24,7 +24,7 @@ from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.diffusion.model.export import export_pipeline
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling
-from dreambooth3d.errors import ArtifactError, BaseModelError
+from dreambooth3d.errors import ArtifactError, BaseModelError, DreamBooth3DError
 from dreambooth3d.prompts import view_prompt
 from dreambooth3d.runtime import ResumePoint, Runtime
 from dreambooth3d.weights import save_weights, sha256_file
@@ -296,3 +296,36 @@ def test_a_masked_training_is_another_training(
         series = result.record.series
         losses[weight] = series[series["name"] == "instance_loss"]["value"].tolist()
     assert losses[1.0] != losses[0.1]
+
+
+def test_weights_that_are_no_longer_finite_are_no_result(
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last update can leave the numbers after a loss that was finite."""
+    train_step = DreamBoothTrainer.train_step
+
+    def last_one_explodes(trainer: DreamBoothTrainer, step: int) -> dict[str, torch.Tensor]:
+        losses = train_step(trainer, step)
+        if step == CONFIG.steps - 1:
+            trainer.networks.parameters[0].data.fill_(torch.inf)
+        return losses
+
+    monkeypatch.setattr(DreamBoothTrainer, "train_step", last_one_explodes)
+    runtime = make_runtime()
+    with pytest.raises(DreamBooth3DError, match="weights were no longer finite at step 12. Lower .*learning_rate"):
+        run(photos, base, runtime)
+    assert not list(runtime.folder.rglob("000012/*"))
+
+
+def test_a_loss_that_is_no_longer_finite_ends_the_training(
+    photos: SubjectPhotos, base: BaseModelRef, make_runtime: MakeRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_step = DreamBoothTrainer.train_step
+
+    def explodes(trainer: DreamBoothTrainer, step: int) -> dict[str, torch.Tensor]:
+        losses = train_step(trainer, step)
+        return {name: value * torch.nan for name, value in losses.items()} if step == 2 else losses
+
+    monkeypatch.setattr(DreamBoothTrainer, "train_step", explodes)
+    with pytest.raises(DreamBooth3DError, match="loss was no longer finite at step 5. Lower .*learning_rate"):
+        run(photos, base, make_runtime())

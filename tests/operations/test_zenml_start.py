@@ -80,3 +80,15 @@ def test_a_client_that_starts_writes_nothing(home: Path) -> None:
     Client._reset_instance()
     assert Client().active_stack_model.name == "local_mlflow"
     assert [file.stat().st_mtime for file in files] == [1, 1]
+
+
+@pytest.mark.parametrize(("raised", "said"), [("database is locked", "locked by another"), ("other", "other")])
+def test_a_fault_of_the_machine_is_one_sentence_also_in_zenmls_own_commands(raised: str, said: str) -> None:
+    script = (
+        "from operations.zenml_start import tell_faults_in_one_sentence\n"
+        f"tell_faults_in_one_sentence()\nraise RuntimeError({raised!r})"
+    )
+    active = os.environ | {"DREAMBOOTH3D_ACTIVE": "1"}
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=active, capture_output=True, text=True)
+    assert result.returncode == 1 and said in result.stderr
+    assert ("Traceback" in result.stderr) == (raised == "other")

@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from dreambooth3d.diffusion.model.components import Components
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling, initial_noise, sample
+from dreambooth3d.faults import gone_if_failed
 from dreambooth3d.images import from_pil, to_pil
 from dreambooth3d.runtime import work_root
 
@@ -76,5 +77,6 @@ def _readable(file: Path) -> bool:
 
 def _write(image: Tensor, file: Path) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    to_pil(image).save(partial, format="PNG")
-    partial.replace(file)
+    with gone_if_failed(partial):
+        to_pil(image).save(partial, format="PNG")
+        partial.replace(file)

@@ -44,9 +44,13 @@ class LossLog:
         means = {name: float(torch.stack([entry[name] for entry in self._pending]).mean()) for name in self._pending[0]}
         self._pending.clear()
         if not math.isfinite(means["loss"]):
-            raise DreamBooth3DError(
-                f"{self._log.name}: the loss was no longer finite at step {done}. Lower {self._log.name}"
-                ".learning_rate, or set mixed_precision to no."
-            )
+            raise no_longer_finite("the loss was", self._log.name, done)
         self._log.scalars(self._first_step + done, **means, learning_rate=learning_rate)
         return means["loss"]
+
+
+def no_longer_finite(what: str, stage: str, step: int) -> DreamBooth3DError:
+    """The end of a training that has left the numbers; `what` such as "the loss was"."""
+    return DreamBooth3DError(
+        f"{stage}: {what} no longer finite at step {step}. Lower {stage}.learning_rate, or set mixed_precision to no."
+    )

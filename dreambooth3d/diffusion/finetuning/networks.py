@@ -51,6 +51,11 @@ class TrainedNetworks:
         """Whether the text encoder is among them."""
         return "text_encoder" in self.by_kind
 
+    @property
+    def are_finite(self) -> bool:
+        """Whether all that takes gradients is finite; waits for the device."""
+        return bool(torch.stack([parameter.isfinite().all() for parameter in self.parameters]).all())
+
     def train(self) -> None:
         """Put the networks into the mode in which they are trained."""
         self.components.unet.train()

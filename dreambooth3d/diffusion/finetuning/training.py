@@ -13,7 +13,7 @@ from tqdm import tqdm
 from dreambooth3d.diffusion.finetuning.averaging import RunningAverage
 from dreambooth3d.diffusion.finetuning.batches import BatchSource
 from dreambooth3d.diffusion.finetuning.checkpoints import CheckpointKeeper
-from dreambooth3d.diffusion.finetuning.loss_log import LOG_EVERY, LossLog
+from dreambooth3d.diffusion.finetuning.loss_log import LOG_EVERY, LossLog, no_longer_finite
 from dreambooth3d.diffusion.finetuning.networks import TrainedNetworks
 from dreambooth3d.diffusion.finetuning.objective import DenoisingObjective
 from dreambooth3d.diffusion.finetuning.optimizers import make_optimizer, warm_up
@@ -159,11 +159,18 @@ class DreamBoothTrainer:
         return self._losses.write(self._progress.done, self.optimizer.param_groups[0]["lr"])
 
     def _checkpoint(self, done: int) -> None:
-        """Save UNet and text encoder as one pair, and draw the sample grid."""
+        """Save UNet and text encoder as one pair, and draw the sample grid.
+
+        Raises:
+            DreamBooth3DError: the weights are no longer finite.
+        """
         if not self._leads:
             return
         step = self.plan.checkpoints.first_step + done
         with self.average.swapped_in():
+            # The last loss is that of the weights before the last update.
+            if not self.networks.are_finite:
+                raise no_longer_finite("the weights were", self.runtime.log.name, step)
             self.keeper.save(done)
             self.components.forget_prompts()
             grid = self.on_checkpoint(step)
