@@ -2,6 +2,7 @@
 # make test      the fast tests
 # make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed, benchmark-real REAL=folder    see
 #                docs/benchmarks.md
+# make fuzz      damaged and odd input for every reader, 1,000 each, into docs/resilience.json
 # make test-gpu  what needs CUDA
 # make test-resilience    kills and faults, see docs/faults.md; QUICK=1 for the fast part
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
@@ -22,7 +23,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-real test-gpu test-orchestrators test-resilience audit sbom locks licences
+	benchmark-real fuzz test-gpu test-orchestrators test-resilience audit sbom locks licences
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -68,6 +69,11 @@ benchmark-real: setup
 test-resilience: setup
 	@$(ACTIVATE) && $(TEST_ENVIRONMENT) python -m \
 		$(if $(QUICK),pytest tests/resilience -m "not slow",tests.resilience) $(ARGS)
+
+# The short form is part of `make test`. ARGS="-k photos" runs some of the targets, and leaves what the others found.
+fuzz: setup
+	@$(ACTIVATE) && $(TEST_ENVIRONMENT) DREAMBOOTH3D_FUZZ=long DREAMBOOTH3D_FUZZ_REPORT=docs/resilience.json \
+		python -m pytest tests/fuzz $(ARGS)
 
 test-gpu: setup
 	@$(ACTIVATE) && python -m pytest -m gpu $(ARGS)

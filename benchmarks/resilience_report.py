@@ -1,4 +1,4 @@
-"""The report on resilience: `docs/resilience.json`, a part of each target, and its tables in Markdown."""
+"""The report on resilience, `docs/resilience.json`: each target writes its part, and its table in Markdown."""
 
 from __future__ import annotations
 

@@ -15,10 +15,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from dreambooth3d.errors import ArtifactError
+
 VIEW_WORDS = ("front", "side", "back", "overhead")
 OVERHEAD_ELEVATION_DEG = 60.0
 SUBJECT_RADIUS = 0.8
 """Of the ball around the origin that a subject fills: the convention of the whole world here."""
+_RANGES = {
+    "azimuth_deg": (-360e3, 360e3), "elevation_deg": (-90.0, 90.0), "distance": (0.0, 1e6), "fov_y_deg": (0.0, 180.0)
+}  # fmt: skip
+"""What numbers a file of cameras may hold; torch keeps them in float32."""
 TURNTABLE_FRAMES = 36
 TURNTABLE_DISTANCE = 2.5
 TURNTABLE_FOV_Y_DEG = 42.0
@@ -189,14 +195,25 @@ class Cameras:
         ]
 
     @staticmethod
-    def from_json(entries: list[dict[str, Any]]) -> Cameras:
-        """Inverse of `to_json`."""
-        return Cameras(
-            *(
-                torch.tensor([float(entry[key]) for entry in entries])
-                for key in ("azimuth_deg", "elevation_deg", "distance", "fov_y_deg")
-            )
-        )
+    def from_json(entries: object) -> Cameras:
+        """Inverse of `to_json`, of any plain value.
+
+        Raises:
+            ArtifactError: it is no list of such objects, or one of their numbers is out of its range.
+        """
+        try:
+            values = [[float(entry[key]) for entry in entries] for key in _RANGES]  # type: ignore[attr-defined]
+        except (TypeError, KeyError, ValueError, OverflowError):
+            names = ", ".join(_RANGES)
+            raise ArtifactError(
+                f"cameras.json: is no list of cameras with the numbers {names}. Export the asset again."
+            ) from None
+        for (name, (low, high)), numbers in zip(_RANGES.items(), values, strict=True):
+            if wrong := [number for number in numbers if not low <= number <= high]:
+                raise ArtifactError(
+                    f"cameras.json: {name} {wrong[0]:g} is not from {low:g} to {high:g}. Export the asset again."
+                )
+        return Cameras(*map(torch.tensor, values))
 
 
 @dataclass(frozen=True)

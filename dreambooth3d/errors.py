@@ -2,7 +2,14 @@
 
 
 class DreamBooth3DError(ValueError):
-    """Base of all errors that end a command with exit code 1 and one sentence, without a traceback."""
+    """Base of all errors that end a command with exit code 1 and one sentence, without a traceback.
+
+    The sentence stays on one line, whatever of a user's input it quotes, and holds nothing that a terminal would obey.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        """What was wrong, where, and what to do."""
+        super().__init__("".join(map(_shown, message)))
 
 
 class PhotoSetError(DreamBooth3DError):
@@ -72,3 +79,9 @@ def gist(error: Exception) -> str:
     """The first line of what any error says, or its type where it says nothing; for a log line or a finding."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or character in "\u200c\u200d":
+        return character
+    return " " if character.isspace() else character.encode("unicode_escape").decode()

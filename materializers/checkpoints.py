@@ -6,14 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
 import torch
 from torch import Tensor
 from zenml.enums import ArtifactType, VisualizationType
 
 from dreambooth3d.artifacts import BaseModelRef, CheckpointChoice, CheckpointSet, DreamBoothCheckpoint
 from dreambooth3d.record import StepRecord
-from materializers.files import FolderMaterializer, read_json, write_json
+from materializers.files import FolderMaterializer, read_json, read_table, write_json
 
 
 class _CheckpointFiles(FolderMaterializer):
@@ -104,7 +103,7 @@ class CheckpointChoiceMaterializer(FolderMaterializer):
     def read(self, folder: Path, record: StepRecord | None) -> CheckpointChoice:
         """Inverse of `write`."""
         choice = read_json(folder / "choice.json")
-        scores = pd.read_parquet(folder / "scores.parquet")
+        scores = read_table(folder / "scores.parquet")
         return CheckpointChoice(scores=scores, record=record or StepRecord("select_checkpoints"), **choice)
 
     def figures(self, data: CheckpointChoice) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from zenml.enums import ArtifactType
 
 from dreambooth3d.artifacts import PseudoViews, RadianceField
 from dreambooth3d.cameras import Cameras
+from dreambooth3d.errors import ArtifactError
 from dreambooth3d.images import sheet
 from dreambooth3d.record import StepRecord
 from materializers.files import FolderMaterializer, read_json, read_tensors, write_json, write_tensors
@@ -69,7 +70,10 @@ class PseudoViewsMaterializer(FolderMaterializer):
         strength = read_json(folder / "cameras.json")["strength"]
         record = record or StepRecord("generate_pseudo_views")
         cameras = Cameras(*tensors["cameras"])
-        return PseudoViews(tensors["images"], tensors["renders"], tensors["opacity"], cameras, strength, record)
+        images, renders, opacity = (tensors[name] for name in ("images", "renders", "opacity"))
+        if renders.shape != images.shape or opacity.shape != (len(cameras), *images.shape[2:]):
+            raise ArtifactError("its images, renders, opacity and cameras do not belong together")
+        return PseudoViews(images, renders, opacity, cameras, strength, record)
 
     def figures(self, data: PseudoViews) -> dict[str, Any]:
         """How many, and how strongly changed."""

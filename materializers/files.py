@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,8 +13,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+import torch
 from fsspec import AbstractFileSystem
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -28,6 +33,7 @@ from dreambooth3d.record import SERIES_COLUMNS, StepRecord
 from dreambooth3d.runtime import work_root
 from dreambooth3d.temporary import temporary_folder
 from dreambooth3d.weights import WeightsRef, fetch_by_fsspec, sha256_file
+from materializers.fitting import require_fitting
 from materializers.hashing import content_hash
 from materializers.healing import recomputed_if_damaged
 
@@ -35,6 +41,14 @@ RECORD = "record"
 MANIFEST = "sha256.json"
 STORE = "store:"
 PART_BYTES, PARTS_AT_ONCE = 16 * 2**20, 8
+MAX_PIXELS, MAX_PHOTO_PIXELS, MAX_CELLS = 64_000_000, 4_000_000, 10_000_000
+"""Of a picture, a photo and a table in an artifact: all can be small as files, and without bounds in memory."""
+# What JSON, Parquet, PNG, safetensors and the artifacts' own classes raise for content that does not fit.
+_FOR_CONTENT = (
+    ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, SyntaxError, RecursionError,
+    NotImplementedError, SafetensorError, struct.error, zlib.error,
+    Image.DecompressionBombError,
+)  # fmt: skip
 
 
 def is_remote(uri: str) -> bool:
@@ -147,11 +161,15 @@ def read_manifest(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _named(uri: str) -> Iterator[None]:
+def _named(uri: str, here: bool = False) -> Iterator[None]:
     """One sentence with the artifact's place for whatever goes wrong while it is read.
 
     Only what is wrong with the artifact itself names it as damaged, by its URI; a store that does not answer, or a full
     disk, does not.
+
+    Args:
+        uri: of the artifact.
+        here: its files are local and verified, so that decoders read nothing else.
     """
     try:
         yield
@@ -161,11 +179,13 @@ def _named(uri: str) -> Iterator[None]:
         raise _damaged(uri, f"cannot be read ({str(error).rstrip('.')})") from None
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise _damaged(uri, "is gone, not complete, or was stored by an earlier version") from None
-    # What JSON, Parquet, safetensors and the artifacts' own classes raise for content that does not fit.
-    except (ValueError, KeyError, TypeError, IndexError, EOFError, SafetensorError) as error:
+    except _FOR_CONTENT as error:
         raise _damaged(uri, f"cannot be read ({gist(error).rstrip('.')})") from error
     # A remote store's client raises errors of its own.
     except Exception as error:
+        # A decoder's own complaint has no number, and the system's has one.
+        if here and isinstance(error, OSError) and error.errno is None:
+            raise _damaged(uri, f"cannot be read ({gist(error).rstrip('.')})") from error
         if not (isinstance(error, OSError) or is_remote(uri)):
             raise
         raise ArtifactError(
@@ -241,16 +261,12 @@ def read_record(folder: Path) -> StepRecord | None:
     """Inverse of `write_record`; None where there is none."""
     if not (folder / "record.json").is_file():
         return None
-    import numpy as np
-    import torch
-    from PIL import Image
-
     values = read_json(folder / "record.json")
     images = {
-        name: torch.from_numpy(np.array(Image.open(below(folder, file), formats=("PNG",)).convert("RGB")))
+        name: torch.from_numpy(np.array(read_picture(below(folder, file))))
         for name, file in values["images"].items()
     }
-    series = pd.read_parquet(folder / "series.parquet")[list(SERIES_COLUMNS)]
+    series = read_table(folder / "series.parquet")[list(SERIES_COLUMNS)]
     return StepRecord(values["name"], values["params"], values["metrics"], series, images)
 
 
@@ -266,8 +282,12 @@ def load_record(artifact_uri: str, ours: bool = True) -> StepRecord | None:
     """
     if not ours:
         return None
-    with recomputed_if_damaged(), local_copy(artifact_uri, within=f"{RECORD}/") as folder, _named(artifact_uri):
-        return read_record(folder / RECORD)
+    within = f"{RECORD}/"
+    with recomputed_if_damaged(), local_copy(artifact_uri, within) as folder, _named(artifact_uri, here=True):
+        record = read_record(folder / RECORD)
+        if record is not None:
+            require_fitting(record)
+        return record
 
 
 def write_images(images: Tensor | tuple[Tensor, ...], folder: Path) -> None:
@@ -279,9 +299,33 @@ def write_images(images: Tensor | tuple[Tensor, ...], folder: Path) -> None:
 
 def read_images(folder: Path) -> tuple[Tensor, ...]:
     """Inverse of `write_images`."""
-    from PIL import Image
+    return tuple(from_pil(read_picture(path, MAX_PHOTO_PIXELS)) for path in sorted(folder.glob("*.png")))
 
-    return tuple(from_pil(Image.open(path, formats=("PNG",))) for path in sorted(folder.glob("*.png")))
+
+def read_picture(path: Path, most: int = MAX_PIXELS) -> Image.Image:
+    """A PNG file in RGB.
+
+    Raises:
+        ArtifactError: it has more than `most` pixels.
+    """
+    with Image.open(path, formats=("PNG",)) as image:
+        if image.width * image.height > most:
+            raise ArtifactError(f"{path.name} has {image.width} x {image.height} pixels, and at most {most} are read")
+        return image.convert("RGB")
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """A Parquet table.
+
+    Raises:
+        ArtifactError: it has more than `MAX_CELLS`.
+    """
+    from pyarrow import parquet
+
+    said = parquet.read_metadata(path)
+    if said.num_rows * max(1, said.num_columns) > MAX_CELLS:
+        raise ArtifactError(f"{path.name} has {said.num_rows} rows, and at most {MAX_CELLS} values are read")
+    return pd.read_parquet(path)
 
 
 class FolderMaterializer(BaseMaterializer):
@@ -349,8 +393,10 @@ class FolderMaterializer(BaseMaterializer):
             return self._read(folder)
 
     def _read(self, folder: Path) -> Any:
-        with _named(self.uri):
-            return self.read(folder, read_record(folder / RECORD))
+        with _named(self.uri, here=True):
+            value = self.read(folder, read_record(folder / RECORD))
+            require_fitting(value)
+            return value
 
     def extract_metadata(self, data: Any) -> dict[str, Any]:
         """The artifact's figures and its step's final metrics."""

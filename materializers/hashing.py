@@ -53,8 +53,9 @@ def _all(*values: object) -> str:
 @content_hash.register
 def _(value: Tensor) -> str:
     data = value.detach().cpu().contiguous()
-    # Viewed as bytes, since NumPy lacks bfloat16.
-    return _sha256(str((data.dtype, tuple(data.shape))).encode(), data.flatten().view(torch.uint8).numpy().tobytes())
+    # Viewed as bytes, since NumPy lacks bfloat16; of a single value a view would mind the stride, which means nothing.
+    flat = data.as_strided((data.numel(),), (1,))
+    return _sha256(str((data.dtype, tuple(data.shape))).encode(), flat.view(torch.uint8).numpy().tobytes())
 
 
 @content_hash.register

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pandas as pd
 from torch import Tensor
 from zenml.enums import ArtifactType, VisualizationType
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, GroundTruth
-from dreambooth3d.naming import inner_name
+from dreambooth3d.errors import ArtifactError
+from dreambooth3d.naming import below, inner_name
 from dreambooth3d.record import StepRecord
 from dreambooth3d.temporary import temporary_folder_until_exit
 from materializers.files import (
@@ -20,6 +20,7 @@ from materializers.files import (
     is_remote,
     join,
     read_json,
+    read_table,
     read_tensors,
     write_json,
     write_tensors,
@@ -64,6 +65,8 @@ class AssetBundleMaterializer(FolderMaterializer):
     def read(self, folder: Path, record: StepRecord | None) -> AssetBundle:
         """Inverse of `write`."""
         files = tuple(inner_name(name) for name in read_json(folder / "files.json"))
+        if away := [name for name in files if not below(folder / BUNDLE, name).is_file()]:
+            raise ArtifactError(f"{away[0]} is gone")
         return AssetBundle(folder / BUNDLE, files, record or StepRecord("export_asset"))
 
     def load(self, data_type: type[Any]) -> AssetBundle:
@@ -101,7 +104,7 @@ class EvaluationReportMaterializer(FolderMaterializer):
     def read(self, folder: Path, record: StepRecord | None) -> EvaluationReport:
         """Inverse of `write`."""
         values = read_json(folder / "report.json")
-        views = pd.read_parquet(folder / "views.parquet")
+        views = read_table(folder / "views.parquet")
         comparison = read_tensors(folder / "comparison.safetensors")["comparison"]
         record = record or StepRecord("evaluate")
         return EvaluationReport(values["metrics"], values["definitions"], views, comparison, record)

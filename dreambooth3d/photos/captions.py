@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from dreambooth3d.config.base import text_problem
@@ -41,6 +42,8 @@ def read_caption(photo: Path, config: PhotosConfig, info: SubjectInfo) -> tuple[
         raise PhotoSetError(f"{shown_path(path)}: the caption is no UTF-8 text. Save it so, or remove it.") from None
     if problem := text_problem(caption, variables=False):
         raise PhotoSetError(f"{shown_path(path)}: {problem}.")
+    if any(unicodedata.category(character) == "Cc" for character in caption):
+        raise PhotoSetError(f"{shown_path(path)}: the caption holds control characters. Write it anew, or remove it.")
     problem = _unusable(caption, info)
     return ("", f"the caption in {printable(path.name)} is ignored, since it {problem}") if problem else (caption, "")
 

@@ -155,6 +155,29 @@ def test_identifier_of_many_tokens_warns(components: Components) -> None:
         components.require_known_words("dog", "qzxqzx")
 
 
+@pytest.mark.parametrize(
+    ("file", "setting", "said"),
+    [
+        ("tokenizer/tokenizer_config.json", {"model_max_length": {"value": 16}}, "model_max_length"),
+        ("unet/config.json", {"sample_size": 2**31}, "sample_size of the UNet is 2147483648"),
+        ("unet/config.json", {"sample_size": "16"}, "sample_size of the UNet is 16"),
+        ("vae/config.json", {"scaling_factor": float("nan")}, "scaling_factor of the VAE is nan"),
+        ("scheduler/scheduler_config.json", {"prediction_type": "sample"}, "prediction_type of the scheduler is"),
+        ("scheduler/scheduler_config.json", {"beta_end": 1e30}, "its scheduler's betas are no noise schedule"),
+        ("scheduler/scheduler_config.json", {"num_train_timesteps": 0}, ""),
+        ("unet/config.json", {"attention_head_dim": 7}, ""),
+    ],
+)
+def test_settings_with_which_no_model_works_are_refused_when_it_is_loaded(
+    copy: Path, file: str, setting: dict[str, object], said: str
+) -> None:
+    """The weights fit, and so nothing else would notice before the first step."""
+    values = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps(values | setting))
+    with pytest.raises(BaseModelError, match=f"(do not work together|could not be loaded) .*{said}.*base_model.path"):
+        load_components(resolve_path(copy), "cpu")
+
+
 def test_old_scheduler_configs_do_not_clip_latents(copy: Path) -> None:
     file = copy / "scheduler" / "scheduler_config.json"
     config = json.loads(file.read_text())

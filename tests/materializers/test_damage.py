@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
+from safetensors.torch import save as safetensors
 
 from dreambooth3d.artifacts import AssetBundle, CheckpointSet, DreamBoothCheckpoint
 from dreambooth3d.errors import ArtifactError
@@ -19,7 +26,18 @@ from dreambooth3d.naming import below, inner_name
 from dreambooth3d.weights import WeightsRef
 from materializers.files import MANIFEST, load_record, write_manifest
 from materializers.hashing import content_hash
-from tests.materializers.test_round_trips import MAKERS, bundle, checkpoints, field, materializer_of
+from tests.materializers.test_round_trips import (
+    MAKERS,
+    bundle,
+    checkpoint,
+    checkpoints,
+    choice,
+    field,
+    materializer_of,
+    photos,
+    pseudo,
+    report,
+)
 
 TRIES = 12
 """Flipped bits per file."""
@@ -114,6 +132,71 @@ def test_one_flipped_bit_of_the_list_of_files_that_makes_two_names_one_is_refuse
     manifest = Path(store.path, "artifact", MANIFEST)
     manifest.write_text(manifest.read_text().replace("previews.safetensors", "field.safetensors"))
     with pytest.raises(ArtifactError, match="is not what was stored"):
+        materializer_of(value, store).load(type(value))
+
+
+def huge_png() -> bytes:
+    """One that says that it has 20,000 by 20,000 pixels."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, "PNG")
+    data = bytearray(buffer.getvalue())
+    data[16:24] = struct.pack(">II", 20_000, 20_000)
+    data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    return bytes(data)
+
+
+def table(**columns: Any) -> bytes:
+    buffer = io.BytesIO()
+    pd.DataFrame(columns).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+def broken_png() -> bytes:
+    """One whose end is gone, which Pillow calls a broken file by a SyntaxError or an OSError without a number."""
+    return huge_png()[:60]
+
+
+RECORD = b'{"name": "x", "params": %s, "metrics": %s, "images": {}}'
+CASES: list[tuple[Callable[[], Any], str, bytes]] = [
+    (photos, "photos/000.png", huge_png()),
+    (photos, "photos/000.png", broken_png()),
+    (photos, "photos/000.png", b"GIF89a"),
+    (photos, "photos.json", b"[]"),
+    (photos, "photos.json", b"[" * 100_000),
+    (photos, "facts.parquet", b"PAR1"),
+    (photos, "facts.parquet", table(file=["a", "b"])),
+    (photos, "facts.parquet", table(mask_source=["a"], mask_confidence=[1.0], mask_trusted=[True], mask_cut=[0.0])),
+    (photos, "record/record.json", RECORD % (b"{}", b'{"seconds": "x"}')),
+    (photos, "record/record.json", RECORD % (b'{"a": []}', b"{}")),
+    (photos, "record/record.json", RECORD % (b'{"a": "\\ud800"}', b"{}")),
+    (field, "record/record.json", RECORD % (b"{}", b'{"seconds": 1%s}' % (b"0" * 400))),
+    (field, "field.json", b'{"kind": "field", "config": {}, "steps": "twelve"}'),
+    (field, "field.json", b'{"kind": "field", "config": {}, "steps": true}'),
+    (field, "previews.safetensors", safetensors({"previews": torch.zeros(3)})),
+    (pseudo, "cameras.json", b'{"strength": []}'),
+    (pseudo, "views.safetensors", safetensors({
+        "images": torch.zeros(2, 3, 6, 6), "renders": torch.zeros(2, 3, 6, 6), "opacity": torch.zeros(3, 6, 6),
+        "cameras": torch.ones(4, 3)})),
+    (choice, "choice.json", b'{"partial_step": 1e999, "full_step": 1, "reason": "x"}'),
+    (checkpoint, "checkpoint.json", b'{"step": 1e999}'),
+    (report, "views.parquet", table(psnr=np.zeros(10_000_001))),
+    (report, "report.json", b'{"metrics": {"psnr": null}, "definitions": {}}'),
+    (bundle, "files.json", b'["asset.glb", "no_such_file.glb"]'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("make", "name", "content"), CASES)
+def test_content_that_does_not_fit_is_refused_though_its_digests_do(
+    make: Callable[[], Any], name: str, content: bytes, store: SimpleNamespace
+) -> None:
+    """As whoever can write to the store can make it."""
+    value = make()
+    materializer_of(value, store).save(value)
+    folder = Path(store.path, "artifact")
+    (folder / name).write_bytes(content)
+    (folder / MANIFEST).unlink()
+    write_manifest(folder)
+    with pytest.raises(ArtifactError, match="this artifact (cannot be read|is gone)"):
         materializer_of(value, store).load(type(value))
 
 

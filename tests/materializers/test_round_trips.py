@@ -311,3 +311,10 @@ def test_named_views_change_the_photos_hash() -> None:
 
     hashes = {content_hash(value), content_hash(named("front")), content_hash(named("side"))}
     assert len(hashes) == 3 and content_hash(named("front")) in hashes
+
+
+def test_the_hash_minds_values_and_no_strides() -> None:
+    """A tensor with one value may have any stride, as a picture of one pixel has."""
+    pixel = torch.tensor([[1.0, 2.0, 3.0]]).t()[:1]
+    assert pixel.flatten().stride() != (1,)
+    assert content_hash(pixel) == content_hash(torch.tensor([[1.0]]))

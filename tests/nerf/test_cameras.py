@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dreambooth3d.cameras import Cameras, orbit_cameras, random_cameras, turntable_cameras, view_word
+from dreambooth3d.errors import ArtifactError
 
 
 @pytest.fixture
@@ -83,3 +84,22 @@ def test_turntable_and_json_round_trip() -> None:
     assert len(cameras) == 36 and cameras.azimuth_deg[1] == 10
     again = Cameras.from_json(cameras.to_json())
     torch.testing.assert_close(again.camera_to_world, cameras.camera_to_world)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"distance": 10**400}, "is no list of cameras"),
+        ({"azimuth_deg": None}, "is no list of cameras"),
+        ({"distance": float("nan")}, "distance nan is not from 0 to 1e\\+06"),
+        ({"elevation_deg": 91}, "elevation_deg 91 is not from -90 to 90"),
+        ({"fov_y_deg": float("inf")}, "fov_y_deg inf is not from 0 to 180"),
+    ],
+)
+def test_json_that_holds_no_cameras_is_refused(change: dict[str, object], said: str) -> None:
+    entry = turntable_cameras(1).to_json()[0]
+    with pytest.raises(ArtifactError, match=f"cameras.json: {said}"):
+        Cameras.from_json([entry | change])
+    for nothing in ("cameras", 3, [[]], {"a": 1}, None):
+        with pytest.raises(ArtifactError, match="is no list of cameras"):
+            Cameras.from_json(nothing)

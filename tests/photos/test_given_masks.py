@@ -134,13 +134,14 @@ def test_an_upright_mask_of_a_photo_that_was_stored_turned(tmp_path: Path) -> No
         (box((80, 80)), "80 x 80 pixels, its photo 00.png 160 x 160"),
         (Image.new("L", (160, 160), 0), "is empty"),
         (Image.new("L", (160, 160), 255), "is full"),
-        (None, "is not an image"),
+        (b"no image", "is not an image"),
+        (b"\x89PNG\r\n\x1a\n" + b"\0" * 40, "the mask cannot be read (damaged at its start)"),
     ],
 )
-def test_masks_that_cannot_be_are_refused_by_name(tmp_path: Path, mask: Image.Image | None, said: str) -> None:
+def test_masks_that_cannot_be_are_refused_by_name(tmp_path: Path, mask: Image.Image | bytes, said: str) -> None:
     folder = write_set(tmp_path / "rex", count=3)
     path = folder / "00_mask.png"
-    mask.save(path) if mask else path.write_bytes(b"no image")
+    path.write_bytes(mask) if isinstance(mask, bytes) else mask.save(path)
     with pytest.raises(PhotoSetError) as error:
         inspect_folder(folder)
     text = str(error.value)
@@ -177,6 +178,9 @@ def test_captions_that_name_the_subject_are_prompts_and_others_are_said_to_be_ig
     assert set(ignored.prompts) == {"a photo of a sks dog"} and sum("ignored" in text for text in ignored.findings) == 2
     (folder / "02.txt").write_bytes(b"\xff\xfe\x00d")
     with pytest.raises(PhotoSetError, match=r"02\.txt: the caption is no UTF-8 text"):
+        checked(folder)
+    (folder / "02.txt").write_bytes(b"a sks dog \x1b[2J")
+    with pytest.raises(PhotoSetError, match=r"02\.txt: the caption holds control characters"):
         checked(folder)
 
 

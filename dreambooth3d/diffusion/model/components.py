@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,13 +18,17 @@ from dreambooth3d.artifacts import BaseModelRef, DreamBoothCheckpoint
 from dreambooth3d.config.base import Acceleration
 from dreambooth3d.diffusion.model import base_model, lora
 from dreambooth3d.diffusion.model.graphs import DifferentiableGraph, GraphedFunction
-from dreambooth3d.errors import BaseModelError
+from dreambooth3d.errors import BaseModelError, gist
 
 if TYPE_CHECKING:  # diffusers and transformers load for seconds, and most steps and commands need neither
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
 VAE_PIXELS = 512**2
+PREDICTIONS = ("epsilon", "v_prediction")
+"""What the UNet may say; the guidance knows no others."""
+MAX_CELLS, TRIED_CELLS = 512, 8
+"""Of the latents per side: the most that a model may be made for, and those of the pass that tries it."""
 
 
 def unet_call(unet: UNet2DConditionModel, dtype: torch.dtype) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
@@ -256,8 +261,47 @@ def load_components(
         nn.Module.to(parts[name], device, dtype)
         parts[name].requires_grad_(train).eval()
     components = Components(**parts, base=base, device=device, dtype=dtype, checkpoint=checkpoint)
+    _require_working(components, folder)
     components.accelerate("none" if trainable else acceleration)
     return components
+
+
+def _require_working(components: Components, folder: Path) -> None:
+    """Check the parts' settings, and that the parts fit each other, by one small pass.
+
+    Raises:
+        BaseModelError: they do not, as where a setting was altered.
+    """
+    size, scale = components.unet.config.sample_size, components.vae.config.scaling_factor
+    kind, length = components.scheduler.config.prediction_type, components.tokenizer.model_max_length
+    try:
+        if not (isinstance(size, int) and 1 <= size <= MAX_CELLS):
+            raise ValueError(f"sample_size of the UNet is {size}, and not from 1 to {MAX_CELLS}")
+        if not (isinstance(scale, int | float) and math.isfinite(scale) and scale > 0):
+            raise ValueError(f"scaling_factor of the VAE is {scale}, and no positive number")
+        if kind not in PREDICTIONS:
+            raise ValueError(f"prediction_type of the scheduler is {kind}, and none of {', '.join(PREDICTIONS)}")
+        if not (isinstance(length, int) and length >= 1):
+            raise ValueError(f"model_max_length of the tokenizer is {length}, and no positive number")
+        alphas = components.alphas_cumprod
+        if not (len(alphas) and alphas.isfinite().all() and (alphas >= 0).all() and (alphas <= 1).all()):
+            raise ValueError("its scheduler's betas are no noise schedule")
+        with torch.no_grad():
+            embeddings = components.encode_prompts([""])
+            latents = torch.zeros(1, components.latent_shape[0], TRIED_CELLS, TRIED_CELLS, device=components.device)
+            noise = components.predict(latents, torch.tensor(0, device=components.device), embeddings)
+            pixels = components.decode_latents(noise)
+            again = encoder_call(components.vae, components.dtype)(pixels)
+        if not noise.shape == latents.shape == again.shape:
+            raise ValueError("UNet and VAE have latents of other shapes")
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # diffusers and transformers raise many kinds where settings do not fit the weights
+        raise BaseModelError(
+            f"{folder}: the parts of this base model do not work together ({gist(error)}). Restore the folder, or set "
+            "base_model.path to a complete one."
+        ) from error
+    components.forget_prompts()
 
 
 @contextmanager

@@ -97,6 +97,8 @@ def _decode(path: Path) -> tuple[Mask, tuple[int, int]]:
         raise PhotoSetError(f"{shown_path(path)}: {error}.") from None
     except Exception as error:  # PIL's decoders raise many kinds of errors on damaged files
         reason = " ".join(str(error).split()).replace(str(path), path.name) or type(error).__name__
+        if isinstance(error, Image.UnidentifiedImageError):  # whose text names an object of Python
+            reason = "damaged at its start"
         raise PhotoSetError(
             f"{shown_path(path)}: the mask cannot be read ({reason}). Export it again, or remove it."
         ) from None
