@@ -43,6 +43,8 @@ def database(empty_database: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(tracking, "outage", Outage())
     with short_locks(), mlflow.start_run(experiment_id="0"):
         yield path
+    while mlflow.active_run() is not None:  # one that was opened again
+        mlflow.end_run()
     mlflow.set_tracking_uri(before)
 
 
