@@ -1,7 +1,7 @@
 # make demo      photos in, 3D asset out, on a laptop CPU in minutes
 # make test      the fast tests
-# make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed, benchmark-real REAL=folder    see
-#                docs/benchmarks.md
+# make benchmark-quality, benchmark-hindsight, benchmark-ablations, benchmark-speed, benchmark-load, benchmark-real
+#                REAL=folder    see docs/benchmarks.md
 # make fuzz      damaged and odd input for every reader, 1,000 each, into docs/resilience.json
 # make test-gpu  what needs CUDA
 # make test-resilience    kills and faults, see docs/faults.md; QUICK=1 for the fast part
@@ -23,7 +23,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-real fuzz test-gpu test-orchestrators test-resilience audit sbom locks licences
+	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-resilience audit sbom locks licences
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -64,6 +64,10 @@ benchmark-speed: setup
 benchmark-real: setup
 	@test -n "$(REAL)" || { echo "Say which folder of photo sets: make benchmark-real REAL=folder" >&2; exit 1; }
 	@$(ACTIVATE) && python -m benchmarks.real "$(REAL)" $(if $(QUICK),--quick) $(ARGS)
+
+# A hundred small runs in one process, then eight at once: half an hour. ARGS="--runs 20 --together 2".
+benchmark-load: setup
+	@$(ACTIVATE) && python -m benchmarks.load --json docs/resilience.json $(ARGS)
 
 # QUICK=1 for what takes less than a minute; else ARGS="--kills 30 --seed 0 --skip faults".
 test-resilience: setup
