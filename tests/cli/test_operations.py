@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from rich.table import Table
@@ -23,8 +24,9 @@ def test_tables_in_a_pipe_are_not_cut(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert all(cell in printed for cell in cells)
 
 
-def test_there_is_nothing_to_do_yet(product: Product) -> None:
-    cleaned = product.dreambooth3d("runs", "clean", "--dry-run")
+def test_there_is_nothing_to_do_yet(product: Product, tmp_path: Path) -> None:
+    # Other processes' temporary folder may hold what killed ones have left.
+    cleaned = product.run("-m", "dreambooth3d.cli", "runs", "clean", "--dry-run", TMPDIR=str(tmp_path))
     assert (cleaned.returncode, cleaned.stdout) == (0, "Nothing to clean.\n"), cleaned.stderr
     pruned = product.dreambooth3d("prune", "--keep-runs", "0", "--older-than", "0")
     assert pruned.returncode == 0, pruned.stderr

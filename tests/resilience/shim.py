@@ -5,6 +5,7 @@ A small library that is loaded before the C library answers in its place; it nee
 
 from __future__ import annotations
 
+import atexit
 import errno
 import functools
 import os
@@ -186,7 +187,9 @@ time_t time(time_t *target) {
 
 @functools.cache
 def _library() -> Path:
-    library = Path(tempfile.mkdtemp(prefix="dreambooth3d-shim-")) / "shim.so"
+    folder = tempfile.mkdtemp(prefix="shim-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    library = Path(folder) / "shim.so"
     command = ["cc", "-shared", "-fPIC", "-w", "-xc", "-", "-o", str(library), "-ldl"]
     subprocess.run(command, input=_SOURCE, text=True, check=True)
     return library
