@@ -337,6 +337,7 @@ def test_exposures_of_photos_are_learned_and_reported(fitted: RadianceField, tmp
     torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
 
 
+@pytest.mark.slow
 def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end(tmp_path: Path) -> None:
     photos = InitPhotoTargetsConfig(weight=1.0, silhouette_weight=0.0, start=0.5, min_overlap=1.0)
     guidance = BallGuidance()

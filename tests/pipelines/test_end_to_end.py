@@ -225,6 +225,7 @@ def test_error_in_a_step_is_one_sentence(product: Product, second: Outcome) -> N
     assert json.loads(product.dreambooth3d("runs", "show", "latest", "--json").stdout)["status"] == "failed"
 
 
+@pytest.mark.slow
 def test_real_photos_by_overrides_with_the_naive_recipe(product: Product, second: Outcome) -> None:
     """A folder outside of data/: no DVC hash, no ground truth, and the row says so; stages are left out."""
     (product.root / "mine").mkdir()
@@ -297,6 +298,7 @@ def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: P
     assert missing.returncode == 1 and "Choose one of 0, 2, 4" in missing.stderr
 
 
+@pytest.mark.slow
 def test_asset_is_exported_in_any_format(product: Product, second: Outcome, tmp_path: Path) -> None:
     name = second.row.info.run_name
     options = ("--format=glb,obj,ply", "--max-triangles=300", "--texture=64", "--metres=0.1")

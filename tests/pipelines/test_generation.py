@@ -103,6 +103,7 @@ def test_the_same_again_comes_from_the_cache_and_another_prompt_keeps_the_guide(
     assert row.data.metrics["evaluate_prompt/clip_t"] == first.data.metrics["evaluate_prompt/clip_t"]
 
 
+@pytest.mark.slow
 def test_the_checkpoint_of_a_run_and_a_folder_guide(product: Product) -> None:
     """The run's own checkpoint is the artifact that the step takes; written out it is the same guide."""
     quick = {"recipe": {"pseudo_views": False, "multiview": False, "refine_with": "none"}}
