@@ -22,7 +22,7 @@ from dreambooth3d.cameras import SUBJECT_RADIUS, Cameras
 from dreambooth3d.cli.main import app
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.toybox.pretraining.meshes import backgrounds, fetch, formats, pack, screen, sources
-from dreambooth3d.toybox.pretraining.meshes.assimp import read_acc, read_assimp
+from dreambooth3d.toybox.pretraining.meshes.assimp import has_library, read_acc, read_assimp
 from dreambooth3d.toybox.pretraining.meshes.candidates import Candidate, axes
 from dreambooth3d.toybox.pretraining.meshes.nouns import NOUNS, generic_noun, is_benchmark
 from dreambooth3d.toybox.pretraining.meshes.render import Camera, Light, MeshRenderer, random_cameras
@@ -252,10 +252,8 @@ def test_a_games_model_shows_its_texture_the_right_way_up(write: Callable, read:
 
 @pytest.mark.parametrize(("write", "read"), BY_ASSIMP, ids=lambda function: function.__name__)
 def test_a_common_model_shows_its_texture_the_right_way_up(write: Callable, read: Callable, tmp_path: Path) -> None:
-    try:
-        import pyassimp  # noqa: F401
-    except Exception as error:
-        pytest.skip(f"no assimp library: {error}")
+    if not has_library():
+        pytest.skip("no assimp library: apt-get install libassimp5")
     assert all(near(*pair) for pair in zip(shown(write, read, tmp_path), QUARTERS, strict=True))
 
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import re
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from dreambooth3d.toybox.pretraining.meshes.textured import Material, MeshError, TexturedMesh, joined
 from dreambooth3d.toybox.pretraining.meshes.textures import FindTexture, textured
+
+
+def has_library() -> bool:
+    """Whether pyassimp finds the assimp library, which it does not bring."""
+    try:
+        import_module("pyassimp")
+    except BaseException as error:  # pyassimp's error is no Exception
+        if type(error).__name__ != "AssimpError":
+            raise
+        return False
+    return True
 
 
 def read_assimp(path: Path, find: FindTexture, *, modulate: bool = False) -> TexturedMesh:

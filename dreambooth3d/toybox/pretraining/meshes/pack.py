@@ -8,7 +8,6 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from numpy import ndarray
 from PIL import Image
 
 from dreambooth3d.errors import DatasetError
+from dreambooth3d.toybox.pretraining.meshes import assimp
 from dreambooth3d.toybox.pretraining.meshes.backgrounds import cut_backgrounds
 from dreambooth3d.toybox.pretraining.meshes.candidates import Candidate
 from dreambooth3d.toybox.pretraining.meshes.render import VIEWS, MeshRenderer, random_cameras, random_light
@@ -190,10 +190,10 @@ def make_pack(
     Raises:
         DatasetError: there is no model in `folder`, or a package is missing that renders need.
     """
-    _check_renderer()
     candidates = list(list_candidates(folder))
     if not candidates:
         raise DatasetError(f"{folder}: no unpacked package with models. Call the command with --fetch.")
+    _check_renderer()
     limits = {package: max(1, round(limit * share)) for package, limit in LIMITS.items()}
 
     def on_mesh(taken: int, left_out: int) -> None:
@@ -212,7 +212,5 @@ def _check_renderer() -> None:
     missing = [name for name in ("embreex", "pyassimp") if find_spec(name) is None]
     if missing:
         raise DatasetError(f"{' and '.join(missing)} not installed. Run pip install 'dreambooth3d[pretraining]'.")
-    try:
-        import_module("pyassimp")
-    except Exception as error:
-        raise DatasetError("pyassimp finds no assimp library. Run apt-get install libassimp5.") from error
+    if not assimp.has_library():
+        raise DatasetError("pyassimp finds no assimp library. Run apt-get install libassimp5.")
