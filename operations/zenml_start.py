@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -19,13 +20,14 @@ _OWN = ("dreambooth3d", "dreambooth3d.environment", "dreambooth3d.errors", "oper
 
 
 def prepare() -> None:
-    """Let the variables of `environment.VARIABLES` count here as elsewhere, and ZenML write its files as wholes.
+    """Let the variables of `environment.VARIABLES` count here as elsewhere, and mend what ZenML does in each process.
 
     A setting that cannot be used ends the process with one sentence and exit code 1.
     """
     loaded = {name for name in sys.modules if name.partition(".")[0] in ("dreambooth3d", "operations")}
     _settle()
     write_whole_files()
+    list_packages_once()
     tell_faults_in_one_sentence()
     # In a container the run's own code arrives later, and comes before the image's, which was imported just now.
     if loaded <= {"operations", __name__}:
@@ -67,6 +69,26 @@ def _telling(show: Callable[..., Any]) -> Callable[..., Any]:
             print(f"Error: {told}", file=sys.stderr)
 
     return excepthook
+
+
+def list_packages_once() -> None:
+    """Replace ZenML's function that lists the installed packages: it starts pip, or uv, for each step of each run."""
+    from zenml.environment import Environment
+
+    Environment.get_python_packages = staticmethod(_packages)
+
+
+@cache
+def _packages() -> list[str]:
+    """Those that this process can import, as `pip freeze` writes them."""
+    from importlib.metadata import distributions
+
+    found: dict[str, str] = {}
+    for distribution in distributions():
+        # What setuptools has for itself lies on the path once that is imported.
+        if distribution.name and Path(str(distribution.locate_file(""))).name != "_vendor":
+            found.setdefault(distribution.name, distribution.version)
+    return [f"{name}=={found[name]}" for name in sorted(found, key=str.casefold)]
 
 
 def write_whole_files() -> None:

@@ -35,7 +35,7 @@ TINY = {
     },
     "select_checkpoints": {"samples_per_view": 1, "inference_steps": 2},
     "init_nerf": {
-        "steps": 4, "views_per_step": 1, "check_every": 100,
+        "steps": 4, "views_per_step": 1, "check_every": 100, "photos": {"search_every": 1.0},
         "field": {"encoding": "dense", "volume_resolution": 12},
         "render": {"sampler": "dense", "size": 12, "samples_per_ray": 12, "occupancy_resolution": 8},
     },
@@ -45,6 +45,7 @@ TINY = {
     "finetune_multiview": {"steps": 2, "batch_size": 2, "warmup_steps": 1},
     "refine_nerf": {
         "steps": 3, "views_per_step": 1, "reconstruction": {"views_per_step": 1}, "check_every": 100,
+        "photos": {"search_every": 1.0},
         "render": {"sampler": "dense", "size": 12, "samples_per_ray": 12, "occupancy_resolution": 8},
     },
     "evaluate": {"size": 24, "samples_per_ray": 16},

@@ -155,7 +155,8 @@ def sections(finished: Sequence[Mapping[str, Any]], pictures: Sequence[Path]) ->
     if wrong := _errors(finished):
         yield "\n".join(wrong)
     for picture in pictures:
-        yield f"![{picture.stem}: front, left, back and right side of truth and assets]({picture.name})"
+        shown = "front, left, back and right side of each asset, and of the truth in the toybox"
+        yield f"![{picture.stem}: {shown}]({picture.name})"
 
 
 def _errors(finished: Sequence[Mapping[str, Any]]) -> list[str]:

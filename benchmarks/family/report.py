@@ -9,17 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.family import personalised_report
 from benchmarks.family.personalised import finished_runs
 from benchmarks.family.pictures import SIZE, two_columns
-from benchmarks.family.plan import DEVELOPMENT_PROMPTS, PRESETS, PROMPT_SEED, prompt_of
+from benchmarks.family.plan import DEVELOPMENT_PROMPTS, PRESETS, PROMPT_SEED, TEST_PROMPTS, prompt_of
 from benchmarks.quality import statistics
 from benchmarks.quality.plan import Run
 from benchmarks.quality.report import markdown
 from benchmarks.quality.results import Results
+from dreambooth3d.evaluation.figures import labelled_rows
 from dreambooth3d.images import to_pil
 
 STEM, SECTION = "family", "text_to_3d"
@@ -38,6 +40,7 @@ METRICS = {
 }
 """Title and decimals of each metric."""
 WANTED = {"r_precision": (0.8, "at least"), "janus_excess": (0.1, "at most")}
+OVERVIEW_PROMPTS = 3
 PER_PROMPT = ("r_precision", "janus_excess", "front_recall")
 NOTE = (
     "R-precision is among the captions of all 20 prompts. The truth's figures are those of two toybox subjects that "
@@ -90,6 +93,7 @@ def write(runs: Sequence[Run], results: Results, folder: Path, personalised: Res
         table = table_of(finished)
         presets = [name for name in PRESETS if name in set(table["method"])]
         pictures = _write_pictures(presets, runs, results, folder)
+        _write_overview(presets, runs, results, folder / f"{STEM}.webp")
         parts += _sections(table, presets, finished, pictures)
         sections |= _prompted_figures(table, presets, finished, kept.get(SECTION, {}))
     if personalised is not None and done:
@@ -203,6 +207,19 @@ def _write_pictures(presets: Sequence[str], runs: Sequence[Run], results: Result
             to_pil(two_columns(rows)).save(path, quality=88)
             written.append(path)
     return written
+
+
+def _write_overview(presets: Sequence[str], runs: Sequence[Run], results: Results, path: Path) -> None:
+    """A row per preset: the first test prompts that all of them have finished, each from four sides."""
+    done = {(run.method.name, run.subject) for run in runs if run in results}
+    prompts = [name for name in TEST_PROMPTS if all((preset, name) in done for preset in presets)][:OVERVIEW_PROMPTS]
+    rows: dict[str, Tensor] = {}
+    for preset in presets:
+        views = [found for name in prompts if (found := results.views(preset, name)) is not None]
+        if views:
+            rows[preset] = interpolate(torch.cat(views), size=(SIZE, SIZE), mode="bilinear")
+    if rows:
+        to_pil(labelled_rows(rows, columns=4 * len(prompts))).save(path, quality=88)
 
 
 def _joined(finished: Sequence[Mapping[str, Any]], name: str) -> str:

@@ -37,7 +37,7 @@ def complete_runs(say: Callable[[str], None], name: str | None) -> int:
             f"{chosen[0].name}: this run has not ended, and completes its row itself. If its process died, "
             "`dreambooth3d runs clean` marks it."
         )
-    completed = 0
+    completed = left = 0
     try:
         known = {rows.row_name(row): row for row in patiently(lambda: rows.list_rows(limit=None), "runs complete")}
         for run in [run for run in chosen if status_of(run.status) != "running"]:
@@ -46,14 +46,21 @@ def complete_runs(say: Callable[[str], None], name: str | None) -> int:
             except ArtifactError as error:
                 if name is not None:
                     raise
+                left += 1
                 say(f"{run.name}: left as it is. {error}")
     except TrackerAwayError as error:
         raise ConfigError(
             f"MLflow does not answer ({error}). Give the command again once it does; what is stored stays stored."
         ) from None
     if name is None:
-        say(f"{completed} {'row' if completed == 1 else 'rows'} completed." if completed else "Every row is complete.")
+        told = [f"{_rows(completed)} completed"] if completed else []
+        told += [f"{_rows(left)} cannot be completed: what they lack is gone"] if left else []
+        say(f"{'; '.join(told) or 'Every row is complete'}.")
     return completed
+
+
+def _rows(count: int) -> str:
+    return f"{count} {'row' if count == 1 else 'rows'}"
 
 
 def _find(runs: Sequence[PipelineRunResponse], name: str) -> PipelineRunResponse:

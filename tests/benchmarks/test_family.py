@@ -93,7 +93,8 @@ def test_the_report_s_figures_are_means_over_the_test_prompts(tmp_path: Path) ->
     text = (file.parent / "family.md").read_text()
     assert "| R-precision at least 0.8 | 0.938, met | 0.938, met |" in text
     assert "| a photo of a pink cat | 0.00 | 0.00 | 1.00 | 0.00 | 0.00 | 1.00 |" in text
-    assert (file.parent / "family_sds.webp").exists() and "family_sjc.webp" in text
+    assert (file.parent / "family_sds.webp").exists() and (file.parent / "family.webp").exists()
+    assert "family_sjc.webp" in text
 
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("text_to_3d*.yaml")), ids=lambda file: file.stem)

@@ -1,4 +1,4 @@
-"""ZenML's files are whole whenever another process reads them."""
+"""ZenML's files are whole whenever another process reads them, and its runs know the packages without asking pip."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 import yaml
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
+from zenml.environment import get_run_environment_dict
 from zenml.utils import yaml_utils
 
 from tests.product import ROOT
@@ -32,6 +33,15 @@ def test_zenml_calls_prepare() -> None:
     """By its entry point, which `make setup` installs."""
     (hook,) = [found for found in entry_points().select(group="zenml.init_hooks") if found.name == "dreambooth3d"]
     assert hook.value == "operations.zenml_start:prepare"
+
+
+def test_the_packages_of_a_run_are_those_that_pip_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    pip = [sys.executable, "-m", "pip", "list", "--format=freeze", "--disable-pip-version-check"]
+    listed = subprocess.run(pip, capture_output=True, text=True, check=True).stdout.splitlines()
+    monkeypatch.setattr(sys, "executable", "no-python")  # so that pip would not be found
+    monkeypatch.setenv("PATH", "")
+    found = get_run_environment_dict()["python_packages"].splitlines()
+    assert len(found) > 100 and sorted(found) == sorted(listed)
 
 
 def test_a_reader_beside_a_writer_sees_whole_files(tmp_path: Path) -> None:
