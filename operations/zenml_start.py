@@ -6,9 +6,11 @@ activated shell, and for steps in containers.
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -16,6 +18,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+_ADVERTISING = {
+    "zenml.pipelines.pipeline_definition": "You can visualize your pipeline runs in",
+    "zenml.orchestrators.step_run_utils": "Models can be viewed in the dashboard using ZenML Pro",
+}
+"""How the lines of loggers begin that recommend ZenML's other products."""
 _OWN = ("dreambooth3d", "dreambooth3d.environment", "dreambooth3d.errors", "operations", __name__)
 
 
@@ -28,6 +35,7 @@ def prepare() -> None:
     _settle()
     write_whole_files()
     list_packages_once()
+    silence()
     tell_faults_in_one_sentence()
     # In a container the run's own code arrives later, and comes before the image's, which was imported just now.
     if loaded <= {"operations", __name__}:
@@ -50,6 +58,20 @@ def _settle() -> None:
     except DreamBooth3DError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def silence() -> None:
+    """Keep out of the log what advertises, and what libraries say of themselves that nobody here can act on."""
+    for name in _ADVERTISING:
+        logging.getLogger(name).addFilter(_is_no_advertisement)
+    for name in ("matplotlib", "PIL"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message="(?s).*Any type hint is inferred as AnyType", category=UserWarning)
+
+
+def _is_no_advertisement(record: logging.LogRecord) -> bool:
+    words = _ADVERTISING.get(record.name)
+    return words is None or not str(record.msg).startswith(words)
 
 
 def tell_faults_in_one_sentence() -> None:

@@ -17,7 +17,7 @@ from dreambooth3d.diffusion.model.base_model import base_model_identity, model_f
 from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.evaluation.clip import ClipScorer, pinned, scorer_ref
-from operations.launch.preflight import check_scorers
+from operations.launch.scorers import check_scorers
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.hub_server import Hub, running_hub
 

@@ -13,14 +13,18 @@ from tests.import_graph import PACKAGES, ROOT, circles, graph, imported, modules
 LIBRARY = [path for path in sorted((ROOT / "dreambooth3d").rglob("*.py")) if "cli" not in path.parts]
 GROUND = (
     "artifacts", "cameras", "environment", "errors", "faults", "guidance", "hub", "images", "locks", "masks", "naming",
-    "parallel", "prompts", "record", "runtime", "strict_yaml", "temporary", "transfer", "weights",
+    "parallel", "progress", "prompts", "record", "runtime", "strict_yaml", "temporary", "transfer", "weights",
 )  # fmt: skip
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.
     ("dreambooth3d", "dreambooth3d.config", *(f"dreambooth3d.{name}" for name in GROUND)),
     ("dreambooth3d.diffusion.model", "dreambooth3d.representation", "dreambooth3d.photos"),
-    ("dreambooth3d.diffusion.sampling", "dreambooth3d.diffusion.guidance", "dreambooth3d.nerf.rendering",
-     "dreambooth3d.toybox"),
+    (
+        "dreambooth3d.diffusion.sampling",
+        "dreambooth3d.diffusion.guidance",
+        "dreambooth3d.nerf.rendering",
+        "dreambooth3d.toybox",
+    ),
     ("dreambooth3d.diffusion.finetuning", "dreambooth3d.gaussians", "dreambooth3d.nerf.field"),
     ("dreambooth3d.surface",),
     ("dreambooth3d.kinds", "dreambooth3d.nerf.photo_cameras"),
@@ -40,6 +44,7 @@ FLOORS = (
     ("steps",),
     ("pipelines",),
     ("dreambooth3d.cli",),
+    ("dreambooth3d.__main__",),
 )
 OPTIONAL_CIRCLES = {
     # ZenML loads a flavor without its orchestrator, whose packages may be missing.

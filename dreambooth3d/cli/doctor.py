@@ -33,7 +33,7 @@ def run_doctor(as_json: bool, config: str | None = None, overrides: Sequence[str
     quiet()
     findings = list(_findings(config, overrides))
     if as_json:
-        print(json.dumps([vars(finding) for finding in findings], indent=2))
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
         print("\n".join(shown(findings)))
     return all(finding.good for finding in findings)
@@ -112,7 +112,7 @@ def _settings() -> Iterator[Finding]:
         if values:
             yield Finding(name, True, ", ".join(f"{key}={value}" for key, value in values.items()))
     if ignored := environment.ignored():
-        yield Finding("ignored", True, ", ".join(f"{key} ({environment.because(key)})" for key in ignored))
+        yield Finding("ignored", True, ", ".join(f"{key} ({environment.because(key)})" for key in ignored), warns=True)
 
 
 def _activation() -> str:
@@ -123,9 +123,13 @@ def _activation() -> str:
 
 
 def _stack() -> str:
-    from zenml.client import Client
+    from operations.records.local_stores import local_stores
+    from operations.records.rows import EXPERIMENT, tracking_uri
 
-    from operations.records.rows import tracking_uri
+    # Where ZenML and MLflow keep files here, these tell it without seconds of importing both.
+    if stores := local_stores(EXPERIMENT):
+        return f"{stores.stack} with an MLflow tracker"
+    from zenml.client import Client
 
     tracking_uri()
     return f"{Client().active_stack_model.name} with an MLflow tracker"
@@ -135,7 +139,7 @@ def _models() -> str:
     from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
     from dreambooth3d.diffusion.model.base_model import base_model_identity
     from dreambooth3d.evaluation.clip import scorer_ref
-    from operations.launch.preflight import check_scorers
+    from operations.launch.scorers import check_scorers
 
     scorers = ScorersConfig()
     base = base_model_identity(BaseModelConfig())

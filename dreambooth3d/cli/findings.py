@@ -17,12 +17,25 @@ class Finding:
         good: whether a run can do with it.
         text: what was found, and what to do.
         commands: what brings that which is missing, to be copied into a shell.
+        warns: a person should read it, though a run can do with it; so it is where commands bring something.
     """
 
     name: str
     good: bool
     text: str
     commands: tuple[str, ...] = ()
+    warns: bool = False
+
+    @property
+    def level(self) -> str:
+        """`ok`, `WARN` where a run works, yet something is missing, slower or not known, or `BROKEN`."""
+        if not self.good:
+            return "BROKEN"
+        return "WARN" if self.warns or self.commands else "ok"
+
+    def as_json(self) -> dict[str, object]:
+        """All of it, with its level."""
+        return {**vars(self), "level": self.level}
 
 
 def attempt(checks: Mapping[str, Callable[[], str | Finding]]) -> Iterator[Finding]:
@@ -37,6 +50,6 @@ def attempt(checks: Mapping[str, Callable[[], str | Finding]]) -> Iterator[Findi
 
 def shown(findings: list[Finding]) -> list[str]:
     """One line per finding, then the commands, each once."""
-    lines = [f"{'ok    ' if finding.good else 'BROKEN'} {finding.name:<12} {finding.text}" for finding in findings]
+    lines = [f"{finding.level:<6} {finding.name:<12} {finding.text}" for finding in findings]
     commands = list(dict.fromkeys(command for finding in findings for command in finding.commands))
     return lines + (["", "What brings what is missing:", *(f"  {command}" for command in commands)] if commands else [])

@@ -122,7 +122,7 @@ def _check_unmeasured_memory(
     sizes = network_sizes(config.base_model)
     least = 0 if sizes is None else least_gpu_memory(config, *sizes)
     if machine.free_bytes >= least:
-        return Finding("gpu memory", True, f"{free}; what {preset} needs was not measured")
+        return Finding("gpu memory", True, f"{free}; what {preset} needs was not measured", warns=True)
     text = f"{free}; weights, gradients and optimiser of the fine-tuning alone take {least / GIB:.1f} GiB"
     return _too_little_memory(text, config, shown_config)
 
@@ -191,7 +191,8 @@ def check_host_memory(config: TrainingConfig) -> Finding:
     """The host's memory against a resumable state of the fine-tuning, which passes through it as a whole."""
     free, sizes = available_memory(), network_sizes(config.base_model)
     if free is None or sizes is None:
-        return Finding("host memory", True, "not known" if free is None else f"{free / GIB:.1f} GiB free")
+        text = "not known" if free is None else f"{free / GIB:.1f} GiB free; what is needed is not known"
+        return Finding("host memory", True, text, warns=True)
     finetune = config.finetune_dreambooth
     state = 0.0 if finetune.pretrained else _state_bytes(finetune) * _trained(finetune, *sizes)
     need = state + _PROGRAM_BYTES
@@ -220,7 +221,7 @@ def check_disk(config: TrainingConfig) -> Finding:
     sizes = network_sizes(config.base_model)
     if sizes is None:
         text = f"{free / GIB:.0f} GiB free; what is needed is not known before {config.base_model.path} is fetched"
-        return Finding("disk", True, text)
+        return Finding("disk", True, text, warns=True)
     need = disk_need(config, *sizes)
     pairs = checkpoint_count(config)
     text = f"{free / GIB:.0f} GiB free at {place}; {need / GIB:.1f} GiB are needed at most, for {pairs} checkpoints"
@@ -394,7 +395,7 @@ def check_encoder(machine: Machine, config: FieldConfig, on_cuda: bool) -> Findi
     if not lacking["tcnn"]:
         return Finding("encoder", True, f"hash grid by tiny-cuda-nn, which is installed, {reason}")
     text = f"hash grid in PyTorch, {reason}; Triton is much faster"
-    return Finding("encoder", True, text, commands_for(machine, *needed["triton"]))
+    return Finding("encoder", True, text, commands_for(machine, *needed["triton"]), warns=True)
 
 
 def check_sampler(machine: Machine, config: RenderConfig, on_cuda: bool) -> Finding:
@@ -408,5 +409,5 @@ def check_sampler(machine: Machine, config: RenderConfig, on_cuda: bool) -> Find
     needed = ("nerfacc", "nvcc", "c++", "ninja")
     if missing := machine.lacking(*needed):
         text = f"dense, since nerfacc's CUDA code needs {' and '.join(missing)}; the occupancy grid is faster"
-        return Finding("sampler", True, text, commands_for(machine, *needed))
+        return Finding("sampler", True, text, commands_for(machine, *needed), warns=True)
     return Finding("sampler", True, "nerfacc's occupancy grid; its CUDA code is compiled once, about a minute")

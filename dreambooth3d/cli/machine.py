@@ -158,7 +158,9 @@ def _check_cpu(machine: Machine, wanted: str, about: str) -> Finding:
             text += f"; driver {machine.driver} is there, yet PyTorch sees no GPU: look at CUDA_VISIBLE_DEVICES"
     if wanted == "cuda":
         text += ". device: cuda is asked for: run this on a machine with an NVIDIA GPU, or make PyTorch see it"
-    return Finding("device", wanted != "cuda", text, commands)
+    # A GPU that is there, and that nothing of this can use.
+    unused = machine.gpu is None and machine.driver is not None
+    return Finding("device", wanted != "cuda", text, commands, warns=unused)
 
 
 def _older(first: str | None, second: str) -> bool:
@@ -185,6 +187,6 @@ def check_compile(machine: Machine) -> Finding:
     if missing := machine.lacking(*needed):
         return Finding(
             "compile", True, f"torch.compile cannot work: {' and '.join(missing)} missing; everything runs without it, "
-            "only slower", commands_for(machine, *needed),
+            "only slower", commands_for(machine, *needed), warns=True,
         )  # fmt: skip
     return Finding("compile", True, f"torch.compile can work (found: {', '.join(needed)})")

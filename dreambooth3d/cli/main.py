@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from dreambooth3d import environment
+from dreambooth3d import __version__, environment
+from dreambooth3d.cli import completion
 from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.faults import in_one_sentence
 
@@ -28,7 +31,7 @@ class _Commands(TyperGroup):
 
 
 app = typer.Typer(
-    cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+    cls=_Commands, no_args_is_help=True, pretty_exceptions_enable=False,
     help="Photos of one subject in, a personalised 3D asset out.",
 )  # fmt: skip
 schedules_app = typer.Typer(no_args_is_help=True, help="Schedules of pipelines on a remote orchestrator.")
@@ -51,6 +54,16 @@ app.add_typer(stack_app, name="stack")
 app.add_typer(toybox_app, name="toybox")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Config = Annotated[
+    str, typer.Argument(help="A YAML file such as configs/demo.yaml.", autocompletion=completion.configs)
+]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key.sub=value, as of train.", autocompletion=completion.overrides)
+]
+RunName = Annotated[
+    str, typer.Argument(help="Name of a run, or its beginning, or latest.", autocompletion=completion.runs)
+]
+All = Annotated[bool, typer.Option("--all", help="Everything: tags, metrics, parameters and files.")]
 EndRuns = Annotated[bool, typer.Option("--force", help="Also while a run of it is under way, which ends that run.")]
 
 
@@ -59,8 +72,43 @@ def main() -> None:
     app(prog_name="dreambooth3d")
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"dreambooth3d {__version__}")
+        raise typer.Exit
+
+
+def _answer(value: object) -> None:
+    """Print JSON."""
+    from dreambooth3d.cli.show import print_json
+
+    print_json(value)
+
+
+def _told(as_json: bool, lines: Sequence[str]) -> None:
+    """Print what a command says: one line per sentence, or a JSON list of them."""
+    if as_json:
+        _answer(list(lines))
+    elif lines:
+        typer.echo("\n".join(lines))
+
+
+@contextmanager
+def _telling(as_json: bool) -> Iterator[Callable[[str], None]]:
+    """Takes what a command says while it works: each line at once, or all of them as JSON at its end."""
+    lines: list[str] = []
+    yield lines.append if as_json else typer.echo
+    if as_json:
+        _answer(lines)
+
+
 @app.callback()
-def _enter(context: typer.Context) -> None:
+def _enter(
+    context: typer.Context,
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
     try:
         environment.enter()
     except DreamBooth3DError:
@@ -79,8 +127,11 @@ def setup() -> None:
 
 @app.command()
 def doctor(
-    config: Annotated[str | None, typer.Argument(help="A YAML file whose needs are checked as well.")] = None,
-    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+    config: Annotated[
+        str | None,
+        typer.Argument(help="A YAML file whose needs are checked as well.", autocompletion=completion.configs),
+    ] = None,
+    overrides: Overrides = None,
     as_json: Json = False,
 ) -> None:
     """Check the installation, and whether this machine can run a configuration; exit code 1 if something is broken."""
@@ -92,8 +143,11 @@ def doctor(
 
 @app.command()
 def train(
-    config: Annotated[str, typer.Argument(help="A YAML file such as configs/demo.yaml.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, below the file's parameters.")] = None,
+    config: Config,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="key.sub=value, below the file's parameters.", autocompletion=completion.overrides),
+    ] = None,
 ) -> None:
     """Run the main job with overrides, for example photos.dir=my_photos photos.class_noun=duck."""
     from dreambooth3d.cli.train import run_training
@@ -116,24 +170,27 @@ def generate(
 
 
 @config_app.command("check")
-def config_check(files: Annotated[list[str], typer.Argument(help="YAML files.")]) -> None:
+def config_check(
+    files: Annotated[list[str], typer.Argument(help="YAML files.", autocompletion=completion.configs)],
+    as_json: Json = False,
+) -> None:
     """Check configuration files strictly; exit code 1 if one has a problem."""
     from dreambooth3d.cli.train import check_files
 
-    if not check_files(files):
+    if not check_files(files, as_json):
         raise typer.Exit(1)
 
 
 @config_app.command("show")
 def config_show(
-    file: Annotated[str, typer.Argument(help="A YAML file.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+    config: Annotated[str, typer.Argument(help="A YAML file.", autocompletion=completion.configs)],
+    overrides: Overrides = None,
     defaults: Annotated[bool, typer.Option("--defaults", help="All parameters, also those left at defaults.")] = False,
 ) -> None:
     """Print a file with its bases and overrides in it, as a file by itself."""
     from dreambooth3d.cli.train import show_file
 
-    show_file(file, overrides or [], defaults)
+    show_file(config, overrides or [], defaults)
 
 
 @photos_app.command("check")
@@ -176,13 +233,19 @@ def photos_fetch(
 
 @models_app.command("fetch")
 def models_fetch(
-    config: Annotated[str, typer.Argument(help="A YAML file such as configs/sd15_dog.yaml, or a model of rembg.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="key.sub=value, as of train.")] = None,
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A YAML file such as configs/sd15_dog.yaml, or a model of rembg.", autocompletion=completion.configs
+        ),
+    ],
+    overrides: Overrides = None,
+    as_json: Json = False,
 ) -> None:
     """Bring a configuration's base model and scorers, or a model of rembg, and print where they are."""
     from dreambooth3d.cli.train import fetch_models
 
-    typer.echo("\n".join(fetch_models(config, overrides or [])))
+    _told(as_json, fetch_models(config, overrides or []))
 
 
 @runs_app.command("list")
@@ -194,19 +257,27 @@ def runs_list(as_json: Json = False, limit: int = 20) -> None:
 
 
 @runs_app.command("show")
-def runs_show(run: Annotated[str, typer.Argument(help="Name, or latest.")] = "latest", as_json: Json = False) -> None:
-    """Show one run: status, metrics, parameters, artifacts."""
+def runs_show(
+    run: RunName = "latest",
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
+    """Show one run: how it stands, what it was for, how good the asset is, and where its files are."""
     from dreambooth3d.cli.show import show_run
 
-    show_run(run, as_json)
+    show_run(run, as_json, everything)
 
 
 @runs_app.command("compare")
-def runs_compare(runs: Annotated[list[str], typer.Argument(help="Two or more runs.")], as_json: Json = False) -> None:
-    """Compare metrics, and the parameters that differ."""
+def runs_compare(
+    runs: Annotated[list[str], typer.Argument(help="Two or more runs.", autocompletion=completion.runs)],
+    everything: All = False,
+    as_json: Json = False,
+) -> None:
+    """Compare runs by the figures that matter most; with --all by all metrics, and the parameters that differ."""
     from dreambooth3d.cli.show import show_comparison
 
-    show_comparison(runs, as_json)
+    show_comparison(runs, as_json, everything)
 
 
 @production_app.command("show")
@@ -221,24 +292,26 @@ def production_show(
 
 @production_app.command("promote")
 def production_promote(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or latest.")],
+    run: RunName,
     reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Make the version of a run production."""
     from dreambooth3d.cli.production import promote_run
 
-    typer.echo(promote_run(run, reason))
+    _told(as_json, [promote_run(run, reason)])
 
 
 @production_app.command("rollback")
 def production_rollback(
     subject: Annotated[str, typer.Argument(help="Whose production version.")],
     reason: Annotated[str | None, typer.Option(help="Why, for the history.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Make the version production that was before the present one."""
     from dreambooth3d.cli.production import roll_back
 
-    typer.echo(roll_back(subject, reason))
+    _told(as_json, [roll_back(subject, reason)])
 
 
 @production_app.command("history")
@@ -260,26 +333,30 @@ def runs_clean(
     states: Annotated[
         bool, typer.Option("--states", help="Also remove what stages that have not finished would go on from.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Mark runs that died (kill -9, a crash of the machine) in ZenML and in MLflow, and remove what they have left."""
     from dreambooth3d.cli.cleaning import clean_runs
     from dreambooth3d.environment import quiet
 
     quiet()
-    clean_runs(typer.echo, older_than, dry_run, states)
+    with _telling(as_json) as say:
+        clean_runs(say, older_than, dry_run, states)
 
 
 @runs_app.command("complete")
 def runs_complete(
-    run: Annotated[str, typer.Argument(help="Name of a run that has ended, or its beginning, or latest.")] = "latest",
+    run: RunName = "latest",
     every: Annotated[bool, typer.Option("--all", help="All runs whose rows lack something.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Complete rows in MLflow that lack what their runs have stored, for instance as the tracker was away."""
     from dreambooth3d.cli.completing import complete_runs
     from dreambooth3d.environment import quiet
 
     quiet()
-    complete_runs(typer.echo, None if every else run)
+    with _telling(as_json) as say:
+        complete_runs(say, None if every else run)
 
 
 @schedules_app.command("list")
@@ -292,30 +369,36 @@ def schedules_list(as_json: Json = False) -> None:
 
 @schedules_app.command("pause")
 def schedules_pause(
-    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")], force: EndRuns = False
+    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")],
+    force: EndRuns = False,
+    as_json: Json = False,
 ) -> None:
     """Stop a schedule from firing, until it is resumed."""
     from dreambooth3d.cli.schedules import set_active
 
-    typer.echo(set_active(name, active=False, force=force))
+    _told(as_json, [set_active(name, active=False, force=force)])
 
 
 @schedules_app.command("resume")
-def schedules_resume(name: Annotated[str, typer.Argument(help="Name or id of a schedule.")]) -> None:
+def schedules_resume(
+    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")], as_json: Json = False
+) -> None:
     """Let a paused schedule fire again."""
     from dreambooth3d.cli.schedules import set_active
 
-    typer.echo(set_active(name, active=True))
+    _told(as_json, [set_active(name, active=True)])
 
 
 @schedules_app.command("delete")
 def schedules_delete(
-    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")], force: EndRuns = False
+    name: Annotated[str, typer.Argument(help="Name or id of a schedule.")],
+    force: EndRuns = False,
+    as_json: Json = False,
 ) -> None:
     """Delete a schedule, and the secret with an API token that ZenML has made for it in Kubernetes."""
     from dreambooth3d.cli.schedules import delete_schedule
 
-    typer.echo("\n".join(delete_schedule(name, force)))
+    _told(as_json, delete_schedule(name, force))
 
 
 @app.command()
@@ -323,18 +406,20 @@ def prune(
     keep_runs: Annotated[int, typer.Option(help="Newest finished runs that are kept per subject.")] = 5,
     older_than: Annotated[float, typer.Option(help="Days; younger runs are kept as well.")] = 30.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Delete checkpoints and artifacts of old runs that no production, staged, latest or kept version needs."""
     from dreambooth3d.cli.prune import run_prune
     from dreambooth3d.environment import quiet
 
     quiet()
-    run_prune(typer.echo, keep_runs, older_than, dry_run)
+    with _telling(as_json) as say:
+        run_prune(say, keep_runs, older_than, dry_run)
 
 
 @app.command()
 def export(
-    run: Annotated[str, typer.Argument(help="Name of a finished run, or latest.")],
+    run: RunName,
     formats: Annotated[
         str,
         typer.Option("--format", help="glb, obj, ply, usdz, gaussians_ply, splat, spz; several with commas."),
@@ -348,6 +433,7 @@ def export(
     ] = 4000,
     context: Annotated[int | None, typer.Option(help="Number of the context whose asset is meant.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to write into; default outputs/RUN/exports.")] = None,
+    as_json: Json = False,
 ) -> None:
     """Write a finished run's asset for other programs: as a textured mesh, as 3D Gaussians, or both."""
     from dreambooth3d.cli.exporting import Order, export_run
@@ -356,25 +442,25 @@ def export(
     settings = {key: value for key, value in given.items() if value is not None}
     names = tuple(name.strip().lower() for name in formats.split(",") if name.strip())
     order = Order(run, names, out, settings, context, gaussians)
-    for path in export_run(order, lambda line: typer.echo(line, err=True)):
-        typer.echo(f"{path}")
+    _told(as_json, [f"{path}" for path in export_run(order, lambda line: typer.echo(line, err=True))])
 
 
 @checkpoint_app.command("export")
 def checkpoint_export(
-    run: Annotated[str, typer.Argument(help="Name of a run, or latest.")],
+    run: RunName,
     folder: Annotated[Path, typer.Argument(help="A new or empty folder to write into.")],
     step: Annotated[int | None, typer.Option(help="The checkpoint of this fine-tuning step.")] = None,
     which: Annotated[str | None, typer.Option(help="partial, full or multiview; default full.")] = None,
     lora: Annotated[
         bool, typer.Option("--lora", help="Write the LoRA only, for diffusers, ComfyUI and AUTOMATIC1111.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a run's checkpoint as a model folder that diffusers loads."""
     from dreambooth3d.cli.checkpoints import export_checkpoint
 
-    for path in export_checkpoint(run, folder, step=step, which=which, lora=lora):
-        typer.echo(f"{path}")
+    written = export_checkpoint(run, folder, step=step, which=which, lora=lora)
+    _told(as_json, [f"{path}" for path in written])
 
 
 @app.command()

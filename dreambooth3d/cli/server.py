@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -32,8 +33,9 @@ def free_port(host: str, port: int) -> int:
 
 
 def run_until_told(command: Sequence[str]) -> int:
-    """Run a server and what it starts until it ends, or until this process is told to end; its exit code."""
-    process = subprocess.Popen(command, start_new_session=True)
+    """Run a server and what it starts until it ends, or until this process ends or is told to; its exit code."""
+    watched = [sys.executable, "-m", "dreambooth3d.cli.watched", *command]
+    process = subprocess.Popen(watched, start_new_session=True, stdin=subprocess.PIPE)
 
     def end(_number: int, _frame: object) -> None:
         with suppress(ProcessLookupError):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+import typer
 from rich.table import Table
 from rich.text import Text
 
 from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import RunNotFoundError
-from operations.records import rows
+from operations.records import tables
+from operations.records.reading import Reader
+
+COMPARED = ("psnr", "psnr_fg", "clip_i", "r_precision")
+STAGES, DIFFERENCES = 3, 3
 
 
 def print_json(value: object) -> None:
@@ -38,26 +43,32 @@ def number(value: object) -> Text:
 def show_list(limit: int, as_json: bool) -> None:
     """Print the newest runs."""
     quiet()
-    found = rows.briefs(rows.list_rows(limit))
+    found = tables.briefs(Reader.of_active_state(), limit)
     if as_json:
         print_json(found)
         return
     table = Table()
-    for name in ("run", "subject", "preset", "status", "started", "psnr", "psnr_fg", "clip_i", "r_precision"):
+    for name in ("run", "subject", "preset", "status", "started", *tables.FIGURES):
         table.add_column(name, no_wrap=name == "run")
     for row in found:
         started = datetime.fromtimestamp(row.pop("started")).strftime("%Y-%m-%d %H:%M")
         cells = [*list(row.values())[:4], started, *list(row.values())[4:]]
         table.add_row(*map(number, cells))
     console().print(table)
+    if dead := [row["run"] for row in found if row["status"] == "dead"]:
+        typer.echo(f"{len(dead)} of them died without a word; `dreambooth3d runs clean` marks them.", err=True)
 
 
-def show_run(name: str, as_json: bool) -> None:
-    """Print one run."""
+def show_run(name: str, as_json: bool, everything: bool) -> None:
+    """Print one run: what is looked at first, or everything that is known."""
     quiet()
-    values = rows.describe(rows.find_row(name))
+    values = tables.describe(Reader.of_active_state(), name)
     if as_json:
         print_json(values)
+        return
+    if not everything:
+        # Not wrapped, so that paths can be copied.
+        console().print("\n".join(_first_lines(values)), soft_wrap=True, highlight=False, markup=False)
         return
     out = console()
     out.print(f"{values['run']}: {values['status']}, {values['duration_s']} s", highlight=False)
@@ -68,8 +79,45 @@ def show_run(name: str, as_json: bool) -> None:
         out.print(table)
 
 
-def show_comparison(names: Sequence[str], as_json: bool) -> None:
-    """Print runs side by side.
+def _first_lines(values: Mapping[str, Any]) -> list[str]:
+    """Ten lines at most: how the run stands, how good the asset is, where the time went, and where the files are."""
+    metrics, tags, artifacts = values["metrics"], values["tags"], values["artifacts"]
+    commit = tags.get("git.commit", "").removeprefix("unknown")[:12]
+    lines = {
+        "of": ", ".join(filter(None, [values["subject"], values["preset"], commit])),
+        "pixels": _figures(metrics, "psnr", "psnr_fg", "ssim", "mask_iou"),
+        "likeness": _figures(metrics, "clip_i", "clip_t", "r_precision"),
+        "views": _figures(metrics, "janus_rate", "janus_excess", "front_recall"),
+        "time": _longest_stages(metrics),
+        "died": tags.get("died", ""),
+        "asset": artifacts.get("asset", ""),
+        "viewer": artifacts.get("page", ""),
+    }
+    rest = sum(len(values[title]) for title in ("tags", "metrics", "params", "artifacts"))
+    head = f"{values['run']}: {values['status']}, {values['duration_s']:.0f} s"
+    known = [f"  {name:<9} {text}" for name, text in lines.items() if text]
+    return [head, *known, f"  --all shows {rest} entries: tags, metrics, parameters and files; --json the same."]
+
+
+def _figures(metrics: Mapping[str, float], *names: str) -> str:
+    """Figures of the asset, as the evaluation of a run with photos or of one with a prompt alone has them."""
+    found = {name: metrics.get(f"evaluate/{name}", metrics.get(f"evaluate_prompt/{name}")) for name in names}
+    return ", ".join(f"{name} {value:.3f}" for name, value in found.items() if value is not None)
+
+
+def _longest_stages(metrics: Mapping[str, float]) -> str:
+    """Where most of the time went, cached stages aside."""
+    seconds = {
+        stage: value
+        for key, value in metrics.items()
+        if (stage := key.removesuffix("/seconds")) != key and not metrics.get(f"{stage}/cached")
+    }
+    longest = sorted(seconds.items(), key=lambda entry: -entry[1])[:STAGES]
+    return ", ".join(f"{stage} {value:.0f} s" for stage, value in longest)
+
+
+def show_comparison(names: Sequence[str], as_json: bool, everything: bool) -> None:
+    """Print runs side by side: what is compared first, or everything that was measured or differs.
 
     Raises:
         RunNotFoundError: fewer than two runs are named, or one does not exist.
@@ -77,9 +125,12 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
     if len(names) < 2:
         raise RunNotFoundError("runs compare: name two runs at least. `dreambooth3d runs list` shows them.")
     quiet()
-    values = rows.compare(rows.find_row(name) for name in names)
+    values = tables.compare(Reader.of_active_state(), names)
     if as_json:
         print_json(values)
+        return
+    if not everything:
+        _print_first(values)
         return
     for title, found in values.items():
         table = Table(title=title, title_justify="left")
@@ -89,3 +140,24 @@ def show_comparison(names: Sequence[str], as_json: bool) -> None:
         for key, cells in found.items():
             table.add_row(key, *(number(cells[column]) for column in columns))
         console().print(table)
+
+
+def _print_first(values: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
+    """Ten lines: how the runs stand, what they were for, and the figures that are compared first."""
+    runs, metrics, params = values["runs"], values["metrics"], values["params"]
+    columns = list(runs["status"])
+    table = Table(box=None, pad_edge=False)
+    for column in ["", *columns]:
+        table.add_column(column)
+    for key in ("status", "subject", "preset"):
+        table.add_row(key, *(number(runs[key][column]) for column in columns))
+    for key in COMPARED:
+        cells = metrics.get(f"evaluate/{key}") or metrics.get(f"evaluate_prompt/{key}")
+        if cells:
+            table.add_row(key, *(number(cells[column]) for column in columns))
+    table.add_row("seconds", *(f"{runs['duration_s'][column]:.0f}" for column in columns))
+    console().print(table)
+    differ = ", ".join(list(params)[:DIFFERENCES]) + (", ..." if len(params) > DIFFERENCES else "")
+    told = f"{len(params)} parameters differ{f' ({differ})' if differ else ''}"
+    line = f"{told}; --all shows them and {len(metrics)} metrics."
+    console().print(line, soft_wrap=True, highlight=False, markup=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -144,25 +145,32 @@ def show_file(config: str, overrides: Sequence[str], defaults: bool = False) -> 
     typer.echo(f"{shown}\n{dump(values, ascii_only=False)}".encode(), nl=False)
 
 
-def check_files(files: Sequence[str]) -> bool:
-    """Print one line per problem, to stderr, or that a file is fine; whether all are."""
+def check_files(files: Sequence[str], as_json: bool = False) -> bool:
+    """Print one line per problem, to stderr, or that a file is fine; whether all are.
+
+    Args:
+        files: a pipeline's YAML files.
+        as_json: print a list of files with their problems instead.
+    """
     import typer
 
     from operations.launch.checking import list_problems
     from operations.launch.presets import read_preset
 
-    good = True
+    found: dict[str, list[str]] = {}
     for file in files:
         try:
             preset = read_preset(file)
-            problems = list_problems(preset.values)
+            found[file] = [preset.located(problem) for problem in list_problems(preset.values)]
         except DreamBooth3DError as error:
-            typer.echo(f"Error: {error}", err=True)
-            good = False
+            found[file] = [str(error)]
+        if as_json:
             continue
-        for problem in problems:
-            typer.echo(f"Error: {preset.located(problem)}", err=True)
-        if not problems:
+        for problem in found[file]:
+            typer.echo(f"Error: {problem}", err=True)
+        if not found[file]:
             typer.echo(f"{file}: OK")
-        good = good and not problems
-    return good
+    if as_json:
+        listed = [{"file": file, "good": not problems, "problems": problems} for file, problems in found.items()]
+        typer.echo(json.dumps(listed, indent=2, ensure_ascii=False))
+    return not any(found.values())

@@ -18,6 +18,7 @@ from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.config.models import ScorerRef
 from dreambooth3d.diffusion.model.base_model import folder_digest, local_folder, weight_files
 from dreambooth3d.errors import BaseModelError
+from dreambooth3d.progress import no_bars_of_transformers
 from dreambooth3d.prompts import view_prompt
 from dreambooth3d.weights import require_as_shipped
 
@@ -93,7 +94,8 @@ class ClipScorer:
         require_as_shipped(folder)
         try:
             # Without safetensors transformers reads a .bin file as weights only: tensors, and no other objects.
-            model, loading = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+            with no_bars_of_transformers():
+                model, loading = CLIPModel.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
             tokenizer = CLIPTokenizer.from_pretrained(folder)
             preprocessing = _read_preprocessing(folder, model.config.vision_config.image_size)
         except Exception as error:

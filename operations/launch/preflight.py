@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dreambooth3d.config.finetuning import FinetuneConfig
 from dreambooth3d.config.generation import TextTo3dConfig
-from dreambooth3d.config.models import BaseModelConfig, ScorersConfig
+from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.diffusion.finetuning.optimizers import require_optimizer
@@ -17,8 +17,7 @@ from dreambooth3d.diffusion.model.base_model import (
 )
 from dreambooth3d.diffusion.model.guides import guide_identity, is_of_run, prompt_noun
 from dreambooth3d.diffusion.model.pretrained import pretrained_folders
-from dreambooth3d.errors import BaseModelError, ConfigError
-from dreambooth3d.evaluation.clip import check_scorer_folder, scorer_folder
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.photos.check import inspect_folder, resolve_folder, with_captions
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 from dreambooth3d.photos.models import photo_models
@@ -27,6 +26,7 @@ from dreambooth3d.photos.subject import subject_name
 from dreambooth3d.prompts import names
 from dreambooth3d.runtime import pick_device
 from dreambooth3d.surface.files import check_meshes
+from operations.launch.scorers import check_scorers
 
 
 def preflight(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> str:
@@ -96,24 +96,6 @@ def _check_contexts(prompts: tuple[str, ...], class_noun: str, identifier: str) 
                 f"contexts.{index}: {prompt!r} does not name the subject, which is {identifier!r} and {class_noun!r}. "
                 f"Write for example 'a photo of a red {identifier} {class_noun}'."
             )
-
-
-def check_scorers(config: ScorersConfig) -> None:
-    """Scorers must be there and whole, those of the hub fetched; no weights are loaded here, the judge's least of all.
-
-    Raises:
-        BaseModelError: one sentence for the first that is missing or damaged.
-    """
-    for name, path in (("selector", config.selector), ("judge", config.judge)):
-        folder = scorer_folder(path, f"scorers.{name}")
-        try:
-            check_scorer_folder(folder)
-        except BaseModelError as error:
-            gist = str(error).splitlines()[0].rstrip(".")
-            raise BaseModelError(
-                f"scorers.{name}: {path} is no usable CLIP scorer ({gist}). Restore it with `git checkout models`, or "
-                f"set scorers.{name} to a folder with a complete CLIPModel and its processor."
-            ) from None
 
 
 def _check_steps(config: TrainingConfig) -> None:

@@ -34,13 +34,15 @@ from operations.launch.checking import PipelineConfig, check_preset, parameter_p
 from operations.launch.finished_work import forget_finished_work
 from operations.launch.identity import git_commit
 from operations.launch.outcome import explained, require_success
-from operations.launch.preflight import check_scorers, preflight
+from operations.launch.preflight import preflight
 from operations.launch.presets import Preset, as_file, read_preset
+from operations.launch.scorers import check_scorers
 from operations.launch.stack_fit import require_fitting_stack
 from operations.orchestrators.step_tokens import tokens_in_secrets
 from operations.records import hooks
-from operations.records.liveness import PROCESS, process_to_record
+from operations.records.liveness import process_to_record
 from operations.records.patience import is_away
+from operations.records.processes import PROCESS
 from operations.records.tracking import let_go_of_row
 from operations.registry.decisions import Verdict
 from operations.registry.publication import require_complete_row

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Literal, cast
 
-import psutil
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 from zenml.models import PipelineRunResponse
@@ -19,8 +14,7 @@ from zenml.orchestrators import BaseOrchestrator
 from zenml.orchestrators.local.local_orchestrator import LocalOrchestrator
 from zenml.utils.pagination_utils import depaginate
 
-PROCESS = "process"
-_CLOCK_TOLERANCE_S = 2.0
+from operations.records.processes import PROCESS, is_alive, is_here, this_process
 
 
 @dataclass(frozen=True)
@@ -34,30 +28,6 @@ class Liveness:
 
     state: Literal["alive", "dead", "unknown"]
     reason: str
-
-
-def this_process() -> dict[str, str | int | float]:
-    """What identifies this process, also after its number was given to another one: host, pid, start time."""
-    return {"host": this_host(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-
-
-def this_host() -> str:
-    """This machine and process namespace: two containers that share a host's name are two hosts."""
-    return f"{socket.gethostname()}/{_digest(_machine())}"
-
-
-def _machine() -> str:
-    """The machine's own id and the number of the process namespace, where there are such."""
-    try:
-        namespace = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        namespace = ""
-    found = [path.read_text().strip() for path in (Path("/etc/machine-id"),) if path.is_file()]
-    return "/".join([*found, namespace])
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def process_to_record() -> dict[str, str | int | float] | None:
@@ -86,7 +56,7 @@ def judge(run: PipelineRunResponse, older_than: timedelta | None = None, now: da
         now: UTC without a time zone, as ZenML has it; default the present.
     """
     process = run.config.extra.get(PROCESS)
-    if isinstance(process, Mapping) and process.get("host") == this_host():
+    if is_here(process):
         return _judge_process(process)
     told = _ask_orchestrator(run)
     if told is not None:
@@ -100,15 +70,9 @@ def judge(run: PipelineRunResponse, older_than: timedelta | None = None, now: da
 
 
 def _judge_process(process: Mapping[str, object]) -> Liveness:
-    number = int(str(process["pid"]))
-    try:
-        # A number is given again; the start time tells the two apart.
-        found = psutil.Process(number)
-        same = abs(found.create_time() - float(str(process["started"]))) < _CLOCK_TOLERANCE_S
-        if same and found.status() != psutil.STATUS_ZOMBIE:
-            return Liveness("alive", f"its process {number} runs on this machine")
-    except psutil.NoSuchProcess:
-        pass
+    number = process["pid"]
+    if is_alive(process):
+        return Liveness("alive", f"its process {number} runs on this machine")
     return Liveness("dead", f"its process {number} on this machine is gone")
 
 

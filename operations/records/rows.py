@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
-
-from mlflow.entities import Run, ViewType
-from mlflow.tracking import MlflowClient
+from typing import TYPE_CHECKING, TypeVar, cast
+from urllib.parse import unquote, urlsplit
 
 from dreambooth3d import environment
 from dreambooth3d.errors import ConfigError, RunNotFoundError
-from operations.records import status
-from operations.records.status import Status, pipeline_runs
+from operations.records.row import Row, row_name
+from operations.records.status import Status, pipeline_runs, status_of_row
 
 if TYPE_CHECKING:
+    from mlflow.entities import Run
+    from mlflow.tracking import MlflowClient
     from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
     from zenml.models import PipelineRunResponse
 
 EXPERIMENT = "dreambooth3d"
-RUN_TAG = "zenml.pipeline_run"
 _ROWS_PER_CALL = 1000
+_Row = TypeVar("_Row", bound=Row)
 
 
 def tracking_uri() -> str:
@@ -39,6 +39,8 @@ def client() -> MlflowClient:
     Raises:
         ConfigError: the stack has no tracker.
     """
+    from mlflow.tracking import MlflowClient
+
     tracker = _tracker()
     # MLflow takes a login from the environment only; in the process of a step ZenML has set the same.
     tracker.configure_mlflow()
@@ -76,6 +78,8 @@ def open_row(
         Its id.
     """
     import mlflow
+    from mlflow.entities import ViewType
+    from mlflow.tracking import MlflowClient
 
     tracker = tracker or _tracker()
     tracker.configure_mlflow()
@@ -101,6 +105,8 @@ def experiment_of(run: PipelineRunResponse) -> str:
 
 def list_rows(limit: int | None = 100) -> list[Run]:
     """The rows, newest first; all of them without a limit."""
+    from mlflow.entities import ViewType
+
     mlflow = client()
     experiments = [found.experiment_id for found in mlflow.search_experiments() if found.name.startswith(EXPERIMENT)]
     found: list[Run] = []
@@ -121,47 +127,58 @@ def find_row(name: str) -> Run:
     Raises:
         RunNotFoundError: there is none, or more than one.
     """
+    return the_one(name, lambda: list_rows(limit=3), lambda: _named(name))
+
+
+def _named(name: str) -> list[Run]:
     rows = list_rows(limit=1000)
-    if name == "latest" and rows:
-        return rows[0]
     exact = [row for row in rows if name in (row_name(row), row.info.run_id)]
-    matches = exact or [row for row in rows if row_name(row).startswith(name) or row.info.run_id.startswith(name)]
+    return exact or [row for row in rows if row_name(row).startswith(name) or row.info.run_id.startswith(name)]
+
+
+def the_one(name: str, newest: Callable[[], Sequence[_Row]], named: Callable[[], Sequence[_Row]]) -> _Row:
+    """The row that answers to a name.
+
+    Args:
+        name: of it, or its id, or the start of either, or `latest`.
+        newest: gives some rows, the newest first.
+        named: gives those that answer to the name.
+
+    Raises:
+        RunNotFoundError: there is none, or more than one.
+    """
+    if name == "latest" and (found := newest()):
+        return found[0]
+    matches = named()
     if len(matches) == 1:
         return matches[0]
     if matches:
         raise RunNotFoundError(f"{name}: {len(matches)} runs answer to this. Give more of the name.")
-    known = ", ".join(row_name(row) for row in rows[:3]) or "none yet: start one with `dreambooth3d train`"
+    known = ", ".join(map(row_name, newest()[:3])) or "none yet: start one with `dreambooth3d train`"
     raise RunNotFoundError(f"{name}: there is no such run. The newest runs are {known}.")
-
-
-def row_name(row: Run) -> str:
-    """The pipeline run's name."""
-    return str(row.data.tags.get(RUN_TAG) or row.info.run_name)
 
 
 def status_of(row: Run) -> Status:
     """How the run of a row stands."""
-    return statuses([row])[row.info.run_id]
-
-
-def statuses(rows: Sequence[Run]) -> dict[str, Status]:
-    """How the runs of rows stand, by the rows' ids; ZenML is asked for all of them at once."""
-    runs = pipeline_runs(map(row_name, rows))
-    return {row.info.run_id: _status(row, runs.get(row_name(row))) for row in rows}
-
-
-def _status(row: Run, run: PipelineRunResponse | None) -> Status:
-    return status.status_of(run.status if run else None, row.info.status, row.data.tags)
+    run = pipeline_runs([row_name(row)]).get(row_name(row))
+    return status_of_row(run.status if run else None, row)
 
 
 def duration_of(row: Run) -> float:
     """Seconds from the pipeline run's start to its end, by ZenML, or else by MLflow."""
-    return _duration(row, pipeline_runs([row_name(row)], hydrate=True).get(row_name(row)))
+    run = pipeline_runs([row_name(row)], hydrate=True).get(row_name(row))
+    return seconds_of(row, seconds_between(run) if run else None)
 
 
-def _duration(row: Run, run: PipelineRunResponse | None) -> float:
-    if run and run.start_time and run.end_time:
-        return (run.end_time - run.start_time).total_seconds()
+def seconds_between(run: PipelineRunResponse) -> float | None:
+    """Seconds from a pipeline run's start to its end, None where either is not known."""
+    return (run.end_time - run.start_time).total_seconds() if run.start_time and run.end_time else None
+
+
+def seconds_of(row: Row, known: float | None) -> float:
+    """Seconds that a run took: what ZenML knows, or else what its row says."""
+    if known is not None:
+        return known
     return ((row.info.end_time or row.info.start_time) - row.info.start_time) / 1000
 
 
@@ -170,7 +187,7 @@ def outputs_folder(name: str) -> Path:
     return environment.home() / "outputs" / name
 
 
-def artifacts_of(row: Run) -> dict[str, str]:
+def artifacts_of(row: Row) -> dict[str, str]:
     """Where a run's results are, by what they are, those gone left out; `bundle` is their folder in a remote store."""
     name = row_name(row)
     uri = _index(row).get("bundle", "/nonexistent")
@@ -195,11 +212,15 @@ def artifacts_of(row: Run) -> dict[str, str]:
     return paths
 
 
-def _index(row: Run) -> Mapping[str, str]:
+def _index(row: Row) -> Mapping[str, str]:
+    name = "run_index.json"
+    place = urlsplit(str(row.info.artifact_uri or ""))
+    if place.scheme in ("", "file") and not place.netloc:
+        file = Path(unquote(place.path) if place.scheme else str(row.info.artifact_uri), name)
+        return json.loads(file.read_text()) if file.is_file() else {}
     from mlflow.artifacts import download_artifacts, list_artifacts
     from mlflow.exceptions import MlflowException
 
-    name = "run_index.json"
     try:
         # Asked for a file that is not on S3, MLflow's server fails, and its client tries again for minutes.
         if name not in {entry.path for entry in list_artifacts(run_id=row.info.run_id)}:
@@ -208,48 +229,3 @@ def _index(row: Run) -> Mapping[str, str]:
         return json.loads(Path(path).read_text())
     except (MlflowException, OSError):
         return {}
-
-
-def describe(row: Run) -> dict[str, Any]:
-    """One JSON-ready object: run, status, duration_s, metrics, params, tags, artifacts."""
-    tags = {key: value for key, value in row.data.tags.items() if not key.startswith("mlflow.")}
-    run = pipeline_runs([row_name(row)], hydrate=True).get(row_name(row))
-    return {
-        "run": row_name(row),
-        "status": _status(row, run),
-        "duration_s": round(_duration(row, run), 2),
-        "metrics": dict(sorted(row.data.metrics.items())),
-        "params": dict(sorted(row.data.params.items())),
-        "tags": dict(sorted(tags.items())),
-        "artifacts": artifacts_of(row),
-    }
-
-
-def briefs(rows: Sequence[Run]) -> list[dict[str, Any]]:
-    """The lines of a list: run, subject, preset, status, start, and four figures."""
-    stands = statuses(rows)
-    return [_brief(row, stands[row.info.run_id]) for row in rows]
-
-
-def _brief(row: Run, stands: Status) -> dict[str, Any]:
-    metrics, tags = row.data.metrics, row.data.tags
-    figures = {name: metrics.get(f"evaluate/{name}") for name in ("psnr", "psnr_fg", "clip_i", "r_precision")}
-    started = row.info.start_time / 1000
-    names = {"run": row_name(row), "subject": tags.get("subject", ""), "preset": tags.get("preset", "")}
-    return {**names, "status": stands, "started": started, **figures}
-
-
-def compare(rows: Iterable[Run]) -> dict[str, dict[str, dict[str, Any]]]:
-    """Status and metrics side by side, and the parameters that differ, each by key and then by run."""
-    rows = list(rows)
-    stands = statuses(rows)
-    shown = [key for row in rows for key in row.data.metrics]
-    measured = ("evaluate/", "evaluate_context_", "evaluate_prompt/")
-    metrics = {key for key in shown if key.startswith(measured) or key.endswith("/seconds")}
-    params = {key for row in rows for key in row.data.params}
-    table = {key: {row_name(row): row.data.params.get(key) for row in rows} for key in sorted(params)}
-    return {
-        "runs": {"status": {row_name(row): stands[row.info.run_id] for row in rows}},
-        "metrics": {key: {row_name(row): row.data.metrics.get(key) for row in rows} for key in sorted(metrics)},
-        "params": {key: values for key, values in table.items() if len(set(values.values())) > 1},
-    }

@@ -15,8 +15,9 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, get_args
 
+from operations.records.row import Ending, Row
+
 if TYPE_CHECKING:
-    from zenml.enums import ExecutionStatus
     from zenml.models import PipelineRunResponse
 
 TAG = "status"
@@ -26,9 +27,7 @@ End = Literal["completed", "interrupted", "failed"]
 Status = Literal["running", "completed", "interrupted", "failed"]
 
 
-def status_of(
-    run: ExecutionStatus | None, row: str | None = None, tags: Mapping[str, object] | None = None
-) -> Status:
+def status_of(run: Ending | None, row: str | None = None, tags: Mapping[str, object] | None = None) -> Status:
     """How a run stands.
 
     Args:
@@ -42,6 +41,11 @@ def status_of(
     if not run.is_finished:
         return "running"
     return said or "completed" if run.is_successful else "failed"
+
+
+def status_of_row(run: Ending | None, row: Row) -> Status:
+    """How the run of a row stands, by the row and by its status in ZenML."""
+    return status_of(run, row.info.status, row.data.tags)
 
 
 def tells_its_end(row: str, tags: Mapping[str, object]) -> bool:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import resource
+import signal
 import socket
 import sqlite3
 import subprocess
+import sys
 import time
+import tomllib
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
 from typer.testing import Result
 
+from dreambooth3d.cli.server import free_port
+from dreambooth3d.config.distillation import InitNerfConfig
 from tests.product import ROOT, Product, make_product
 
 Invoke = Callable[..., Result]
@@ -114,6 +120,98 @@ def test_the_user_interface_takes_the_next_free_port(product: Product) -> None:
             process.wait(30)
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", free), 1)
+
+
+SERVE = """
+import socket, time
+with socket.create_server(("127.0.0.1", {port})):
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGHUP])
+def test_a_server_ends_with_its_command(number: signal.Signals) -> None:
+    """Also where nothing is left that could end it."""
+    port = free_port("127.0.0.1", 47310)
+    run = f"run_until_told([sys.executable, '-c', {SERVE.format(port=port)!r}])"
+    code = f"import sys; from dreambooth3d.cli.server import run_until_told; sys.exit({run})"
+
+    def answers() -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return True
+        return False
+
+    def within(seconds: float, is_so: Callable[[], bool]) -> bool:
+        limit = time.monotonic() + seconds
+        while not is_so() and time.monotonic() < limit:
+            time.sleep(0.05)
+        return is_so()
+
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT) as command:
+        assert within(20, answers)
+        command.send_signal(number)
+        assert within(10, lambda: not answers())
+    assert command.returncode == (0 if number == signal.SIGHUP else -signal.SIGKILL)
+
+
+def test_the_version(invoke: Invoke, product: Product) -> None:
+    known = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert invoke("--version").stdout == f"dreambooth3d {known}\n"
+    assert product.run("-m", "dreambooth3d", "--version").stdout == f"dreambooth3d {known}\n"
+
+
+def test_a_list_of_runs_is_fast_and_imports_no_giants(product: Product) -> None:
+    code = (
+        "import sys\nfrom dreambooth3d.cli.main import app\napp(['runs', 'list', '--json'], standalone_mode=False)\n"
+        "print({'zenml', 'mlflow', 'torch', 'pandas'} & {*sys.modules}, file=sys.stderr)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result = product.run("-c", code)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert json.loads(result.stdout) == [] and result.stderr == "set()\n"
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+def test_problems_of_configurations_as_json(invoke: Invoke, tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("parameters: {seed: -1, sed: 1}")
+    result = invoke("config", "check", str(tmp_path / "bad.yaml"), "configs/tiny.yaml", "--json")
+    bad, good = json.loads(result.stdout)
+    assert result.exit_code == 1 and result.stderr == ""
+    assert not bad["good"] and len(bad["problems"]) == 2 and all(str(tmp_path) in text for text in bad["problems"])
+    assert good == {"file": "configs/tiny.yaml", "good": True, "problems": []}
+
+
+def offered(product: Product, line: str) -> list[str]:
+    """What bash is told at the tab key."""
+    words = {"COMP_WORDS": line, "COMP_CWORD": f"{len(line.split(' ')) - 1}"}
+    result = product.run("-m", "dreambooth3d", _DREAMBOOTH3D_COMPLETE="complete_bash", **words)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.split()
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("dreambooth3d train configs/ti", ["configs/tiny.yaml"]),
+        ("dreambooth3d train configs/tiny.yaml init_n", None),
+        ("dreambooth3d train configs/tiny.yaml refine_nerf.rep", None),
+        ("dreambooth3d train configs/no_such.yaml refine_nerf.", []),
+        ("dreambooth3d runs show lat", ["latest"]),
+    ],
+)
+def test_completion(product: Product, line: str, found: list[str] | None) -> None:
+    """Of keys what the configuration has, each of which `train` takes."""
+    shown = offered(product, line)
+    if found is not None:
+        assert shown == found
+    elif line.endswith("init_n"):
+        # In this stage there is nothing to reconstruct.
+        takes = {*InitNerfConfig.model_fields} - {"reconstruction"}
+        assert {"init_nerf.steps=", "init_nerf.field.", "init_nerf.guidance."} <= {*shown}
+        assert {entry.removeprefix("init_nerf.").rstrip("=.") for entry in shown} == takes
+    else:
+        kinds = {f"refine_nerf.representation={kind}" for kind in ("field", "mesh", "gaussians", "painted")}
+        assert {*shown} == {"refine_nerf.representation=", *kinds}
 
 
 def test_doctor_names_what_is_broken(product: Product) -> None:

@@ -147,7 +147,7 @@ def test_memory_against_the_measured_need(config: TrainingConfig, monkeypatch: p
 def test_host_memory(config: TrainingConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """12 bytes for each of 983 million parameters, and 2 GiB: 13.0 GiB."""
     monkeypatch.setattr(fitness, "_MEMINFO", tmp_path / "meminfo")
-    assert fitness.check_host_memory(config) == Finding("host memory", True, "not known")
+    assert fitness.check_host_memory(config) == Finding("host memory", True, "not known", warns=True)
     for free, good in ((12, False), (14, True)):
         (tmp_path / "meminfo").write_text(f"MemTotal: 99999999 kB\nMemAvailable:   {free * 1024**2} kB\n")
         finding = fitness.check_host_memory(config)
@@ -290,6 +290,7 @@ def test_commands_are_listed_once() -> None:
     findings += [Finding("a", True, "", ("do this",)), Finding("b", False, "", ("do this", "do that"))]
     lines = shown(findings)
     assert lines[0].startswith("ok     fine") and lines[1] == "BROKEN broken       first line"
+    assert lines[2].startswith("WARN   a") and lines[3].startswith("BROKEN b")
     assert lines[-3:] == ["What brings what is missing:", "  do this", "  do that"]
 
 
@@ -326,6 +327,7 @@ def test_doctor_names_what_has_to_be_fetched(invoke: Invoke, tmp_path: Path, mon
     assert result.exit_code == 1
     assert "  dreambooth3d models fetch configs/sd15_dog.yaml" in result.stdout
     assert "  dreambooth3d photos fetch dog" in result.stdout
+    assert "WARN   base model   not here yet" in result.stdout
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     assert "BROKEN base model   not here yet" in invoke("doctor", "configs/sd15_dog.yaml").stdout
 

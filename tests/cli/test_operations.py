@@ -28,9 +28,9 @@ def test_there_is_nothing_to_do_yet(product: Product, tmp_path: Path) -> None:
     # Other processes' temporary folder may hold what killed ones have left.
     cleaned = product.run("-m", "dreambooth3d.cli", "runs", "clean", "--dry-run", TMPDIR=str(tmp_path))
     assert (cleaned.returncode, cleaned.stdout) == (0, "Nothing to clean.\n"), cleaned.stderr
-    pruned = product.dreambooth3d("prune", "--keep-runs", "0", "--older-than", "0")
+    pruned = product.dreambooth3d("prune", "--keep-runs", "0", "--older-than", "0", "--json")
     assert pruned.returncode == 0, pruned.stderr
-    assert pruned.stdout.splitlines()[-1] == "Nothing to prune."
+    assert json.loads(pruned.stdout)[-1] == "Nothing to prune."
     listed = product.dreambooth3d("schedules", "list", "--json")
     assert (listed.returncode, json.loads(listed.stdout)) == (0, []), listed.stderr
 

@@ -21,8 +21,10 @@ from zenml.models import PipelineRunResponse
 from dreambooth3d.cli import cleaning
 from dreambooth3d.cli.cleaning import clean_runs
 from dreambooth3d.errors import ConfigError
-from operations.records import rows
-from operations.records.liveness import judge, last_sign_of_life, this_process, unfinished_runs
+from operations.records import rows, tables
+from operations.records.liveness import judge, last_sign_of_life, unfinished_runs
+from operations.records.processes import this_process
+from operations.records.reading import Reader
 from tests.operations.toy import run_toy
 from tests.product import ROOT
 
@@ -34,6 +36,12 @@ def stand_in(run: PipelineRunResponse, **process: object) -> SimpleNamespace:
     config = SimpleNamespace(extra={"preset": "tiny", "process": process or None})
     known = {"id": run.id, "name": run.name, "stack": run.stack, "steps": run.steps, "created": run.created}
     return SimpleNamespace(config=config, start_time=None, **known)
+
+
+def stands(name: str) -> list[str]:
+    """How a run is shown to stand, read by the clients and from the files."""
+    readers = Reader(), Reader.of_active_state()
+    return [line["status"] for reader in readers for line in tables.briefs(reader, 100) if line["run"] == name]
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +70,7 @@ def test_a_live_run_is_never_marked(running: subprocess.Popen[bytes], lines: lis
     assert clean_runs(lines.append, older_than_h=1e-9) == 0
     assert f"its process {running.pid} runs on this machine" in lines[0]
     assert [run.status for run in unfinished_runs()] == ["running"]
+    assert stands(unfinished_runs()[0].name) == ["running"] * 2
 
 
 def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], lines: list[str]) -> None:
@@ -70,6 +79,7 @@ def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], l
     (dead,) = unfinished_runs()
     row = rows.find_row(dead.name)
     assert row.info.status == "RUNNING"
+    assert stands(dead.name) == ["dead"] * 2
 
     corgi = Client().list_models(name="equals:dreambooth3d-corgi").items[0].id
     versions = {version.number for version in Client().list_model_versions(model=corgi).items}
@@ -88,6 +98,7 @@ def test_a_killed_run_is_marked_once_in_both(running: subprocess.Popen[bytes], l
     assert row.info.status == "KILLED"
     assert row.data.tags["died"] == f"its process {running.pid} on this machine is gone"
     assert rows.status_of(row) == "failed"
+    assert stands(dead.name) == ["failed"] * 2
 
     lines.clear()
     assert clean_runs(lines.append) == 0

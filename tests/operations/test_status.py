@@ -11,7 +11,8 @@ import pytest
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 
-from operations.records import rows
+from operations.records import rows, tables
+from operations.records.reading import Reader
 from operations.records.status import TAG, Status, pipeline_runs, status_of, tells_its_end
 from tests.operations.toy import run_toy
 
@@ -98,9 +99,11 @@ def test_a_list_asks_zenml_once_for_fifty_runs(home: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(Client, "list_pipeline_runs", counted)
     monkeypatch.setattr(Client, "get_pipeline_run", lambda *_, **__: pytest.fail("a request for one run"))
-    listed = rows.briefs(rows.list_rows(limit=2))
+    listed = tables.briefs(Reader(), limit=2)
     assert [line["status"] for line in listed] == ["failed", "completed"] and listed[1]["run"] == good.name
-    assert len(asked) == 1
+    # Once more for both, since neither has come to write into its row what it was for.
+    assert len(asked) == 2
+    assert [(line["subject"], line["preset"]) for line in listed] == [("corgi", "tiny")] * 2
 
     asked.clear()
     names = [good.name, *(f'no such "run", {number}' for number in range(100))]
@@ -113,5 +116,5 @@ def test_a_comparison_shows_how_the_runs_stand(home: Path) -> None:
     with pytest.raises(Exception):  # noqa: B017  (ZenML chooses the type)
         run_toy(seed=31, fail=True)
     bad, _ = rows.list_rows(limit=2)
-    compared = rows.compare([rows.find_row(good.name), bad])
-    assert compared["runs"] == {"status": {good.name: "completed", rows.row_name(bad): "failed"}}
+    compared = tables.compare(Reader(), [good.name, rows.row_name(bad)])
+    assert compared["runs"]["status"] == {good.name: "completed", rows.row_name(bad): "failed"}

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import logging
 import os
 import subprocess
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.environment import get_run_environment_dict
+from zenml.orchestrators import step_run_utils
 from zenml.utils import yaml_utils
 
+from operations import zenml_start
 from tests.product import ROOT
 
 WRITER = """
@@ -102,3 +108,20 @@ def test_a_fault_of_the_machine_is_one_sentence_also_in_zenmls_own_commands(rais
     result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=active, capture_output=True, text=True)
     assert result.returncode == 1 and said in result.stderr
     assert ("Traceback" in result.stderr) == (raised == "other")
+
+
+def test_advertisements_stay_out_of_the_log(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """ZenML's own functions say them, at the places that are silenced; other lines of the same loggers stay."""
+    caplog.set_level(logging.INFO)
+    for name, words in zenml_start._ADVERTISING.items():
+        assert words in inspect.getsource(importlib.import_module(name)).replace('"\n            "', "")
+        monkeypatch.setattr(logging.getLogger(name), "propagate", True)
+        logging.getLogger(name).addHandler(caplog.handler)
+        logging.getLogger(name).setLevel(logging.INFO)
+    version = SimpleNamespace(model=SimpleNamespace(name="m"), name="1")
+    monkeypatch.setattr("zenml.utils.dashboard_utils.get_model_version_url", lambda _: None)
+    step_run_utils.log_model_version_dashboard_url(version)
+    assert not caplog.records
+    monkeypatch.setattr("zenml.utils.dashboard_utils.get_model_version_url", lambda _: "https://zenml.example")
+    step_run_utils.log_model_version_dashboard_url(version)
+    assert "https://zenml.example" in caplog.text

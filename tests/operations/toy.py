@@ -17,7 +17,8 @@ from dreambooth3d.artifacts import BaseModelRef, CheckpointSet, DreamBoothCheckp
 from dreambooth3d.runtime import work_root
 from dreambooth3d.weights import save_weights
 from operations.records import hooks
-from operations.records.liveness import PROCESS, process_to_record
+from operations.records.liveness import process_to_record
+from operations.records.processes import PROCESS
 
 BASE = BaseModelRef("models/toybox", "0" * 64)
 

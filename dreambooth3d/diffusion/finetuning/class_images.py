@@ -12,12 +12,12 @@ import torch
 from jaxtyping import Float
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from tqdm import tqdm
 
 from dreambooth3d.diffusion.model.components import Components
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling, initial_noise, sample
 from dreambooth3d.faults import gone_if_failed
 from dreambooth3d.images import from_pil, to_pil
+from dreambooth3d.progress import LoopProgress
 from dreambooth3d.runtime import work_root
 
 
@@ -52,7 +52,7 @@ def class_images(
     files = [folder / f"{index:05d}.png" for index in range(len(prompts))]
     missing = [index for index, file in enumerate(files) if not _readable(file)]
     noise = initial_noise(components, len(prompts), sampling.seed)
-    with tqdm(total=len(missing), desc="class images", disable=not progress or not missing) as bar:
+    with LoopProgress(len(missing), "class images", unit="image", shown=progress and bool(missing)) as bar:
         for start in range(0, len(missing), sampling.batch_size):
             chosen = missing[start : start + sampling.batch_size]
             images = sample(components, [prompts[index] for index in chosen], sampling, noise[chosen])

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
 from dreambooth3d.diffusion.finetuning.averaging import RunningAverage
 from dreambooth3d.diffusion.finetuning.batches import BatchSource
@@ -23,6 +22,7 @@ from dreambooth3d.diffusion.finetuning.resumption import Progress, ResumablePart
 from dreambooth3d.diffusion.finetuning.training_graph import TrainingGraph
 from dreambooth3d.diffusion.model.components import Components
 from dreambooth3d.parallel import ALONE, Team
+from dreambooth3d.progress import LoopProgress
 from dreambooth3d.runtime import Runtime
 
 OnCheckpoint = Callable[[int], UInt8[Tensor, "height width 3"] | None]
@@ -87,7 +87,7 @@ class DreamBoothTrainer:
             self._checkpoint(0)
         self.networks.train()
         hidden = not (self.runtime.progress and self._leads)
-        with tqdm(total=steps, initial=start, desc=self.runtime.log.name, disable=hidden) as bar:
+        with LoopProgress(steps, self.runtime.log.name, done=start, shown=not hidden) as bar:
             for step in range(start, steps):
                 if self.team.share(self.runtime.should_stop()) and step > 0:
                     self._progress.interrupted = True
@@ -142,18 +142,19 @@ class DreamBoothTrainer:
     def _scale_and_backward(self, loss: Tensor) -> None:
         self.accelerator.backward(loss / self.config.gradient_accumulation_steps)
 
-    def _after_step(self, done: int, resumption: Resumption, bar: tqdm) -> None:
+    def _after_step(self, done: int, resumption: Resumption, bar: LoopProgress) -> None:
         """Log, keep a checkpoint, save the resumable state, each when due."""
         self._progress.done = done
         checkpoint_due = self.plan.checkpoints.is_due(done)
         if done % LOG_EVERY and done != self.config.steps and not checkpoint_due:
             return
-        bar.set_postfix(loss=f"{self._write_losses():.3f}")
-        if checkpoint_due:
-            self._checkpoint(done)
-        if resumption.due() and self._leads:
-            resumption.save(self._progress)
-            self.keeper.delete_dropped()
+        bar.note(loss=f"{self._write_losses():.3f}")
+        with bar.aside():
+            if checkpoint_due:
+                self._checkpoint(done)
+            if resumption.due() and self._leads:
+                resumption.save(self._progress)
+                self.keeper.delete_dropped()
 
     def _write_losses(self) -> float:
         return self._losses.write(self._progress.done, self.optimizer.param_groups[0]["lr"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from dreambooth3d.config.base import Acceleration
 from dreambooth3d.diffusion.model import base_model, lora
 from dreambooth3d.diffusion.model.graphs import DifferentiableGraph, GraphedFunction
 from dreambooth3d.errors import BaseModelError, gist
+from dreambooth3d.progress import no_bars_of_transformers
 
 if TYPE_CHECKING:  # diffusers and transformers load for seconds, and most steps and commands need neither
     from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -244,7 +244,7 @@ def load_components(
     folder = base_model.model_folder(base)
     base_model.check_folder(folder, base.variant)
     try:
-        with _no_progress_bars():
+        with no_bars_of_transformers():
             parts = _load_parts(folder, base.variant, dtype)
     except BaseModelError:
         raise
@@ -302,20 +302,6 @@ def _require_working(components: Components, folder: Path) -> None:
             "base_model.path to a complete one."
         ) from error
     components.forget_prompts()
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing a bar per load: a model is loaded many times in one run."""
-    from transformers.utils import logging as transformers_logging
-
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
 
 
 def _load_parts(folder: Path, variant: str | None, dtype: torch.dtype) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from dreambooth3d.artifacts import RadianceField
 from dreambooth3d.config.distillation import DistillConfig
@@ -25,6 +24,7 @@ from dreambooth3d.nerf.training.schedules import weights_at
 from dreambooth3d.nerf.training.sketch import sketch_of
 from dreambooth3d.nerf.training.targets import Targets
 from dreambooth3d.nerf.training.view_loss import view_loss
+from dreambooth3d.progress import LoopProgress
 from dreambooth3d.representation.interface import Losses, Position, Representation
 from dreambooth3d.runtime import ResumePoint, Runtime
 
@@ -96,6 +96,7 @@ class Trainer:
         self.views = ViewDraws(inputs, config, self.random.generator)
         self.sketch = sketch_of(config.sketch, device)
         self.clock = Clock()
+        self._bar = LoopProgress(config.steps, runtime.log.name, shown=False)
 
     @property
     def asset(self) -> Representation:
@@ -115,19 +116,19 @@ class Trainer:
             GuardError: a guard that stops the run tripped.
         """
         config, runtime = self.config, self.runtime
-        with tqdm(
-            total=config.steps, initial=self.step, desc=runtime.log.name, disable=not runtime.progress, unit="step"
-        ) as bar:
+        with LoopProgress(config.steps, runtime.log.name, done=self.step, shown=runtime.progress) as self._bar:
             while self.step < config.steps and not self.checks.converged and not self.interrupted:
                 figures = self.train_step()
-                bar.update()
+                self._bar.update()
                 if self.step % SCALARS_EVERY == 0 or self.step == 1:
-                    self._log(figures, bar)
+                    self._log(figures)
                 if self.step % config.check_every == 0 and self.step < config.steps:
-                    self._check()
+                    with self._bar.aside():
+                        self._check()
                 self.interrupted = runtime.should_stop() and self.step < config.steps
                 if self.interrupted or resume.due():
-                    resume.save(self.state())
+                    with self._bar.aside():
+                        resume.save(self.state())
         return self._finish()
 
     def train_step(self) -> dict[str, Tensor | float]:
@@ -138,7 +139,8 @@ class Trainer:
         self.learner.set_rate(self.progress)
         loss, figures = self._loss()
         self.learner.learn(loss, self.team, position)
-        self.targets.improve()
+        with self._bar.aside():
+            self.targets.improve()
         self.step += 1
         self.clock.tick()
         return figures
@@ -166,7 +168,7 @@ class Trainer:
             loss = loss + weight * part
         return loss, figures
 
-    def _log(self, figures: Mapping[str, Tensor | float], bar: tqdm) -> None:
+    def _log(self, figures: Mapping[str, Tensor | float]) -> None:
         """Append to the series, with the mean time per step since the last call."""
         values = {name: float(value) for name, value in figures.items()}
         self.guards.watch(values.values(), self.step)
@@ -174,7 +176,7 @@ class Trainer:
         values["learning_rate"] = self.learner.rate
         values |= self.asset.figures()
         self._log_scalars(values)
-        bar.set_postfix(opacity=f"{values['opacity']:.3f}")
+        self._bar.note(opacity=f"{values['opacity']:.3f}")
 
     def _log_scalars(self, values: Mapping[str, float]) -> None:
         """Append to the series at the present step of all attempts."""
