@@ -2,8 +2,9 @@
 
 Made-up subjects with photos, tracked by DVC, and registries of ZenML and MLflow with versions in production, all below
 a temporary folder. A process of its own decides, as a run's process does; what it needs for its imports is told apart.
+It prints a table with a line for each number of subjects, of which every other one has a version in production.
 
-Usage: python -m benchmarks.retraining_decisions [--subjects 1000] [--photos 5] [--registered 200] [--profile FILE]
+Usage: python -m benchmarks.retraining_decisions [--subjects 100 300 1000] [--photos 5] [--profile FILE]
 """
 
 from __future__ import annotations
@@ -96,7 +97,6 @@ def decide() -> None:
     found_s = time.process_time() - imports_s
     decisions = decide_subjects.entrypoint(found, TrainingConfig(), PromotionConfig())
     figures = {
-        "start_cpu_s": imports_s,
         "start_mib": imports_kib / 1024,
         "find_cpu_s": found_s,
         "decide_cpu_s": time.process_time() - imports_s - found_s,
@@ -111,14 +111,44 @@ def _peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+HEAD = (
+    "| subjects | in production | finding, CPU s | deciding, CPU s | together, CPU s | memory over idle, MiB |",
+    "|---|---|---|---|---|---|",
+)
+
+
+def measured(subjects: int, photos: int, profile: Path | None) -> str:
+    """A line of the table, after all decisions have been made in a process of their own."""
+    registered = subjects // 2
+    with tempfile.TemporaryDirectory() as temporary:
+        root, checkout = Path(temporary, "state"), Path(temporary, "checkout")
+        write_dataset(checkout, subjects, photos)
+        environment = activated(root) | {"PYTHONPATH": str(repository())}
+        setup = [str(Path(sys.executable).with_name("dreambooth3d")), "setup"]
+        subprocess.run(setup, cwd=repository(), env=environment, check=True, capture_output=True)
+        inside = ["-m", "benchmarks.retraining_decisions", "--inside"]
+        registering = [sys.executable, *inside, "register", "--registered", str(registered)]
+        subprocess.run(registering, cwd=checkout, env=environment, check=True)
+        profiled = ["-m", "cProfile", "-o", str(profile.absolute())] if profile else []
+        deciding = [sys.executable, *profiled, *inside, "decide"]
+        result = subprocess.run(deciding, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, text=True)
+    figures = json.loads(result.stdout.splitlines()[-1])
+    expected = {"train: changed": registered, "train: there is no production version yet": subjects - registered}
+    if figures["actions"] != expected:
+        raise RuntimeError(f"{figures['actions']} was decided, {expected} would be right")
+    finding, deciding = figures["find_cpu_s"], figures["decide_cpu_s"]
+    more = figures["peak_mib"] - figures["start_mib"]
+    return f"| {subjects} | {registered} | {finding:.1f} | {deciding:.1f} | {finding + deciding:.1f} | {more:.0f} |"
+
+
 def main() -> None:
     """Print what finding and deciding cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--subjects", type=int, default=1000)
+    parser.add_argument("--subjects", type=int, nargs="+", default=[100, 300, 1000])
     parser.add_argument("--photos", type=int, default=5)
-    parser.add_argument("--registered", type=int, default=200, help="subjects with a version in production")
-    parser.add_argument("--profile", type=Path, help="write a profile of the decisions there (cProfile)")
+    parser.add_argument("--profile", type=Path, help="write a profile of the last line's decisions there (cProfile)")
     parser.add_argument("--inside", choices=("register", "decide"), help=argparse.SUPPRESS)
+    parser.add_argument("--registered", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside == "register":
         names = sorted(path.name for path in Path("data").iterdir())
@@ -127,25 +157,9 @@ def main() -> None:
     if arguments.inside == "decide":
         decide()
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        root, checkout = Path(temporary, "state"), Path(temporary, "checkout")
-        write_dataset(checkout, arguments.subjects, arguments.photos)
-        environment = activated(root) | {"PYTHONPATH": str(repository())}
-        setup = [str(Path(sys.executable).with_name("dreambooth3d")), "setup"]
-        subprocess.run(setup, cwd=repository(), env=environment, check=True, capture_output=True)
-        inside = ["-m", "benchmarks.retraining_decisions", "--inside"]
-        registering = [sys.executable, *inside, "register", "--registered", str(arguments.registered)]
-        subprocess.run(registering, cwd=checkout, env=environment, check=True)
-        profiled = ["-m", "cProfile", "-o", str(arguments.profile.absolute())] if arguments.profile else []
-        deciding = [sys.executable, *profiled, *inside, "decide"]
-        result = subprocess.run(deciding, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, text=True)
-    figures = json.loads(result.stdout.splitlines()[-1])
-    actions = figures.pop("actions")
-    print(f"{arguments.subjects} subjects of {arguments.photos} photos, {arguments.registered} of them in production")
-    for name, value in figures.items():
-        print(f"{name:12} {value:8.2f}")
-    for reason, number in actions.items():
-        print(f"{number:5} {reason}")
+    print("\n".join(HEAD), flush=True)
+    for subjects in arguments.subjects:
+        print(measured(subjects, arguments.photos, arguments.profile), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,12 +13,13 @@ import fsspec
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from dreambooth3d.digests import sha256_file, sha256_once
 from dreambooth3d.errors import ArtifactError, BaseModelError
 from dreambooth3d.faults import gone_if_failed, in_one_sentence
 from dreambooth3d.temporary import temporary_folder
 
-_CHUNK_BYTES = 1 << 20
 SUMS = "SHA256SUMS"
+_COPIED_BYTES = 1 << 24
 Fetch = Callable[[str, str], None]
 """Copies a file from an address to a local path."""
 
@@ -28,7 +27,7 @@ Fetch = Callable[[str, str], None]
 def fetch_by_fsspec(uri: str, path: str) -> None:
     """What brings remote weights unless someone else does: fsspec, with the credentials of its own environment."""
     with fsspec.open(uri, "rb") as source, open(path, "wb") as target:
-        shutil.copyfileobj(source, target, 16 * _CHUNK_BYTES)
+        shutil.copyfileobj(source, target, _COPIED_BYTES)
 
 
 _fetch: Fetch = fetch_by_fsspec
@@ -105,26 +104,6 @@ class WeightsRef:
         except FileNotFoundError as error:
             reason = f"{self.uri}: these weights are gone. Run the step that made them again."
             raise ArtifactError(reason, self.uri, self.referrer) from error
-
-
-def sha256_file(path: Path | str) -> str:
-    """SHA-256 of a file, read in chunks."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as handle:
-        while chunk := handle.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-@functools.lru_cache(maxsize=4096)
-def _sum_of(file: Path, _size: int, _modified_ns: int) -> str:
-    return sha256_file(file)
-
-
-def sha256_once(file: Path) -> str:
-    """SHA-256 of a file; one that has not changed is read once per process, since a model can have gigabytes."""
-    state = file.stat()
-    return _sum_of(file, state.st_size, state.st_mtime_ns)
 
 
 def no_longer_as_shipped(folder: Path) -> None:

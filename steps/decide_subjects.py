@@ -16,6 +16,6 @@ def decide_subjects(
 ) -> Annotated[list[dict[str, Any]], "decisions"]:
     """Compare what each training would be made of now with what production was made of."""
     from dreambooth3d.photos.subjects import FoundSubject
-    from operations.launch.retraining import decide_subject
+    from operations.launch.retraining import decide_subjects as decide
 
-    return [decide_subject(FoundSubject(**found), training, gates).row() for found in subjects]
+    return [verdict.row() for verdict in decide([FoundSubject(**found) for found in subjects], training, gates)]

@@ -12,8 +12,8 @@ from tests.import_graph import PACKAGES, ROOT, circles, graph, imported, modules
 
 LIBRARY = [path for path in sorted((ROOT / "dreambooth3d").rglob("*.py")) if "cli" not in path.parts]
 GROUND = (
-    "artifacts", "cameras", "environment", "errors", "faults", "guidance", "hub", "images", "locks", "masks", "naming",
-    "parallel", "progress", "prompts", "record", "runtime", "strict_yaml", "temporary", "transfer", "weights",
+    "artifacts", "cameras", "digests", "environment", "errors", "faults", "guidance", "hub", "images", "locks", "masks",
+    "naming", "parallel", "progress", "prompts", "record", "runtime", "strict_yaml", "temporary", "transfer", "weights",
 )  # fmt: skip
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.

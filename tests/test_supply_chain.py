@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 import zipfile
 from collections.abc import Iterator
@@ -135,6 +137,38 @@ def test_a_planted_vulnerability_is_found_in_each_form(tmp_path: Path) -> None:
         archive.write(file, "PYSEC-1.json")
     for path in (file, file.parent, tmp_path / "all.zip"):
         assert vulnerable(all_locked(), read_records(path)) == [(torch, entry)]
+
+
+AUDIT = ROOT / ".venv-audit" / "bin"
+_FIND = """
+import sys
+from pathlib import Path
+from supply_chain.audit import secrets
+
+print(*secrets(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(not AUDIT.joinpath("detect-secrets-hook").is_file(), reason="`make audit` installs what looks")
+@pytest.mark.parametrize(
+    "parts, kind",
+    [
+        (("AKIA", "Z7QK3XN5", "W2R8LT4M"), "AWS Access Key"),
+        (("ghp_", "k3Vq9ZtX2mLw8RbY", "5nHs7JdC4pQf6GaUe1To"), "GitHub Token"),
+        (("-----BEGIN RSA ", "PRIVATE KEY", "-----"), "Private Key"),
+        ((), ""),
+    ],
+)
+def test_a_planted_secret_is_found(parts: tuple[str, ...], kind: str, tmp_path: Path) -> None:
+    """In a tracked file, and said without the secret itself; put together here, or this file would be found as well."""
+    secret = "".join(parts)
+    (tmp_path / "settings.py").write_text(f'key = "{secret}"\n')
+    shutil.copy(ROOT / ".secrets.baseline", tmp_path)
+    for command in (["init", "-q"], ["add", "."]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    command = [AUDIT / "python", "-c", _FIND, tmp_path]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert (kind in found and "settings.py:1" in found and secret not in found) if kind else not found.strip()
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", '{"affected": []}'])

@@ -84,7 +84,7 @@ def export_run(order: Order, say: Callable[[str], None]) -> list[Path]:
 def _settings(row: Run, given: dict[str, Any]) -> ExportConfig:
     """The export's configuration: what is given, else what the run had."""
     from dreambooth3d.config.results import ExportConfig
-    from operations.launch.checking import checked_section
+    from operations.launch.sentences import checked_section
 
     params = {key: row.data.params.get(f"export_asset.{key}") for key in ExportConfig.model_fields}
     # A row keeps parameters as text, and says None where there is no value.

@@ -208,7 +208,7 @@ def photos_check(
     from dreambooth3d.photos.check import check_folder, report_lines, resolve_folder, write_sheet
     from dreambooth3d.photos.dataset import dataset_hash
     from dreambooth3d.photos.subject import folder_setting
-    from operations.launch.checking import checked_section
+    from operations.launch.sentences import checked_section
 
     given = {"masks": masks, "hold_out": hold_out} | ({} if rembg_model is None else {"rembg_model": rembg_model})
     config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun, **given)

@@ -10,7 +10,6 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.subject import SubjectInfo, caption_file, shown_path
-from dreambooth3d.prompts import names
 
 MAX_WORDS = 75
 """CLIP's text encoders read no more tokens, and a word is at least one."""
@@ -50,6 +49,8 @@ def read_caption(photo: Path, config: PhotosConfig, info: SubjectInfo) -> tuple[
 
 def _unusable(caption: str, info: SubjectInfo) -> str:
     """Why a caption is not used, and what to do; empty where it is."""
+    from dreambooth3d.prompts import names  # needs torch, which photos without captions do not
+
     wanted, words = f"{info.identifier} {info.class_noun}", len(caption.split())
     if not caption:
         return f"is empty. Name the subject in it as {wanted!r}, or remove it."

@@ -1,6 +1,7 @@
 """The photo check: is this a set of photos from which a subject can be learned?
 
-Errors stop with `PhotoSetError`; warnings travel with the artifact as findings. No photo is ever cropped.
+Errors stop with `PhotoSetError`; warnings travel with the artifact as findings. No photo is ever cropped. What needs
+torch imports it where it does: that takes seconds, and most of what can be said of a set needs none.
 """
 
 from __future__ import annotations
@@ -9,19 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 import pandas as pd
-import torch
 from PIL import Image
 from scipy.ndimage import binary_dilation, binary_erosion
-from torch import Tensor
 
-from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import ConfigError, PhotoSetError, gist
-from dreambooth3d.images import from_pil, save_image, sheet
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.cameras.focal import focal_lengths
 from dreambooth3d.photos.captions import read_caption
@@ -30,6 +27,7 @@ from dreambooth3d.photos.held_out import held_out_files
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models, require_given
 from dreambooth3d.photos.masks.source import HALF, Mask, SourcePhoto
 from dreambooth3d.photos.quality import (
+    ANALYSIS_SIDE_PX,
     HASH_BITS,
     Photo,
     exposure,
@@ -38,6 +36,7 @@ from dreambooth3d.photos.quality import (
     pad_to_square,
     perceptual_hash,
     sharpness,
+    shrink,
     subject_region,
 )
 from dreambooth3d.photos.reading import RawPhoto, read_photo
@@ -55,7 +54,12 @@ from dreambooth3d.photos.subject import (
     stray_masks,
     subject_name,
 )
-from dreambooth3d.runtime import Runtime
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dreambooth3d.artifacts import SubjectPhotos
+    from dreambooth3d.runtime import Runtime
 
 __all__ = ["PhotoReport", "SubjectInfo", "check_photos", "inspect_folder", "report_lines", "resolve_folder", "to_table"]
 
@@ -140,6 +144,11 @@ def check_photos(config: PhotosConfig, dataset_hash: str, models: PhotoModels, r
         ConfigError: a network for masks is not here, or another than the one pinned; or as for `resolve_folder`.
         DatasetError: see `resolve_folder`.
     """
+    import torch
+
+    from dreambooth3d.artifacts import SubjectPhotos
+    from dreambooth3d.images import from_pil
+
     folder, info = resolve_folder(config)
     report = with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
     subject = subject_name(folder)
@@ -319,8 +328,8 @@ def _refuse_unusable(photos: Sequence[RawPhoto], held_out: Sequence[str], folder
 
 def _measure(photo: RawPhoto) -> PhotoFacts:
     """One row of facts, without findings."""
-    pixels = photo.pixels
-    region = subject_region(pixels)
+    pixels, small = photo.pixels, shrink(photo.pixels, ANALYSIS_SIDE_PX)
+    region = subject_region(small)
     left, top, right, bottom = map(float, region.box)
     return {
         "file": photo.file,
@@ -329,7 +338,7 @@ def _measure(photo: RawPhoto) -> PhotoFacts:
         "bytes": photo.size_bytes,
         "sha256": photo.sha256,
         "phash": f"{perceptual_hash(pixels):016x}",
-        "sharpness": sharpness(pixels),
+        "sharpness": sharpness(small),
         "exposure": exposure(pixels),
         "subject_share": region.share,
         "subject_left": left,
@@ -358,11 +367,12 @@ def _photo_findings(row: PhotoFacts, config: PhotosConfig) -> list[str]:
 def _duplicate_findings(rows: Sequence[PhotoFacts], max_bits: int) -> list[tuple[int, str]]:
     """Warnings about copies and near-copies, each at the later photo of the pair and naming the first such partner."""
     found: dict[int, str] = {}
+    hashes = [int(row["phash"], 16) for row in rows]
     for first, second in combinations(range(len(rows)), 2):
         if second in found:
             continue
         partner = rows[first]["file"]
-        bits = hash_distance(int(rows[first]["phash"], 16), int(rows[second]["phash"], 16))
+        bits = hash_distance(hashes[first], hashes[second])
         if rows[first]["sha256"] == rows[second]["sha256"]:
             found[second] = f"is an exact copy of {partner}, so that this view counts twice."
         elif bits <= max_bits:
@@ -428,6 +438,10 @@ def contact_sheet(report: PhotoReport, columns: int = 6) -> Tensor:
 
     Green where they are trusted, orange where not, blue where they are trusted and the photo is held out.
     """
+    import torch
+
+    from dreambooth3d.images import sheet
+
     columns_of_facts = (report.facts["mask_trusted"], report.facts["file"].isin(report.held_out))
     cells = [_sheet_cell(*each) for each in zip(report.images, report.masks, *columns_of_facts, strict=True)]
     return sheet(torch.stack(cells), columns=min(columns, len(cells)))
@@ -439,6 +453,8 @@ def write_sheet(report: PhotoReport, path: Path) -> None:
     Raises:
         ConfigError: the picture cannot be written there.
     """
+    from dreambooth3d.images import save_image
+
     try:
         save_image(contact_sheet(report), path)
     except (OSError, ValueError) as error:  # PIL's for a suffix that names no format
@@ -447,6 +463,8 @@ def write_sheet(report: PhotoReport, path: Path) -> None:
 
 def _sheet_cell(image: Photo, mask: Mask, trusted: bool, held_out: bool) -> Tensor:
     """(3, side, side): one padded photo with its mask's outline."""
+    from dreambooth3d.images import from_pil
+
     size = (SHEET_SIDE_PX, SHEET_SIDE_PX)
     cell = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     subject = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX)) >= HALF

@@ -6,8 +6,8 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError
 from dreambooth3d.naming import printable
@@ -31,13 +31,16 @@ from dreambooth3d.photos.tracking import (
 )
 from dreambooth3d.strict_yaml import read_yaml
 
+if TYPE_CHECKING:
+    from dreambooth3d.artifacts import GroundTruth
+
 GROUND_TRUTH_FILE = "ground_truth.yaml"
 PHOTO_AZIMUTHS = "photo_azimuths_deg"
 """Key in that file beside the recipe's own."""
 UNTRACKED = "untracked:"
 
 
-def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
+def dataset_hash(config: PhotosConfig, root: Path = Path("."), recorded: Entries | None = None) -> str:
     """The identity of the configured photo set.
 
     For a subject that `data.dvc` records, DVC's MD5 of that sub-directory (32 hex digits and `.dir`), after a check
@@ -48,6 +51,7 @@ def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
     Args:
         config: `dir` is relative to the current directory, `subject` to `root`'s repository.
         root: a folder inside the repository.
+        recorded: what `data.dvc` records of the subject, for who has read it; default it is read.
 
     Raises:
         DatasetError: a tracked file is changed or missing, a file in a tracked folder is not tracked, or nothing is
@@ -57,7 +61,8 @@ def dataset_hash(config: PhotosConfig, root: Path = Path(".")) -> str:
     folder, _ = resolve_folder(config, root)
     if config.dir is None:
         root = photo_repository(config, root)
-        recorded = sub_entries(recorded_entries(root) or {}, folder.name)
+        if recorded is None:
+            recorded = sub_entries(recorded_entries(root) or {}, folder.name)
         if recorded:
             _refuse_drift(recorded, present_entries(folder, root), folder)
             return entries_digest(recorded)
@@ -100,6 +105,8 @@ def ground_truth(config: PhotosConfig, root: Path = Path(".")) -> GroundTruth:
     Raises:
         DatasetError: the file is there, but is not a YAML mapping, or its photo azimuths are not numbers.
     """
+    from dreambooth3d.artifacts import GroundTruth  # needs torch, unlike the hashes
+
     path = photo_folder(config, root) / GROUND_TRUTH_FILE
     if not path.is_file():
         return GroundTruth(recipe={})

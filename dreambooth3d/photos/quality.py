@@ -66,7 +66,8 @@ def perceptual_hash(photo: Photo) -> int:
         (32, 32), Image.Resampling.LANCZOS
     )
     low = dctn(np.asarray(small, dtype=np.float64), norm="ortho")[:8, :8].ravel()
-    return int("".join("1" if value > np.median(low) else "0" for value in low), 2)
+    middle = np.median(low)
+    return int("".join("1" if value > middle else "0" for value in low), 2)
 
 
 def hash_distance(first: int, second: int) -> int:
@@ -101,17 +102,29 @@ def subject_region(photo: Photo) -> SubjectRegion:
     small = shrink(photo, ANALYSIS_SIDE_PX)
     lab = rgb2lab(small)
     background = _background_colours(border_pixels(lab))
-    distance = np.linalg.norm(lab[:, :, None] - background, axis=-1).min(-1)
+    distance = _nearest(lab, background)
     distinct = distance > max(MIN_COLOUR_DISTANCE, 0.6 * threshold_otsu(distance))
     mask = _largest_component(ndimage.binary_closing(ndimage.binary_opening(distinct), iterations=2))
     return SubjectRegion(float(mask.mean()), _bounding_box(mask), mask)
+
+
+def _nearest(lab: NDArray, colours: NDArray) -> NDArray:
+    """(rows, columns): distance of each pixel to the nearest of the colours (k, 3).
+
+    Channel by channel, which takes a fifth of the time of norms along the last axis.
+    """
+    planes = np.ascontiguousarray(np.moveaxis(lab, -1, 0))
+    squares = [sum((plane - value) ** 2 for plane, value in zip(planes, each, strict=True)) for each in colours]
+    return np.sqrt(np.min(squares, axis=0))
 
 
 def _background_colours(border: NDArray) -> NDArray:
     """(k, 3): the Lab colours that make up the border, rare ones left out; k is at most 5."""
     # Rounded, so that the number of distinct colours bounds the number of clusters.
     border = border.round(1)
-    count = min(5, len(np.unique(border, axis=0)))
+    # Sorting all of them takes long, and the first few mostly have as many colours as are looked for.
+    few = len(np.unique(border[:64], axis=0))
+    count = min(5, few if few >= 5 else len(np.unique(border, axis=0)))
     with warnings.catch_warnings():
         # An empty cluster does no harm: it is left out below.
         warnings.simplefilter("ignore", UserWarning)

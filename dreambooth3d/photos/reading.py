@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from dreambooth3d.digests import sha256_file
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.decoding import UnreadableError, decoded
@@ -15,7 +16,6 @@ from dreambooth3d.photos.masks.given import read_mask, usable_alpha
 from dreambooth3d.photos.masks.source import HALF, Mask
 from dreambooth3d.photos.quality import Photo, luminance, shrink
 from dreambooth3d.photos.subject import shown_path
-from dreambooth3d.weights import sha256_file
 
 MAX_SIDE_PX = 512
 """Larger photos are downscaled before they travel: no base model here sees more."""

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,15 @@ import yaml
 
 from dreambooth3d.config.photos import DatasetConfig
 from dreambooth3d.errors import DatasetError, gist
-from dreambooth3d.photos.tracking import DATA, POINTER, Entries, entries_digest, recorded_entries, sub_entries
+from dreambooth3d.photos.tracking import (
+    DATA,
+    POINTER,
+    Entries,
+    by_folder,
+    entries_digest,
+    recorded_entries,
+    sub_entries,
+)
 from dreambooth3d.runtime import work_root
 
 if TYPE_CHECKING:
@@ -51,13 +59,17 @@ class RemoteDataset:
         """The names of the photo sets, sorted."""
         return subject_names(self.entries)
 
+    @cached_property
+    def _by_subject(self) -> dict[str, Entries]:
+        return by_folder(self.entries)
+
     def digest(self, subject: str) -> str:
         """DVC's hash of one subject.
 
         Raises:
             DatasetError: there is no such subject.
         """
-        own = sub_entries(self.entries, subject)
+        own = self._by_subject.get(subject)
         if not own:
             raise DatasetError(
                 f"{shown(self.config)}: there is no subject {subject!r}. Choose among {', '.join(self.subjects)}."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,8 +44,9 @@ def strangers(images: Sequence[NDArray[np.uint8]], masks: Sequence[Mask]) -> lis
     colors = {index: each for index, each in enumerate(found) if each is not None}
     if len(colors) < 2:
         return []
-    apart = [1 - np.minimum(one, other).sum() for one, other in combinations(colors.values(), 2)]
-    groups = fcluster(linkage(np.array(apart), "single"), 1 - ALIKE, "distance").tolist()
+    shares = np.stack([each.ravel() for each in colors.values()])
+    apart = [1 - np.minimum(shares[row], shares[row + 1 :]).sum(1) for row in range(len(shares) - 1)]
+    groups = fcluster(linkage(np.concatenate(apart), "single"), 1 - ALIKE, "distance").tolist()
     most, _ = Counter(groups).most_common(1)[0]
     return [index for index, group in zip(colors, groups, strict=True) if group != most]
 

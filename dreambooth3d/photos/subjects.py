@@ -11,9 +11,9 @@ from dreambooth3d.config.photos import DatasetConfig, PhotosConfig
 from dreambooth3d.errors import DatasetError, DreamBooth3DError
 from dreambooth3d.naming import subject_named
 from dreambooth3d.photos.dataset import dataset_hash
-from dreambooth3d.photos.remote import RemoteDataset, open_dataset, subject_names
+from dreambooth3d.photos.remote import RemoteDataset, open_dataset
 from dreambooth3d.photos.subject import SUBJECT_FILE
-from dreambooth3d.photos.tracking import DATA, recorded_entries, repository_root
+from dreambooth3d.photos.tracking import DATA, Entries, by_folder, recorded_entries, repository_root
 
 
 @dataclass(frozen=True)
@@ -74,19 +74,22 @@ def _names(subjects: Subjects, known: tuple[str, ...]) -> tuple[str, ...]:
 def _in_checkout(subjects: Subjects) -> list[FoundSubject]:
     """From data/ where the photos are there, else from the checkout's DVC remote."""
     root = repository_root()
-    tracked = subject_names(recorded_entries(root) or {})
+    tracked = by_folder(recorded_entries(root) or {})
     here = {path.parent.name for path in root.joinpath(DATA).glob(f"*/{SUBJECT_FILE}")}
     names = _names(subjects, tuple(sorted({*tracked, *here})))
-    missing = [name for name in names if name in tracked and not root.joinpath(DATA, name).is_dir()]
+    missing = {name for name in names if name in tracked and not root.joinpath(DATA, name).is_dir()}
     remote = open_dataset(DatasetConfig(url=str(root))) if missing else None
-    return [_in_remote(remote, name) if remote and name in missing else _in_data(name) for name in names]
+    return [
+        _in_remote(remote, name) if remote and name in missing else _in_data(name, tracked.get(name, {}))
+        for name in names
+    ]
 
 
-def _in_data(name: str) -> FoundSubject:
+def _in_data(name: str, recorded: Entries) -> FoundSubject:
     if misnamed := _misnamed(name):
         return misnamed
     try:
-        return FoundSubject(name, dataset_hash(PhotosConfig(subject=name)))
+        return FoundSubject(name, dataset_hash(PhotosConfig(subject=name), recorded=recorded))
     except DreamBooth3DError as error:
         return FoundSubject(name, error=str(error))
 

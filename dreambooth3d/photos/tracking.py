@@ -97,6 +97,16 @@ def sub_entries(entries: Entries, folder: str) -> Entries:
     return {path.removeprefix(prefix): md5 for path, md5 in entries.items() if path.startswith(prefix)}
 
 
+def by_folder(entries: Entries) -> dict[str, Entries]:
+    """The entries below each folder at the top, relative to it, by its name: `sub_entries` of all of them."""
+    found: dict[str, dict[str, str]] = {}
+    for path, md5 in entries.items():
+        folder, slash, name = path.partition("/")
+        if slash:
+            found.setdefault(folder, {})[name] = md5
+    return dict(found)
+
+
 def entries_digest(entries: Entries) -> str:
     """DVC's hash of a directory with these entries: 32 hex digits and `.dir`."""
     listing = sorted(

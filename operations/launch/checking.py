@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import json
 import math
@@ -10,11 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, overload
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, overload
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic.fields import FieldInfo
 
 from dreambooth3d.config.base import Choice, Section, text_problem
 from dreambooth3d.config.fleet import FleetConfig, PortfolioConfig, RetrainConfig, StaticRetrainConfig
@@ -25,6 +23,7 @@ from dreambooth3d.naming import printable
 from dreambooth3d.photos.subject import folder_setting
 from dreambooth3d.strict_yaml import NotYamlError, parse
 from operations.launch.presets import Preset, read_preset
+from operations.launch.sentences import NO_VALUE, SomeSection, sentence, suggestion
 from operations.orchestrators.airflow_settings import airflow_problems
 
 STEPS = Path(__file__).resolve().parents[2] / "steps"
@@ -46,7 +45,6 @@ _FLAVORS = {
 }
 PipelineConfig = TrainingConfig | CeilingConfig | TextTo3dConfig | FleetConfig
 ConfigType = type[PipelineConfig]
-SomeSection = TypeVar("SomeSection", bound=Section)
 _POD_SECTIONS = ("pod_settings", "orchestrator_pod_settings")
 # Kubernetes' own keys, of which ZenML warns at most; those of volumes are too many to list.
 _POD_KEYS = {
@@ -71,7 +69,6 @@ _NEVER_CACHED = {
 }
 _OWN_PACKAGES = ("dreambooth3d", "operations", "pipelines", "steps")
 _LONGEST_RUN_NAME = 200
-_NO_VALUE = "has no value. Give it one, or remove the key."
 _QUOTES = ("'", '"')
 _ALIASES = {"experiment_tracker": "experiment_tracker.mlflow"}
 
@@ -164,29 +161,12 @@ def parse_parameters(parameters: Mapping[str, Any], config: type[Section] | None
     return config.model_validate_json(json.dumps(parameters), strict=True)
 
 
-def checked_section(name: str, section: type[SomeSection], **settings: Any) -> SomeSection:
-    """A section of settings that a command's arguments give.
-
-    Args:
-        name: of the section, for errors.
-        section: its schema.
-        **settings: its values.
-
-    Raises:
-        ConfigError: one does not fit.
-    """
-    try:
-        return section.model_validate(settings)
-    except ValidationError as error:
-        raise ConfigError(_sentence(error.errors()[0], section, (name,))) from None
-
-
 def _choices_without_value(where: str, values: Mapping[str, Any], section: type[BaseModel]) -> Iterator[str]:
     """A photo folder that is asked for by a key without a value would silently be the preset's."""
     for name, field in section.model_fields.items():
         place = f"{where}.{name}"
         if name in values and values[name] is None and any(isinstance(mark, Choice) for mark in field.metadata):
-            yield f"{place}: {_NO_VALUE}"
+            yield f"{place}: {NO_VALUE}"
         kind = _section_in(field.annotation)
         if kind is not None and isinstance(values.get(name), Mapping):
             yield from _choices_without_value(place, values[name], kind)
@@ -350,59 +330,8 @@ def parameter_problems(parameters: object, config: ConfigType | None = None) -> 
     except ValidationError as error:
         # Of what may be a word or a list, the list's problems say more.
         lists = [one for one in error.errors() if not any(str(part).startswith("literal[") for part in one["loc"])]
-        return [_sentence(problem, config) for problem in lists]
+        return [sentence(problem, config) for problem in lists]
     return []
-
-
-def _sentence(problem: Mapping[str, Any], config: type[BaseModel], above: Sequence[str] = ("parameters",)) -> str:
-    location = [part for part in problem["loc"] if "[" not in str(part)]
-    where = ".".join([*above, *map(str, location)])
-    if problem["type"] == "extra_forbidden":
-        name, known = str(location[-1]), _known_keys(location[:-1], config)
-        below = [key for key, field in known.items() if name in getattr(field.annotation, "model_fields", {})]
-        inside = " or ".join(f"{key}.{name}" for key in below)
-        return f"{where}: unknown key" + (f", did you mean {inside}?" if inside else _suggestion(name, known))
-    if problem["input"] is None:
-        return f"{where}: {_NO_VALUE}"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    message = message[:1].lower() + message[1:]
-    if problem["type"] == "value_error":
-        return f"{where}: {message}."
-    shown = "" if isinstance(problem["input"], dict) else f", not {problem['input']!r}"
-    return f"{where}: {message}{shown}{_hint(problem)}"
-
-
-def _hint(problem: Mapping[str, Any]) -> str:
-    if problem["type"] == "string_type" and not isinstance(problem["input"], list | dict):
-        return " (put it into quotes)"
-    if problem["type"] == "tuple_type":
-        return " (write a list, such as [1, 2])"
-    return " (in YAML, write 1.0e-3 instead of 1e-3)" if _looks_like_number(problem["input"]) else ""
-
-
-def _looks_like_number(value: object) -> bool:
-    try:
-        return isinstance(value, str) and float(value) is not None
-    except ValueError:
-        return False
-
-
-def _known_keys(location: Iterable[str | int], config: type[BaseModel]) -> Mapping[str, FieldInfo]:
-    """The fields of the section at a location of a pipeline's parameters."""
-    section = config
-    for name in location:
-        field = section.model_fields.get(str(name))
-        if field is None or not (isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel)):
-            return {}
-        section = field.annotation
-    return section.model_fields
-
-
-def _suggestion(name: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(known), n=1)
-    if close:
-        return f", did you mean {close[0]}?"
-    return f". Known keys are {', '.join(known)}." if known else "."
 
 
 def _unknown_keys(where: str, values: object, known: Iterable[str]) -> Iterator[str]:
@@ -415,7 +344,7 @@ def _unknown_keys(where: str, values: object, known: Iterable[str]) -> Iterator[
     for key in values:
         if key not in known:
             name = f"{where}.{key}" if where else str(key)
-            yield f"{name}: unknown key{_suggestion(str(key), known)}"
+            yield f"{name}: unknown key{suggestion(str(key), known)}"
 
 
 def _settings_problems(where: str, settings: object) -> list[str]:

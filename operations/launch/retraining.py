@@ -1,6 +1,8 @@
-"""What a retraining decides about one subject: whether it needs training, and whether what came of it is promoted."""
+"""What a retraining decides about its subjects: which need training, and whether what came of it is promoted."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from dreambooth3d.config.fleet import PromotionConfig
 from dreambooth3d.config.training import TrainingConfig
@@ -10,25 +12,63 @@ from operations.launch.children import Child
 from operations.launch.identity import training_identity
 from operations.registry import promotion
 from operations.registry.decisions import Verdict, decide, objections
+from operations.registry.overview import SUBJECTS_PER_CALL, read_together
+from operations.registry.versions import Registered, known_outcome
 
 
-def decide_subject(found: FoundSubject, training: TrainingConfig, gates: PromotionConfig) -> Verdict:
-    """Whether one subject needs training; what hinders the answer makes this subject fail, and no other.
+def decide_subjects(found: Sequence[FoundSubject], training: TrainingConfig, gates: PromotionConfig) -> list[Verdict]:
+    """Whether each subject needs training; what hinders the answer makes this subject fail, and no other.
 
     What has been trained already, and was rolled back or kept out by these gates, is not trained to no end again.
+
+    Args:
+        found: the subjects with the hashes of their photos.
+        training: of any of them; which photos it names plays no part.
+        gates: of a promotion.
+    """
+    verdicts: list[Verdict] = []
+    identity = _common_identity(training) if any(not one.error for one in found) else {}
+    for start in range(0, len(found), SUBJECTS_PER_CALL):
+        some = found[start : start + SUBJECTS_PER_CALL]
+        asked = [] if isinstance(identity, str) else [one.subject for one in some if not one.error]
+        seen = read_together(asked)
+        verdicts += [_decide(one, identity, gates, seen.get(one.subject)) for one in some]
+    return verdicts
+
+
+def _common_identity(training: TrainingConfig) -> dict[str, str] | str:
+    """What trainings of all subjects are made of, but for their photos; or why that cannot be told."""
+    try:
+        return training_identity(training, data="")
+    except Exception as error:  # a model's folder may be damaged in many ways; the table says how for each subject
+        return gist(error)
+
+
+def _decide(
+    found: FoundSubject, common: Mapping[str, str] | str, gates: PromotionConfig, seen: Registered | None
+) -> Verdict:
+    """Whether one subject needs training.
+
+    Args:
+        found: the subject.
+        common: as of `_common_identity`.
+        gates: of a promotion.
+        seen: what the registries held of it a moment ago, None where they are to be read.
     """
     if found.error:
         return Verdict(found.subject, "failed", found.error)
-    config = training.model_copy(update={"photos": found.photos(training.photos)})
+    if isinstance(common, str):
+        return Verdict(found.subject, "failed", common, found.data)
+    identity = {**common, "data": found.data}
     try:
-        identity, production = training_identity(config, found.data), promotion.production(found.subject)
-        needed, reason = decide(identity, production)
-        if needed and (against := promotion.objection_to(found.subject, identity, gates.digest)):
+        registered = promotion.settled(found.subject, seen)
+        number = promotion.in_production(registered)
+        needed, reason = decide(identity, registered.made(number) if number else None)
+        if needed and (against := known_outcome(registered, identity, gates.digest)):
             needed, reason = False, against
     # A subject that fails, for whatever reason, must not stop the others.
     except Exception as error:
         return Verdict(found.subject, "failed", gist(error), found.data)
-    number = production.number if production else ""
     return Verdict(found.subject, "train" if needed else "skipped", reason, found.data, production=number)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from dreambooth3d.config.fleet import BoundsConfig, PromotionConfig, RegressionConfig
 
 if TYPE_CHECKING:
-    from operations.registry.versions import Version
+    from operations.registry.versions import Made, Version
 
 PARTS = {
     "data": "photos",
@@ -57,7 +57,7 @@ class Verdict:
         return asdict(self)
 
 
-def decide(identity: Mapping[str, str], production: Version | None) -> tuple[bool, str]:
+def decide(identity: Mapping[str, str], production: Made | None) -> tuple[bool, str]:
     """Whether a subject needs training, and the reason.
 
     Args:

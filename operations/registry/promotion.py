@@ -51,15 +51,15 @@ from operations.registry.versions import (
     Change,
     Registered,
     Version,
+    known_outcome,
     note,
     read,
-    taken_back,
     trail,
 )
 
 __all__ = [
-    "Change", "Version", "candidate", "exclusive", "history", "objection_to", "production", "promote", "refuse",
-    "repair", "rollback",
+    "Change", "Version", "candidate", "exclusive", "history", "in_production", "objection_to", "production", "promote",
+    "refuse", "repair", "rollback", "settled",
 ]  # fmt: skip
 
 _REASON_LENGTH = 2000
@@ -73,16 +73,25 @@ def production(subject: str) -> Version | None:
     Raises:
         PromotionError: one is in production, but a registry lost a part of it.
     """
-    registered = _settled(subject)
+    registered = settled(subject)
+    number = in_production(registered)
+    return registered.version(number) if number else None
+
+
+def in_production(registered: Registered) -> str:
+    """Number of the version that is in production, empty where there is none.
+
+    Raises:
+        PromotionError: one is in production, but a registry lost a part of it.
+    """
     number = registered.current
-    if not number:
-        return None
-    if not registered.is_complete(number):
+    if number and not registered.is_complete(number):
+        subject = registered.subject
         raise PromotionError(
             f"{subject}: version {number} is in production, but its entry in MLflow is gone or not complete. Promote "
             f"another, or run `dreambooth3d production rollback {subject}`."
         )
-    return registered.version(number)
+    return number
 
 
 def candidate(subject: str, run_name: str) -> Version:
@@ -92,7 +101,7 @@ def candidate(subject: str, run_name: str) -> Version:
         RunNotFoundError: the run registered none for this subject.
         PromotionError: the run has not finished, or its version is not complete in both registries.
     """
-    registered = _settled(subject)
+    registered = settled(subject)
     numbers = [number for number in registered.versions if registered.run_of(number) == run_name]
     if not numbers:
         shown = ", ".join(islice(_good_runs(registered), 3)) or "none"
@@ -163,21 +172,8 @@ def refuse(version: Version, reason: str, production: str, gates: str) -> None:
 
 
 def objection_to(subject: str, identity: Mapping[str, str], gates: str) -> str:
-    """Why a version that was made of just this is not to be trained once more; empty where nothing speaks against it.
-
-    It was in production and rolled back, or the same gates have kept it out beside the same production version.
-    """
-    registered = _settled(subject)
-    back = taken_back(registered.changes)
-    for number in sorted(registered.versions, key=int, reverse=True):
-        if registered.identity_of(number) != dict(identity):
-            continue
-        same, refused = f"version {number}, which was made of the same", registered.refused(number)
-        if change := back.get(number):
-            return f"{same}, was rolled back on {change.time[:10]}: {change.reason}"
-        if (refused.get("gates"), refused.get("production")) == (gates, registered.current):
-            return f"{same}, was kept out: {refused['reason']}"
-    return ""
+    """Why a version that was made of just this is not to be trained once more: see `versions.known_outcome`."""
+    return known_outcome(settled(subject), identity, gates)
 
 
 def repair(subject: str) -> bool:
@@ -201,13 +197,20 @@ def history(subject: str) -> list[Change]:
     Raises:
         RunNotFoundError: no version of this subject is registered.
     """
-    registered = _settled(subject)
+    registered = settled(subject)
     _require_known(registered)
     return list(registered.changes)
 
 
-def _settled(subject: str) -> Registered:
-    """Both registries once they agree; waits for a change that is under way, and mends one that was cut off."""
+def settled(subject: str, seen: Registered | None = None) -> Registered:
+    """Both registries once they agree; waits for a change that is under way, and mends one that was cut off.
+
+    Args:
+        subject: its name.
+        seen: what both held a moment ago. It counts where nothing in it is to mend or missing; else they are read anew.
+    """
+    if seen is not None and not _plan(seen) and (not seen.current or seen.is_complete(seen.current)):
+        return seen
     deadline = time.monotonic() + 2 * locks.LEASE_S
     while True:
         registered = read(subject)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -29,25 +29,34 @@ _PAGE = 200
 
 
 @dataclass(frozen=True)
-class Version:
-    """A version of a subject's asset that is complete in both registries; only its run's status makes it a good one.
+class Made:
+    """A version of a subject's asset by what it was made of, all of which ZenML's registry says.
 
     Attributes:
         subject: its name.
         number: of the ZenML model version.
         run: name of the ZenML pipeline run that made it.
-        mlflow_version: number of the MLflow model version.
-        metrics: of the run's MLflow row, by their keys there, e.g. `evaluate/psnr_fg`.
         identity: what it was made from, as its run recorded it; empty where it did not.
-        interrupted: whether its run was ended early.
     """
 
     subject: str
     number: str
     run: str
+    identity: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Version(Made):
+    """A version of a subject's asset that is complete in both registries; only its run's status makes it a good one.
+
+    Attributes:
+        mlflow_version: number of the MLflow model version.
+        metrics: of the run's MLflow row, by their keys there, e.g. `evaluate/psnr_fg`.
+        interrupted: whether its run was ended early.
+    """
+
     mlflow_version: str
     metrics: dict[str, float]
-    identity: dict[str, str]
     interrupted: bool
 
 
@@ -146,6 +155,10 @@ class Registered:
         """What is noted with a version under a key that holds several values."""
         return dict(cast(Mapping[str, Any], self.versions[number].run_metadata.get(key) or {}))
 
+    def made(self, number: str) -> Made:
+        """What a version was made of, without its figures, which take two more requests."""
+        return Made(self.subject, number, self.run_of(number), self.identity_of(number))
+
     def version(self, number: str) -> Version:
         """A complete version with its figures."""
         entry = self.entries[self.run_of(number)]
@@ -175,15 +188,17 @@ class Registered:
 
 def read(subject: str) -> Registered:
     """Read both registries; a subject that neither knows has nothing in it."""
-    versions = {str(version.number): version for version in _zenml_versions(model_name(subject))}
-    client = rows.client()
-    return Registered(
-        subject=subject,
-        versions=versions,
-        entries=_complete_entries(client, model_name(subject)),
-        alias=_alias(client, model_name(subject)),
-        changes=changes_of(versions.values()),
-    )
+    versions, client = _zenml_versions(model_name(subject)), rows.client()
+    entries = _mlflow_versions(client, model_name(subject))
+    return registered(subject, versions, entries, _alias(client, model_name(subject)))
+
+
+def registered(
+    subject: str, versions: Iterable[ModelVersionResponse], entries: Iterable[ModelVersion], alias: str | None
+) -> Registered:
+    """What was read of one subject: all of its ZenML and MLflow model versions, and MLflow's alias `production`."""
+    by_number = {str(version.number): version for version in versions}
+    return Registered(subject, by_number, _complete(entries), alias, changes_of(by_number.values()))
 
 
 def note(version: ModelVersionResponse, values: Mapping[str, Any]) -> None:
@@ -226,6 +241,23 @@ def taken_back(changes: Iterable[Change]) -> dict[str, Change]:
     return back
 
 
+def known_outcome(registered: Registered, identity: Mapping[str, str], gates: str) -> str:
+    """Why a version that was made of just this is not to be trained once more; empty where nothing speaks against it.
+
+    It was in production and rolled back, or the same gates have kept it out beside the same production version.
+    """
+    back = taken_back(registered.changes)
+    for number in sorted(registered.versions, key=int, reverse=True):
+        if registered.identity_of(number) != dict(identity):
+            continue
+        same, refused = f"version {number}, which was made of the same", registered.refused(number)
+        if change := back.get(number):
+            return f"{same}, was rolled back on {change.time[:10]}: {change.reason}"
+        if (refused.get("gates"), refused.get("production")) == (gates, registered.current):
+            return f"{same}, was kept out: {refused['reason']}"
+    return ""
+
+
 def _zenml_versions(name: str) -> list[ModelVersionResponse]:
     # Never by name alone: ZenML would take a model whose name only begins like this one.
     models = Client().list_models(name=f"equals:{name}").items
@@ -234,19 +266,25 @@ def _zenml_versions(name: str) -> list[ModelVersionResponse]:
     return list(depaginate(Client().list_model_versions, model=models[0].id, hydrate=True, size=_PAGE))
 
 
-def _complete_entries(client: MlflowClient, name: str) -> dict[str, ModelVersion]:
-    entries: dict[str, ModelVersion] = {}
+def _mlflow_versions(client: MlflowClient, name: str) -> Iterator[ModelVersion]:
     token = None
     while True:
         page = client.search_model_versions(f"name='{name}'", max_results=_PAGE, page_token=token)
-        for entry in page:
-            run = entry.tags.get("zenml.pipeline_run")
-            complete = entry.status == "READY" and set(LINEAGE) <= entry.tags.keys()
-            if run and complete and (run not in entries or int(entry.version) > int(entries[run].version)):
-                entries[run] = entry
+        yield from page
         token = page.token
         if not token:
-            return entries
+            return
+
+
+def _complete(found: Iterable[ModelVersion]) -> dict[str, ModelVersion]:
+    """Those that are complete, by the name of their run; the newest, where a run has several."""
+    entries: dict[str, ModelVersion] = {}
+    for entry in found:
+        run = entry.tags.get("zenml.pipeline_run")
+        complete = entry.status == "READY" and set(LINEAGE) <= entry.tags.keys()
+        if run and complete and (run not in entries or int(entry.version) > int(entries[run].version)):
+            entries[run] = entry
+    return entries
 
 
 def _alias(client: MlflowClient, name: str) -> str | None:

@@ -73,6 +73,21 @@ def test_the_context_holds_the_code_and_nothing_private() -> None:
     assert [name for name in private if in_context(name)] == []
 
 
+def test_every_dockerfile_is_known() -> None:
+    found = [path for path in DOCKER.rglob("*") if "dockerfile" in path.name.lower()]
+    assert sorted(path for path in found if not path.name.endswith(".dockerignore")) == DOCKERFILES
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=lambda path: path.name)
+def test_every_image_ends_as_a_user_that_is_not_root(path: Path) -> None:
+    """Of its last stage, whose base is another's image and runs as root."""
+    users: list[str] = []
+    for name, rest in instructions(path):
+        if name in ("FROM", "USER"):
+            users = [*users, rest.split(":")[0]] if name == "USER" else []
+    assert users and users[-1] not in ("root", "0") and "$" not in users[-1]
+
+
 def test_the_image_ends_as_a_user_and_checks_its_models() -> None:
     found = instructions(DOCKER / "Dockerfile")
     assert [rest for name, rest in found if name == "USER"] == ["dreambooth"]

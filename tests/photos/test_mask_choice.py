@@ -12,7 +12,7 @@ import torch
 
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.photos.masks import choose, learned, rembg
+from dreambooth3d.photos.masks import bundled, choose, learned, rembg
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models
 from dreambooth3d.photos.masks.source import Mask, PhotoMask, SourcePhoto, cut_share, overlap
 from dreambooth3d.photos.networks.weights import WEIGHTS
@@ -139,7 +139,7 @@ def test_overlap_of_masks_is_that_of_sets() -> None:
 
 def test_networks_are_pinned_by_their_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rembg, "installed", lambda: True)
-    monkeypatch.setattr(learned, "FOLDER", str(tmp_path / "none"))
+    monkeypatch.setattr(bundled, "FOLDER", str(tmp_path / "none"))
     file, network = tmp_path / "a.onnx", tmp_path / "network" / WEIGHTS
     file.write_bytes(b"a")
     network.parent.mkdir()
@@ -148,7 +148,7 @@ def test_networks_are_pinned_by_their_weights(tmp_path: Path, monkeypatch: pytes
     assert mask_models(auto) == PhotoModels()
     pinned = mask_models(named)
     assert pinned.rembg.startswith("sha256:") and pinned.learned == ""
-    monkeypatch.setattr(learned, "FOLDER", str(network.parent))
+    monkeypatch.setattr(bundled, "FOLDER", str(network.parent))
     assert mask_models(auto).learned.startswith("sha256:")
     assert mask_models(PhotosConfig(masks="files", rembg_model=str(file))) == PhotoModels()
     photos = [SourcePhoto(Path("a.png"), np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))]
@@ -159,7 +159,7 @@ def test_networks_are_pinned_by_their_weights(tmp_path: Path, monkeypatch: pytes
 
 
 def test_what_is_asked_for_and_not_here_says_what_brings_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(learned, "FOLDER", str(tmp_path / "none"))
+    monkeypatch.setattr(bundled, "FOLDER", str(tmp_path / "none"))
     with pytest.raises(ConfigError, match=r"learned is asked for, but .*model\.safetensors is not there"):
         mask_models(PhotosConfig(masks="learned"))
     monkeypatch.setattr(rembg, "installed", lambda: False)
@@ -183,7 +183,7 @@ def test_the_bundled_network_sees_square_photos_and_its_masks_are_cut_to_theirs(
 ) -> None:
     """A network to which all that is red is the subject."""
     (tmp_path / WEIGHTS).write_bytes(b"w")
-    monkeypatch.setattr(learned, "FOLDER", str(tmp_path))
+    monkeypatch.setattr(bundled, "FOLDER", str(tmp_path))
     seen = []
 
     class Red:

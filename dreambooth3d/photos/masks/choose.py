@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
+from dreambooth3d.digests import sha256_once
 from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
-from dreambooth3d.photos.masks import learned, rembg
+from dreambooth3d.photos.masks import bundled, rembg
 from dreambooth3d.photos.masks.given import Alpha, Files
 from dreambooth3d.photos.masks.smooth_background import SmoothBackground
-from dreambooth3d.photos.masks.source import MaskSource, PhotoMask, SourcePhoto, cut_share, overlap
+from dreambooth3d.photos.masks.source import MaskSource, PhotoMask, SourcePhoto, cut_share, overlap, require_pinned
 from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
 from dreambooth3d.photos.subject import shown_path
-from dreambooth3d.weights import sha256_once
 
 SURE = 0.9
 """Confidence from which no second opinion counts."""
@@ -65,9 +65,9 @@ def mask_models(config: PhotosConfig) -> PhotoModels:
         file = rembg.require_model(config.rembg_model)
     elif wanted == "auto" and rembg.installed():
         file = rembg.model_file(config.rembg_model)
-    folder = learned.require_network() if wanted == "learned" else None
+    folder = bundled.require_network() if wanted == "learned" else None
     if wanted == "auto":
-        folder = network_folder(learned.FOLDER)
+        folder = network_folder(bundled.FOLDER)
     return PhotoModels(
         rembg="" if file is None else _PREFIX + sha256_once(file),
         learned="" if folder is None else _PREFIX + sha256_once(folder / WEIGHTS),
@@ -140,7 +140,11 @@ def _network(name: str, config: PhotosConfig, models: PhotoModels) -> MaskSource
     """One of the networks, pinned."""
     if name == "rembg":
         return rembg.Rembg(rembg.require_model(config.rembg_model), models.rembg.removeprefix(_PREFIX))
-    return learned.Learned(learned.require_network(), models.learned.removeprefix(_PREFIX))
+    from dreambooth3d.photos.masks.learned import Learned  # needs torch, which takes seconds to import
+
+    folder, sha256 = bundled.require_network(), models.learned.removeprefix(_PREFIX)
+    require_pinned(folder / WEIGHTS, sha256)
+    return Learned(folder, sha256)
 
 
 def _opinions(
@@ -155,8 +159,17 @@ def _opinions(
             opinions["rembg"][index] = mask
     opinions["smooth_background"] = SmoothBackground().masks(photos)
     if models.learned:
-        opinions["learned"] = _network("learned", config, models).masks(photos)
+        network = _network("learned", config, models)
+        if not all(_is_settled({name: found[index] for name, found in opinions.items()}) for index in wanted):
+            opinions["learned"] = network.masks(photos)
     return opinions
+
+
+def _is_settled(opinions: Mapping[str, PhotoMask | None]) -> bool:
+    """Whether no further source changes what `_surest` says."""
+    served = (_if_certain(name, mask) for name, mask in opinions.items() if mask is not None)
+    first = next((mask for mask in served if mask.trusted), None)
+    return first is not None and first.confidence >= SURE
 
 
 def _surest(opinions: Mapping[str, PhotoMask | None], photo: SourcePhoto) -> ChosenMask:

@@ -10,34 +10,20 @@ import numpy as np
 import torch
 from PIL import Image
 
-from dreambooth3d.errors import ConfigError
 from dreambooth3d.images import antialiased, from_pil
+from dreambooth3d.photos.masks.bundled import FOLDER, require_network
 from dreambooth3d.photos.masks.color_models import sharpen
 from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, require_pinned, says_something
 from dreambooth3d.photos.networks.subject_masks import SubjectMaskNetwork
-from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
+from dreambooth3d.photos.networks.weights import WEIGHTS
 from dreambooth3d.photos.quality import frame_in_square, pad_to_square
 
-FOLDER = "models/masks"
+__all__ = ["FOLDER", "Learned", "require_network"]
+
 SIZE = 256
 """Pixels per side of the padded photos that the network is given."""
 TRUST_FROM = 0.6
 """Confidence from which a mask is a target."""
-
-
-def require_network() -> Path:
-    """The folder of the bundled network.
-
-    Raises:
-        ConfigError: it is not there.
-    """
-    folder = network_folder(FOLDER)
-    if folder is None:
-        raise ConfigError(
-            f"photos.masks: learned is asked for, but {FOLDER}/{WEIGHTS} is not there. Restore it with `git checkout "
-            f"{FOLDER}`, or set photos.masks to another source."
-        )
-    return folder
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,6 @@ from dreambooth3d.photos.masks.source import (
     require_pinned,
     says_something,
 )
-from dreambooth3d.runtime import work_root
 
 RELEASE = "https://github.com/danielgatis/rembg/releases/download/v0.0.0"
 TIMEOUT_S = 60.0
@@ -85,6 +84,8 @@ def installed() -> bool:
 
 def models_folder() -> Path:
     """Where fetched models are kept, beside the work folder."""
+    from dreambooth3d.runtime import work_root  # needs torch
+
     return work_root().absolute().parent / "models" / "rembg"
 
 

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dreambooth3d.digests import sha256_once
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.weights import sha256_once
 
 Mask = NDArray[np.uint8]
 """(height, width): 0 outside the subject, 255 on it."""
