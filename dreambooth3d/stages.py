@@ -36,16 +36,12 @@ def validate_photos(
     """
     from dataclasses import replace
 
-    from dreambooth3d.evaluation.clip import ClipScorer, pinned
-    from dreambooth3d.evaluation.views import name_photo_views
-    from dreambooth3d.photos.cameras.locate import locate_photos
-    from dreambooth3d.photos.cameras.prior import view_prior
+    from dreambooth3d.evaluation.viewpoints import with_viewpoints
     from dreambooth3d.photos.check import check_photos
 
     photos = check_photos(config, data_md5, models, runtime)
-    named = name_photo_views(photos, ClipScorer.load(pinned(selector)))
-    located = locate_photos(named, view_prior(named, models.views), runtime.device)
-    runtime.log.params(views=", ".join(named.views))
+    located = with_viewpoints(photos, selector, models, runtime.device)
+    runtime.log.params(views=", ".join(located.views))
     runtime.log.metrics(photos_located=int(located.facts["azimuth_deg"].notna().sum()))
     return replace(located, record=runtime.log.record())
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from dreambooth3d import __version__, environment
 from dreambooth3d.cli import completion
@@ -53,6 +53,7 @@ app.add_typer(schedules_app, name="schedules")
 app.add_typer(stack_app, name="stack")
 app.add_typer(toybox_app, name="toybox")
 
+PHOTO_PAGE = "photos.html"
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[
     str, typer.Argument(help="A YAML file such as configs/demo.yaml.", autocompletion=completion.configs)
@@ -193,7 +194,18 @@ def config_show(
     show_file(config, overrides or [], defaults)
 
 
-@photos_app.command("check")
+class _HtmlFile(TyperCommand):
+    """Takes `--html` without a file as well."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the usual file where `--html` is last, or another option follows."""
+        following = [*args[1:], "--"]
+        bare = [each == "--html" and other.startswith("-") for each, other in zip(args, following, strict=True)]
+        given = [f"--html={PHOTO_PAGE}" if missing else each for each, missing in zip(args, bare, strict=True)]
+        return super().parse_args(ctx, given)
+
+
+@photos_app.command("check", cls=_HtmlFile)
 def photos_check(
     folder: Annotated[str, typer.Argument(help="A folder of photos.")],
     class_noun: Annotated[str | None, typer.Option(help="What the subject is, where there is no subject.yaml.")] = None,
@@ -201,8 +213,16 @@ def photos_check(
     rembg_model: Annotated[str | None, typer.Option(help="As photos.rembg_model.")] = None,
     hold_out: Annotated[int, typer.Option(help="As photos.hold_out: how many photos nothing is to learn from.")] = 0,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the photos and their masks.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="[FILE]", help=f"Write a page that says what to do better; {PHOTO_PAGE} without a name."),
+    ] = None,
 ) -> None:
     """Check a photo set as the pipeline would, and say whose masks can be trusted."""
+    if html is not None:
+        from dreambooth3d.cli.photo_page.writing import require_writable
+
+        require_writable(html)
     from dreambooth3d.config.photos import PhotosConfig
     from dreambooth3d.naming import printable
     from dreambooth3d.photos.check import check_folder, report_lines, resolve_folder, write_sheet
@@ -214,10 +234,28 @@ def photos_check(
     config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun, **given)
     path, info = resolve_folder(config)
     report = check_folder(path, config, info)
-    typer.echo("\n".join([f"{printable(folder)}: {info.class_noun}, {dataset_hash(config)}", *report_lines(report)]))
+    data_md5 = dataset_hash(config)
+    typer.echo("\n".join([f"{printable(folder)}: {info.class_noun}, {data_md5}", *report_lines(report)]))
     if sheet is not None:
         write_sheet(report, sheet)
         typer.echo(f"{sheet}")
+    if html is not None:
+        from dreambooth3d.cli.photo_page.writing import write_page
+
+        write_page(html, path, info, config, data_md5, report, lambda line: typer.echo(line, err=True))
+        typer.echo(printable(str(html)))
+
+
+@photos_app.command("add")
+def photos_add(
+    subject: Annotated[str, typer.Argument(help="The name of the new folder under data/.")],
+    files: Annotated[list[Path], typer.Argument(help="Photos, or folders of photos; masks beside them come along.")],
+    noun: Annotated[str | None, typer.Option(help="What the subject is, for example dog; asked for without.")] = None,
+) -> None:
+    """Make a subject under data/ of your photos, and let DVC record it."""
+    from dreambooth3d.cli.photo_adding import add_photos
+
+    typer.echo("\n".join(add_photos(subject, files, noun)))
 
 
 @photos_app.command("fetch")

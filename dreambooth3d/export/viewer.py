@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 from collections.abc import Mapping
 from importlib.resources import files
@@ -12,6 +11,7 @@ from importlib.resources import files
 from jaxtyping import Float
 from torch import Tensor
 
+from dreambooth3d.export.page import filled, jpeg_address, style
 from dreambooth3d.export.turntable import upsample
 from dreambooth3d.images import sheet, to_pil
 
@@ -79,14 +79,9 @@ def viewer_page(
         "script": _resource("viewer.js"),
         # "<" would end the script element early if it came in a string.
         "data": json.dumps(data).replace("<", "\\u003c"),
+        "style": style(),
     }
-    # All pieces are split at once, so that a title that looks like a placeholder stays a title.
-    pieces = _resource("viewer.html").split("{{")
-    page = pieces[0]
-    for piece in pieces[1:]:
-        name, rest = piece.split("}}", 1)
-        page += parts[name] + rest
-    return page
+    return filled(_resource("viewer.html"), parts)
 
 
 def _resource(name: str) -> str:
@@ -96,9 +91,7 @@ def _resource(name: str) -> str:
 def _sprite(frames: Tensor) -> str:
     """All frames in one JPEG, as a data address."""
     tiles = sheet(upsample(frames.detach().float().cpu(), SPRITE_TILE), columns=SPRITE_COLUMNS, gap=0)
-    buffer = io.BytesIO()
-    to_pil(tiles).save(buffer, "JPEG", quality=_JPEG_QUALITY, optimize=True)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return jpeg_address(to_pil(tiles), _JPEG_QUALITY)
 
 
 def _metrics_card(metrics: Mapping[str, float]) -> str:

@@ -76,6 +76,8 @@ OUTLINE = {True: (50, 205, 50), False: (255, 165, 0)}
 """Colour of a mask's outline on the contact sheet, by whether it is trusted."""
 HELD_OUT_OUTLINE = (30, 110, 255)
 """The same of photos that are held out."""
+PADDED = "not square: padded with the colour of their border, nothing was cropped."
+"""End of the one finding that asks nothing of anybody."""
 
 
 class PhotoFacts(TypedDict):
@@ -144,27 +146,32 @@ def check_photos(config: PhotosConfig, dataset_hash: str, models: PhotoModels, r
         ConfigError: a network for masks is not here, or another than the one pinned; or as for `resolve_folder`.
         DatasetError: see `resolve_folder`.
     """
+    folder, info = resolve_folder(config)
+    report = with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
+    photos = as_photos(report, folder, info, dataset_hash)
+    _log(report, config, photos.subject, info, dataset_hash, runtime)
+    return replace(photos, record=runtime.log.record())
+
+
+def as_photos(report: PhotoReport, folder: Path, info: SubjectInfo, dataset_hash: str) -> SubjectPhotos:
+    """The photos of a report with masks, as stages take them; those that are held out are apart."""
     import torch
 
     from dreambooth3d.artifacts import SubjectPhotos
     from dreambooth3d.images import from_pil
 
-    folder, info = resolve_folder(config)
-    report = with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
-    subject = subject_name(folder)
-    _log(report, config, subject, info, dataset_hash, runtime)
     photos = SubjectPhotos(
         images=tuple(from_pil(Image.fromarray(image)) for image in report.images),
         masks=tuple(torch.from_numpy(mask).float() / 255 for mask in report.masks),
         facts=report.facts.assign(focal_length_35mm=focal_lengths(folder)),
         findings=report.findings,
-        subject=subject,
+        subject=subject_name(folder),
         identifier=info.identifier,
         class_noun=info.class_noun,
         description=info.description,
         dataset_hash=dataset_hash,
     )
-    return replace(without_held_out(photos, report.held_out), record=runtime.log.record())
+    return without_held_out(photos, report.held_out)
 
 
 def without_held_out(photos: SubjectPhotos, files: Sequence[str]) -> SubjectPhotos:
@@ -385,14 +392,12 @@ def _set_findings(folder: Path, rows: Sequence[PhotoFacts]) -> list[str]:
     findings = []
     if padded := [row["file"] for row in rows if row["width"] != row["height"]]:
         share = f"{len(padded)} of {_photos(len(rows))}"
-        findings.append(f"{share} not square: padded with the colour of their border, nothing was cropped.")
+        findings.append(f"{share} {PADDED}")
     if stray := [printable(path.name) for path in stray_masks(folder)]:
         names = ", ".join(stray)
         findings.append(f"Left out of {MASK_FOLDER}/, since no photo has their name or they are no PNG: {names}.")
     if skipped := [printable(path.name) for path in other_images(folder)]:
-        findings.append(
-            f"Left out, since only {READABLE} is read: {', '.join(skipped)}. Export them as JPEG."
-        )
+        findings.append(f"Left out, since only {READABLE} is read: {', '.join(skipped)}. Export them as JPEG.")
     return findings
 
 
@@ -465,13 +470,17 @@ def _sheet_cell(image: Photo, mask: Mask, trusted: bool, held_out: bool) -> Tens
     """(3, side, side): one padded photo with its mask's outline."""
     from dreambooth3d.images import from_pil
 
-    size = (SHEET_SIDE_PX, SHEET_SIDE_PX)
+    return from_pil(Image.fromarray(outlined(image, mask, (SHEET_SIDE_PX, SHEET_SIDE_PX), trusted, held_out)))
+
+
+def outlined(image: Photo, mask: Mask, size: tuple[int, int], trusted: bool, held_out: bool) -> Photo:
+    """A photo at another width and height with its mask's outline, in the colours of the contact sheet."""
     cell = np.array(Image.fromarray(image).resize(size, Image.Resampling.LANCZOS))
     subject = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX)) >= HALF
     cell[binary_dilation(subject) & ~binary_erosion(subject)] = (
         HELD_OUT_OUTLINE if trusted and held_out else OUTLINE[bool(trusted)]
     )
-    return from_pil(Image.fromarray(cell))
+    return cell
 
 
 def to_table(facts: pd.DataFrame) -> str:

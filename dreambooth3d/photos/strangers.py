@@ -40,7 +40,7 @@ def strangers(images: Sequence[NDArray[np.uint8]], masks: Sequence[Mask]) -> lis
         images: uint8 (height, width, 3) each.
         masks: one for each image, of its size.
     """
-    found = [_histogram(*each) for each in zip(images, masks, strict=True)]
+    found = [colour_shares(*each) for each in zip(images, masks, strict=True)]
     colors = {index: each for index, each in enumerate(found) if each is not None}
     if len(colors) < 2:
         return []
@@ -51,8 +51,8 @@ def strangers(images: Sequence[NDArray[np.uint8]], masks: Sequence[Mask]) -> lis
     return [index for index, group in zip(colors, groups, strict=True) if group != most]
 
 
-def _histogram(image: NDArray[np.uint8], mask: Mask) -> NDArray[np.float64] | None:
-    """(cells,) shares of the subject's colours in CIELAB, blurred; None of a mask that shows too little."""
+def colour_shares(image: NDArray[np.uint8], mask: Mask) -> NDArray[np.float64] | None:
+    """(cells,) shares of the colours inside a mask in CIELAB, blurred; None of a mask that shows too little."""
     size = (SIDE_PX, SIDE_PX)
     inside = np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.BOX)) >= INSIDE
     if inside.sum() < MIN_PIXELS:

@@ -16,7 +16,9 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import Result
 
 from dreambooth3d.cli.server import free_port
@@ -68,6 +70,32 @@ def test_photos_check(invoke: Invoke) -> None:
     assert result.exit_code == 0, result.stderr
     assert "00.jpg" in result.stdout
     assert invoke("photos", "check", "data").exit_code == 1
+
+
+def test_photos_check_writes_the_page_and_names_it_last(invoke: Invoke, tmp_path: Path) -> None:
+    """Of photos in which nothing is told, since the search for cameras takes half a minute."""
+    (tmp_path / "noise").mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "noise" / f"{seed}.png")
+    command = ("photos", "check", str(tmp_path / "noise"), "--class-noun", "dog")
+    plain, written = invoke(*command), invoke(*command, "--html", str(tmp_path / "page.html"))
+    assert written.exit_code == 0, written.stderr
+    assert written.stdout == f"{plain.stdout}{tmp_path / 'page.html'}\n"
+    page = (tmp_path / "page.html").read_text()
+    assert "These photos do not tell the subject’s shape yet" in page.replace("&#x27;", "’")
+    assert "The cameras of 0 of 3 photos could be found" in page
+    refused = invoke(*command, "--html", str(tmp_path / "none" / "page.html"))
+    assert refused.exit_code == 1 and refused.stdout == "" and "no file can be written there" in refused.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["noise", "page.html"]
+
+
+def test_photos_add_asks_for_the_noun_on_a_terminal_only(invoke: Invoke, tmp_path: Path) -> None:
+    result = invoke("photos", "add", "bello", str(tmp_path))
+    assert result.exit_code == 1
+    assert result.stderr.endswith("it is not known what the subject is. Say it by --noun, for example --noun dog.\n")
+    result = invoke("photos", "add", "corgi", str(tmp_path), "--noun", "dog")
+    assert result.exit_code == 1 and "data/corgi: there is such a subject already" in result.stderr
 
 
 def test_unknown_run(product: Product) -> None:

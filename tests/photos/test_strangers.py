@@ -1,9 +1,10 @@
-"""Photos of two subjects in one folder are told apart, those of one are not; toybox subjects with their true masks."""
+"""What colours tell of a set: photos of two subjects, other light, one background; toybox subjects with true masks."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -11,11 +12,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
+from dreambooth3d.photos.backgrounds import SAME, background_sameness
 from dreambooth3d.photos.check import inspect_folder, with_masks
+from dreambooth3d.photos.colour_cast import MIN_CAST, colour_casts, tint
 from dreambooth3d.photos.masks.source import Mask
 from dreambooth3d.photos.strangers import strangers
+from dreambooth3d.toybox.backgrounds import paint_backgrounds, random_backgrounds
 from dreambooth3d.toybox.render import render_views
-from dreambooth3d.toybox.subjects import SUBJECTS, casual_photos, photo_cameras, subject_recipe, write_subject
+from dreambooth3d.toybox.subjects import (
+    SHIPPED_SUBJECTS,
+    SUBJECTS,
+    casual_photos,
+    photo_cameras,
+    subject_recipe,
+    write_subject,
+)
 
 SIZE = 128
 
@@ -67,3 +78,57 @@ def test_the_check_says_which_photos_do_not_belong(tmp_path: Path) -> None:
     report = with_masks(inspect_folder(folder), PhotosConfig(), PhotoModels())
     (said,) = [text for text in report.findings if "another subject" in text]
     assert ": 02.jpg." in said and "remove" in said
+
+
+WARM, COLD = (1.25, 1.0, 0.75), (0.85, 1.0, 1.3)
+
+
+def lit(image: NDArray[np.uint8], gains: tuple[float, float, float]) -> NDArray[np.uint8]:
+    """The photo in light of other colour: a gain on the linear light of each channel."""
+    coded = image / 255
+    light = np.where(coded <= 0.04045, coded / 12.92, ((coded + 0.055) / 1.055) ** 2.4) * gains
+    coded = np.where(light <= 0.0031308, light * 12.92, 1.055 * light.clip(1e-9) ** (1 / 2.4) - 0.055)
+    return (coded * 255).round().clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("name", SHIPPED_SUBJECTS)
+def test_photos_in_one_light_are_not_tinted(name: str) -> None:
+    assert [tint(cast) for cast in colour_casts(*toy(name))] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "gains", "word"),
+    [("corgi", WARM, "yellower"), ("corgi", COLD, "bluer"), ("tabby", WARM, "yellower"), ("soda_can", COLD, "bluer")],
+)
+def test_the_photo_in_other_light_is_named_with_its_tint(name: str, gains: tuple[float, float, float], word: str) -> None:
+    images, masks = toy(name)
+    casts = colour_casts([*images[:3], lit(images[3], gains), images[4]], masks)
+    assert [tint(cast) for cast in casts] == [None, None, None, word, None]
+    assert np.abs(casts[3] - np.log([gains[0], gains[2]])).max() < 0.15
+
+
+def test_what_has_no_mask_or_two_photos_only_is_not_judged() -> None:
+    images, masks = toy("corgi")
+    tinted = [*images[:3], lit(images[3], WARM), images[4]]
+    assert not colour_casts(tinted, [*masks[:3], np.zeros_like(masks[3]), masks[4]]).any()
+    assert not colour_casts(tinted[2:4], masks[2:4]).any()
+    assert tint(np.array([MIN_CAST, 0.0])) == "redder" and tint(np.array([0.0, -1.1 * MIN_CAST])) == "yellower"
+
+
+def before(name: str, seed: int, brightness: tuple[float, ...]) -> list[NDArray[np.uint8]]:
+    """A subject's photos before one background in several lights."""
+    images, masks = toy(name)
+    wall = paint_backgrounds(*random_backgrounds(1, Random(seed), white_share=0.0), len(images[0]))[0]
+    wall = wall.permute(1, 2, 0).numpy() * 255
+    walls = [(wall * each).clip(0, 255) for each in brightness]
+    shown = zip(images, masks, walls, strict=True)
+    return [np.where(mask[..., None] > 127, image, behind).astype(np.uint8) for image, mask, behind in shown]
+
+
+@pytest.mark.parametrize("name", SHIPPED_SUBJECTS)
+def test_one_background_is_told_from_several(name: str) -> None:
+    images, masks = toy(name)
+    several = background_sameness(images, masks)
+    ones = [background_sameness(before(name, seed, (0.88, 0.95, 1.0, 1.05, 1.1)), masks) for seed in range(3)]
+    assert several is not None and several < SAME < min(one for one in ones if one is not None)
+    assert background_sameness(images[:1], masks[:1]) is None

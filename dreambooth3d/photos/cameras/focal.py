@@ -21,11 +21,13 @@ def focal_lengths(folder: Path) -> list[float]:
 
     It is not believed of a photo that was cut to another shape since it was taken.
     """
-    lengths = []
-    for path in photo_files(folder):
-        with opened(path) as image:
-            lengths.append(_focal_length(image.getexif().get_ifd(ExifTags.IFD.Exif), image.size))
-    return lengths
+    return [focal_length(path) for path in photo_files(folder)]
+
+
+def focal_length(path: Path) -> float:
+    """The same of one photo."""
+    with opened(path) as image:
+        return _focal_length(image.getexif().get_ifd(ExifTags.IFD.Exif), image.size)
 
 
 def _focal_length(exif: Mapping[int, object], size: tuple[int, int]) -> float:

@@ -1,0 +1,47 @@
+"""`dreambooth3d photos add`: asks what the subject is, makes it, and says what to type next."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import typer
+
+from dreambooth3d.config.photos import PhotosConfig
+from dreambooth3d.errors import ConfigError
+from dreambooth3d.naming import printable
+from dreambooth3d.photos.adding import AddedSubject, add_subject
+from dreambooth3d.photos.dataset import dataset_hash
+from dreambooth3d.photos.subject import shown_path
+from operations.launch.sentences import checked_section
+
+
+def add_photos(subject: str, files: Sequence[Path], noun: str | None) -> list[str]:
+    """Make a subject under data/ and record it; what was done, and what to type next, one line each.
+
+    Raises:
+        DreamBooth3DError: as for `add_subject`; also where nobody can be asked for the class noun.
+    """
+    checked_section("photos", PhotosConfig, subject=subject)
+    noun = _asked() if noun is None else noun
+    config = checked_section("photos", PhotosConfig, subject=subject, class_noun=noun)
+    added = add_subject(subject, files, noun)
+    identity = dataset_hash(config)
+    return [f"{shown_path(added.folder)}: {len(added.photos)} photos of a {noun}, {identity}", *_lines(added, subject)]
+
+
+def _asked() -> str:
+    if not sys.stdin.isatty():
+        raise ConfigError("photos add: it is not known what the subject is. Say it by --noun, for example --noun dog.")
+    return typer.prompt("What is the subject, in one word such as dog?").strip()
+
+
+def _lines(added: AddedSubject, subject: str) -> Iterator[str]:
+    for photo in added.photos:
+        yield f"  {photo.name} from {printable(str(photo.source))}{', converted' if photo.converted else ''}"
+    yield "Next:"
+    yield f"  {shlex.join(['dreambooth3d', 'photos', 'check', shown_path(added.folder), '--html'])}"
+    yield f"  {shlex.join(['dreambooth3d', 'train', 'configs/demo.yaml', f'photos.subject={subject}'])}"
+    yield "To keep and share this version: dvc push, then commit data.dvc (and data_store/, where that is the remote)."
