@@ -128,7 +128,7 @@ def measured(subjects: int, photos: int, profile: Path | None) -> str:
         subprocess.run(setup, cwd=repository(), env=environment, check=True, capture_output=True)
         inside = ["-m", "benchmarks.retraining_decisions", "--inside"]
         registering = [sys.executable, *inside, "register", "--registered", str(registered)]
-        subprocess.run(registering, cwd=checkout, env=environment, check=True)
+        subprocess.run(registering, cwd=checkout, env=environment, check=True, stdout=subprocess.DEVNULL)
         profiled = ["-m", "cProfile", "-o", str(profile.absolute())] if profile else []
         deciding = [sys.executable, *profiled, *inside, "decide"]
         result = subprocess.run(deciding, cwd=checkout, env=environment, check=True, stdout=subprocess.PIPE, text=True)

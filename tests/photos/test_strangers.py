@@ -100,7 +100,9 @@ def test_photos_in_one_light_are_not_tinted(name: str) -> None:
     ("name", "gains", "word"),
     [("corgi", WARM, "yellower"), ("corgi", COLD, "bluer"), ("tabby", WARM, "yellower"), ("soda_can", COLD, "bluer")],
 )
-def test_the_photo_in_other_light_is_named_with_its_tint(name: str, gains: tuple[float, float, float], word: str) -> None:
+def test_the_photo_in_other_light_is_named_with_its_tint(
+    name: str, gains: tuple[float, float, float], word: str
+) -> None:
     images, masks = toy(name)
     casts = colour_casts([*images[:3], lit(images[3], gains), images[4]], masks)
     assert [tint(cast) for cast in casts] == [None, None, None, word, None]

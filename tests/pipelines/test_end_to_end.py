@@ -181,7 +181,9 @@ def test_summary(product: Product, second: Outcome) -> None:
 def test_show_as_json(product: Product, second: Outcome) -> None:
     result = product.dreambooth3d("runs", "show", "latest", "--json")
     values = json.loads(result.stdout)
-    assert list(values) == ["run", "status", "duration_s", "metrics", "params", "tags", "artifacts"]
+    about = ["run", "status", "subject", "preset", "duration_s"]
+    assert list(values) == [*about, "metrics", "params", "tags", "artifacts"]
+    assert values["subject"] == "corgi"
     assert values["run"] == second.row.info.run_name
     assert values["status"] == "completed"
     assert 0 < values["duration_s"] < 30
