@@ -27,7 +27,7 @@ NOT_LOADED_HERE = {
     "nerf/field/triton_grid.py",  # on a GPU
     "photos/remote.py",  # for other photo sets
     "toybox/captions.py", "toybox/contexts.py",  # for photos that somebody has described
-    "export/viewer.html", "export/viewer.js",  # no modules
+    "export/page.css", "export/viewer.html", "export/viewer.js",  # no modules
 }  # fmt: skip
 PRELOADED = ["torch", "pandas", "PIL.Image", "transformers", "diffusers", "accelerate"]
 STAGES = [

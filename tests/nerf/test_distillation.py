@@ -357,7 +357,7 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
 
 
 def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    photos = InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3)
+    photos = InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3, search_every=0.3)
     config = settings(steps=60, average_decay=0.9, photos=photos)
     whole = distil(DistillInputs(BallGuidance(), photos=ball_photos(3)), config, 0, runtime(tmp_path / "whole"))
     monkeypatch.setattr(ResumePoint, "due", lambda self: True)

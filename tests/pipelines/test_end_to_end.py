@@ -228,6 +228,7 @@ def test_error_in_a_step_is_one_sentence(product: Product, second: Outcome) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_real_photos_by_overrides_with_the_naive_recipe(product: Product, second: Outcome) -> None:
     """A folder outside of data/: no DVC hash, no ground truth, and the row says so; stages are left out."""
     (product.root / "mine").mkdir()

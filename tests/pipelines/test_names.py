@@ -72,7 +72,8 @@ def photo_folder(product: Product, name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["Rex: the [red] dog's", pytest.param(BYTES, marks=pytest.mark.slow)], ids=ascii)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["Rex: the [red] dog's", BYTES], ids=ascii)
 def test_a_run_to_its_end(product: Product, name: str) -> None:
     photo_folder(product, name)
     config = product.write_config("shortest", **SHORTEST)

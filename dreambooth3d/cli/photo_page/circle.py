@@ -9,7 +9,7 @@ from dreambooth3d.photos.coverage import SEEN_DEG
 
 CENTRE, RADIUS, RING = 160.0, 112.0, 58.0
 DOT = 15.0
-LANES = (RADIUS + 14, RADIUS - 20, RADIUS - 52)
+LANES = (RADIUS + 14, RADIUS - 16, RADIUS - 44)
 """Radii of the dots: those that would lie on one another are put further in."""
 NEAR_DEG = (14.0, 20.0, 30.0)
 """Angle below which two dots of a lane touch."""
