@@ -9,10 +9,9 @@ from typing import Any
 
 import pandas as pd
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from benchmarks.family.personalised import KINDS, TOYBOX, aligned, set_of
-from benchmarks.family.pictures import SIZE, two_columns
+from benchmarks.family.pictures import SIZE, resized, two_columns
 from benchmarks.quality import statistics
 from benchmarks.quality.plan import Run
 from benchmarks.quality.report import markdown
@@ -205,7 +204,7 @@ def write_pictures(runs: Sequence[Run], results: Results, folder: Path) -> list[
                 rows[f"{subject}: truth"] = render_views(subject_recipe(subject), cameras, size=SIZE).image.float()
             for kind in KINDS:
                 if (views := results.views(kind, subject)) is not None:
-                    rows[f"{subject}: {kind}"] = interpolate(views, size=(SIZE, SIZE), mode="bilinear")
+                    rows[f"{subject}: {kind}"] = resized(views)
         if rows:
             path = folder / f"{STEM}_{name}.webp"
             to_pil(two_columns(rows)).save(path, quality=88)

@@ -7,10 +7,16 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from dreambooth3d.evaluation.figures import labelled_rows
 
 SIZE = 64
+
+
+def resized(views: Tensor) -> Tensor:
+    """(n, 3, SIZE, SIZE) of views (n, 3, height, width), as sheets show them."""
+    return interpolate(views, size=(SIZE, SIZE), mode="bilinear")
 
 
 def two_columns(rows: Mapping[str, Tensor]) -> Tensor:

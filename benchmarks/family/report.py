@@ -11,11 +11,10 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from benchmarks.family import personalised_report
 from benchmarks.family.personalised import finished_runs
-from benchmarks.family.pictures import SIZE, two_columns
+from benchmarks.family.pictures import resized, two_columns
 from benchmarks.family.plan import DEVELOPMENT_PROMPTS, PRESETS, PROMPT_SEED, TEST_PROMPTS, prompt_of
 from benchmarks.quality import statistics
 from benchmarks.quality.plan import Run
@@ -198,7 +197,7 @@ def _write_pictures(presets: Sequence[str], runs: Sequence[Run], results: Result
         prompts = dict.fromkeys(run.subject for run in runs if run.method.name == name and run in results)
         found: dict[str, Tensor | None] = {prompt: results.views(name, prompt) for prompt in prompts}
         rows = {
-            prompt.replace("_", " "): interpolate(views, size=(SIZE, SIZE), mode="bilinear")
+            prompt.replace("_", " "): resized(views)
             for prompt, views in found.items()
             if views is not None
         }
@@ -217,7 +216,7 @@ def _write_overview(presets: Sequence[str], runs: Sequence[Run], results: Result
     for preset in presets:
         views = [found for name in prompts if (found := results.views(preset, name)) is not None]
         if views:
-            rows[preset] = interpolate(torch.cat(views), size=(SIZE, SIZE), mode="bilinear")
+            rows[preset] = resized(torch.cat(views))
     if rows:
         to_pil(labelled_rows(rows, columns=4 * len(prompts))).save(path, quality=88)
 
