@@ -94,8 +94,8 @@ def _personalised(arguments: argparse.Namespace, results: Results) -> tuple[list
     runs = [run for run in runs if not arguments.only_real or run.subject in keys]
     if arguments.only_report:
         return runs, False
-    sources, measured = personalised.Sources(folder), personalised.of_files
-    job = {"source": sources, "shown": SHOWN_PERSONALISED, "files": measured}
+    sources = personalised.Sources(folder)
+    job = {"source": sources, "shown": SHOWN_PERSONALISED, "exports": True}
     return runs, run_pending(arguments, runs, results, **job)
 
 

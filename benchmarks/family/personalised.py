@@ -16,7 +16,6 @@ from benchmarks.quality.plan import DEFAULT, QUICK_SUBJECTS, Method, Run
 from benchmarks.quality.results import Results
 from benchmarks.quality.sources import Source, Toybox
 from benchmarks.real.plan import Real
-from dreambooth3d.export.bundle import GLB
 from dreambooth3d.toybox.subjects import SUBJECTS, TEST_SUBJECTS
 
 FOLDER = "personalised"
@@ -88,9 +87,14 @@ class Sources:
         return Real.of(self.real, name)
 
 
-def of_files(folder: Path) -> Mapping[str, float]:
-    """What Khronos' validator says of the exported mesh, where it is installed."""
-    return {f"glb/{name}": float(count) for name, count in validation.issues(folder / GLB).items()}
+def validated(runs: Sequence[Run], results: Results) -> list[dict[str, Any]]:
+    """Finished runs with what Khronos' validator says of their kept meshes as `glb/...`, where it is installed."""
+    loaded = results.load(list(runs))
+    for run, found in zip([run for run in runs if run in results], loaded, strict=True):
+        if results.mesh(run).exists():
+            issues = validation.issues(results.mesh(run))
+            found["metrics"] |= {f"glb/{name}": float(count) for name, count in issues.items()}
+    return loaded
 
 
 def aligned(metrics: Mapping[str, Any], name: str) -> float | None:

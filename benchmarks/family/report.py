@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.family import personalised_report
-from benchmarks.family.personalised import finished_runs
+from benchmarks.family.personalised import finished_runs, validated
 from benchmarks.family.pictures import resized, two_columns
 from benchmarks.family.plan import DEVELOPMENT_PROMPTS, PRESETS, PROMPT_SEED, TEST_PROMPTS, prompt_of
 from benchmarks.quality import statistics
@@ -96,7 +96,7 @@ def write(runs: Sequence[Run], results: Results, folder: Path, personalised: Res
         parts += _sections(table, presets, finished, pictures)
         sections |= _prompted_figures(table, presets, finished, kept.get(SECTION, {}))
     if personalised is not None and done:
-        loaded = personalised.load(done)
+        loaded = validated(done, personalised)
         pictures = personalised_report.write_pictures(done, personalised, folder)
         parts += personalised_report.sections(loaded, pictures)
         sections |= personalised_report.figures(personalised_report.table_of(loaded))

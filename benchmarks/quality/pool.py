@@ -20,7 +20,7 @@ import torch.multiprocessing as multiprocessing
 from benchmarks.quality.plan import Run, load_config
 from benchmarks.quality.results import Results
 from benchmarks.quality.sources import Source, Toybox
-from benchmarks.quality.stages import Measure, Subject
+from benchmarks.quality.stages import Subject
 
 FIRST_GUESS_S = 30.0
 MARGIN = 1.25
@@ -40,7 +40,7 @@ class Job:
         threads: CPU threads per process.
         source: gives the photos of a subject by its name; other processes must be able to load it.
         shown: the metrics that a finished run's line tells.
-        files: what is measured of the exported files; None leaves the export out. As `source`, for other processes.
+        exports: whether assets are exported, and their meshes measured and kept.
     """
 
     results: Results
@@ -52,7 +52,7 @@ class Job:
     threads: int = 2
     source: Callable[[str], Source] = Toybox
     shown: tuple[str, ...] = ("psnr_fg", "mask_iou", "r_precision")
-    files: Measure | None = None
+    exports: bool = False
 
 
 @dataclass
@@ -68,7 +68,7 @@ class Worker:
         folder = Path(tempfile.mkdtemp(dir=self.job.work))
         name, seed = runs[0].subject, runs[0].seed
         source = self.job.source(name)
-        subject = Subject(name, seed, torch.device(self.job.device), folder, source, self.job.files)
+        subject = Subject(name, seed, torch.device(self.job.device), folder, source, self.job.exports)
         for run in runs:
             expected = MARGIN * self.longest_s.get(run.method.name, FIRST_GUESS_S)
             if time.time() + expected > self.job.deadline:

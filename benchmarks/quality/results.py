@@ -1,8 +1,9 @@
-"""Finished runs on disk: one JSON and one small picture each, written atomically; what is there is not run again."""
+"""Finished runs on disk: a JSON, a small picture and a mesh where one was exported; what is there is not run again."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from benchmarks.quality.plan import Run, config_digest
 from benchmarks.quality.stages import Outcome
+from dreambooth3d.export.bundle import GLB
 from dreambooth3d.images import from_pil, to_pil
 
 
@@ -37,6 +39,8 @@ class Results:
         self.folder.mkdir(parents=True, exist_ok=True)
         sheet = torch.cat(list(outcome.views), dim=2)
         to_pil(sheet).save(self._picture(run), lossless=True)
+        if outcome.exported is not None:
+            shutil.copyfile(outcome.exported / GLB, self.mesh(run))
         values = {
             "method": run.method.name,
             "overrides": list(run.method.overrides),
@@ -64,6 +68,10 @@ class Results:
             return None
         with Image.open(path) as image:
             return torch.stack(from_pil(image).chunk(4, dim=2))
+
+    def mesh(self, run: Run) -> Path:
+        """Where the exported mesh of a run lies, if it was exported."""
+        return self.folder / f"{run.key}.glb"
 
     def _read(self, run: Run) -> dict[str, Any] | None:
         """What was saved of the run with its present settings, or None."""

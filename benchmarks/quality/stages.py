@@ -34,8 +34,6 @@ from dreambooth3d.runtime import Runtime
 
 SHOWN_FRAMES = (0, 9, 18, 27)
 """Turntable frames of the kept previews: front, left, back and right side."""
-Measure = Callable[[Path], Mapping[str, float]]
-"""Figures of the exported files in a folder."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,7 @@ class Outcome:
         seconds, peak_mib: by stage; a stage that was shared counts in full for every method that needs it.
         notes: plain values: which checkpoints were chosen, retries, guard trips.
         views: (4, 3, h, w) front, left, back and right side of the asset on white.
+        exported: the folder of the exported files, which goes with the subject's; None without an export.
     """
 
     metrics: dict[str, float]
@@ -54,6 +53,7 @@ class Outcome:
     peak_mib: dict[str, float]
     notes: dict[str, Any]
     views: Tensor
+    exported: Path | None = None
 
 
 @dataclass
@@ -66,7 +66,7 @@ class Subject:
         device: where to compute.
         work: folder for photos and checkpoints.
         source: of its photos; the toybox' subject of that name if None.
-        files: what is measured of the exported files, by their folder; None leaves the export out.
+        exports: whether assets are exported, and their meshes measured.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Subject:
     device: torch.device
     work: Path
     source: Source | None = None
-    files: Measure | None = None
+    exports: bool = False
     _source: Source = field(init=False)
     _stages: InProcess = field(init=False)
 
@@ -91,20 +91,14 @@ class Subject:
             metrics={
                 **made.report.metrics,
                 **self._source.score(made.asset, config.evaluate, self.device),
-                **self._of_files(made.bundle),
+                **_of_mesh(made.bundle),
             },
             seconds={name: stage.seconds for name, stage in finished.items()},
             peak_mib={name: stage.peak_mib for name, stage in finished.items()},
             notes=_notes(finished, made.choice),
             views=self._views(made.asset, config),
+            exported=None if made.bundle is None else made.bundle.folder,
         )
-
-    def _of_files(self, bundle: AssetBundle | None) -> Mapping[str, float]:
-        """What was measured of the exported mesh; nothing where there is none."""
-        if self.files is None or bundle is None:
-            return {}
-        mesh = {name: value for name, value in bundle.record.metrics.items() if name.startswith("mesh/")}
-        return {**mesh, **self.files(bundle.folder)}
 
     def _made(self, config: TrainingConfig | CeilingConfig | TextTo3dConfig, given: tuple[str, ...]) -> recipe.Made:
         """What the method makes of the photos, or of the prompt."""
@@ -124,7 +118,7 @@ class Subject:
             return self._stages(name, self._validate_with_truth, *inputs, given)
         if stage is stages.select_checkpoints:
             return self._select(name, *inputs)
-        if stage is stages.export_asset and self.files is None:
+        if stage is stages.export_asset and not self.exports:
             return None
         return self._stages(name, stage, *inputs, **options)
 
@@ -169,6 +163,12 @@ def without_export(run_stage: InProcess) -> Callable[..., Any]:
         return None if stage is stages.export_asset else run_stage(name, stage, *inputs, **options)
 
     return run
+
+
+def _of_mesh(bundle: AssetBundle | None) -> dict[str, float]:
+    """What the export has measured of its mesh; nothing where there is none."""
+    measured = {} if bundle is None else bundle.record.metrics
+    return {name: value for name, value in measured.items() if name.startswith("mesh/")}
 
 
 def _notes(finished: Mapping[str, FinishedStage], choice: CheckpointChoice | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dreambooth3d.cameras import SUBJECT_RADIUS, orbit_cameras
 from dreambooth3d.config.field import FieldConfig
-from dreambooth3d.nerf.field.pose import RESOLUTION, Solid, mirror_plane, stand_up
+from dreambooth3d.nerf.field.pose import RESOLUTION, MirrorPlane, Solid, mirror_plane, stand_up
 from dreambooth3d.nerf.field.radiance_field import Field
 
 VOXEL = 2 / RESOLUTION
@@ -59,6 +59,11 @@ def _field(shape, turn_deg: float = 0.0, shift: tuple[float, float, float] = (0.
     return field
 
 
+def _stand_up(field: Field, centred: bool = False) -> MirrorPlane | None:
+    """By photos that show what the field shows."""
+    return stand_up(field, PHOTOS, field.render(PHOTOS, 96).opacity, centred)
+
+
 def _solid(field: Field) -> Solid:
     solid = Solid.of(field)
     assert solid is not None
@@ -85,7 +90,7 @@ def test_a_plane_at_the_border_of_what_was_tried_is_not_clear() -> None:
 
 def test_a_field_stands_in_the_middle_of_its_box_and_in_the_usual_ball_and_faces_ahead() -> None:
     field = _field(_animal, turn_deg=-16.0, shift=(0.09, -0.07, 0.05))
-    stand_up(field, PHOTOS, centred=False)
+    _stand_up(field)
     places = _solid(field).places
     low, high = places.amin(dim=0), places.amax(dim=0)
     assert ((low + high) / 2).abs().max() < VOXEL
@@ -110,15 +115,33 @@ def test_what_no_photo_shows_below_a_subject_does_not_change_where_it_stands() -
     alone, standing = _field(drum), _field(with_a_cone_below)
     assert _solid(standing).places[:, 2].min() < _solid(alone).places[:, 2].min() - 3 * VOXEL
     for field in (alone, standing):
-        stand_up(field, PHOTOS, centred=False)
+        _stand_up(field)
     assert standing.stretch.item() == pytest.approx(alone.stretch.item(), rel=0.01)
     torch.testing.assert_close(standing.shift, alone.shift, atol=VOXEL, rtol=0)
+
+
+def test_thin_parts_count_where_photos_show_them_and_haze_beside_the_subject_does_not() -> None:
+    def stool(points: Tensor, leg_radius: float) -> tuple[Tensor, Tensor]:
+        radius, z = points[:, :2].norm(dim=1), points[:, 2]
+        legs = (points[:, :2].abs() - 0.25).norm(dim=1) < leg_radius
+        seat = (radius < 0.45) & (z > 0.1) & (z < 0.3)
+        return seat | (legs & (z > -0.5) & (z < 0.2)), torch.full_like(points, 0.4)
+
+    thick, thin = (_field(lambda points, wide=wide: stool(points, wide)) for wide in (0.1, 0.05))
+    # A cloud below one side, which a photo's mask leaves out.
+    hazy = _field(lambda points: (stool(points, 0.1)[0] | ((points + 0.5).norm(dim=1) < 0.2), points * 0 + 0.4))
+    masks = thick.render(PHOTOS, 96).opacity
+    for field in (thick, thin, hazy):
+        stand_up(field, PHOTOS, masks, centred=False)
+    # Where its middle was before: the seat's top was at 0.3.
+    middles = torch.stack([0.3 - _solid(field).places[:, 2].max() * field.stretch for field in (thick, thin, hazy)])
+    torch.testing.assert_close(middles, torch.full((3,), -0.1), atol=1.5 * VOXEL, rtol=0)
 
 
 def test_of_a_field_whose_centre_is_known_only_the_heading_changes() -> None:
     field = _field(_animal, turn_deg=10.0, shift=(0.0, 0.0, 0.1))
     before = _solid(field).places
-    stand_up(field, PHOTOS, centred=True)
+    _stand_up(field, centred=True)
     after = _solid(field).places
     assert field.shift.abs().max() == 0
     assert field.stretch == 1
@@ -144,7 +167,7 @@ def test_moving_a_field_moves_what_it_shows_and_keeps_its_opacity() -> None:
 
 def test_an_empty_field_stays_where_it_is() -> None:
     field = _field(lambda points: (torch.zeros(len(points), dtype=torch.bool), torch.full_like(points, 0.5)))
-    assert stand_up(field, PHOTOS, centred=False) is None
+    assert _stand_up(field) is None
     assert field.stretch == 1
 
 
@@ -154,8 +177,8 @@ def test_a_speck_in_the_air_does_not_count() -> None:
         speck = (points - torch.tensor([-0.3, 0.7, 0.5])).norm(dim=1) < 0.06
         return inside | speck, color
 
-    field = _field(with_a_speck)
-    stand_up(field, PHOTOS, centred=False)
-    alone = _field(_animal)
-    stand_up(alone, PHOTOS, centred=False)
+    field, alone = _field(with_a_speck), _field(_animal)
+    masks = alone.render(PHOTOS, 96).opacity
+    for each in (field, alone):
+        stand_up(each, PHOTOS, masks, centred=False)
     torch.testing.assert_close(field.shift, alone.shift)

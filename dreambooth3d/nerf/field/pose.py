@@ -2,8 +2,8 @@
 
 Photos taken anyhow say neither where the middle of a subject is, nor how large it is, nor quite how it is turned. What
 they leave open, the finished shape says: most subjects are their own mirror images from left to right. Where it ends
-above and below, its surface says as the photos see it: under a subject, which photos from above do not show, a field
-goes on.
+above and below, its surface says where the photos show it: under a subject, which photos from above do not show, a
+field goes on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from torch.nn.functional import grid_sample, max_pool3d
+from torch.nn.functional import grid_sample, interpolate
 
 from dreambooth3d.cameras import SUBJECT_RADIUS, Cameras
 from dreambooth3d.nerf.field.parts import large_parts
@@ -36,6 +36,8 @@ SEEN_SIZE, SEEN_SAMPLES = 64, 96
 """Pixels and samples of the renders that tell where the subject ends above and below."""
 SEEN_OPACITY = 0.7
 """Of a pixel, from which its depth is the surface's."""
+SHOWN = 0.5
+"""Share of a pixel that a photo's mask covers, from which the photo shows the subject there."""
 STRAY = 2e-3
 """Share of these pixels that may lie above, and below, what counts as seen."""
 FLOOR = 1e-2
@@ -78,14 +80,6 @@ class Solid:
         """Layers at places; nothing outside the cube."""
         where = places[None, :, :, None]
         return grid_sample(self.layers[None], where, align_corners=False)[0, ..., 0]
-
-    def beside(self, points: Float[Tensor, "n 3"]) -> Bool[Tensor, " n"]:
-        """Which points lie in the subject's voxels, or in their neighbours."""
-        inside = torch.zeros(1, 1, RESOLUTION, RESOLUTION, RESOLUTION, device=points.device)
-        x, y, z = ((self.places + 1) * (RESOLUTION / 2)).long().unbind(-1)
-        inside[0, 0, z, y, x] = 1.0
-        grown = max_pool3d(inside, 3, stride=1, padding=1)
-        return grid_sample(grown, points[None, None, None], "nearest", align_corners=False).flatten() > 0.5
 
 
 @dataclass(frozen=True)
@@ -152,12 +146,15 @@ def _difference(solid: Solid, places: Tensor, own: Tensor, planes: Tensor) -> Te
 
 
 @torch.no_grad()
-def stand_up(field: Representation, cameras: Cameras, centred: bool) -> MirrorPlane | None:
+def stand_up(
+    field: Representation, cameras: Cameras, masks: Float[Tensor, "n height width"], centred: bool
+) -> MirrorPlane | None:
     """Turn a finished field to its mirror plane; where its centre is unknown, move and scale it into the usual ball.
 
     Args:
         field: the field; unchanged if there is nothing in it.
-        cameras: of the photos, which show where the subject ends above and below.
+        cameras: of n photos, which show where the subject ends above and below.
+        masks: of the subject in these, in [0, 1].
         centred: whether the origin is the subject's centre, as photos that all look at one point say.
 
     Returns:
@@ -172,7 +169,7 @@ def stand_up(field: Representation, cameras: Cameras, centred: bool) -> MirrorPl
         field.move(rotation)
         return plane
     places = solid.places @ rotation.T
-    low, high = _seen_heights(field, solid, cameras) or (places[:, 2].min(), places[:, 2].max())
+    low, high = _seen_heights(field, cameras, masks) or (places[:, 2].min(), places[:, 2].max())
     seen = places[(places[:, 2] >= low) & (places[:, 2] <= high)]
     middle = (seen.amin(dim=0) + seen.amax(dim=0)) / 2
     middle[2] = (low + high) / 2
@@ -184,13 +181,16 @@ def stand_up(field: Representation, cameras: Cameras, centred: bool) -> MirrorPl
     return plane
 
 
-def _seen_heights(field: Representation, solid: Solid, cameras: Cameras) -> tuple[Tensor, Tensor] | None:
-    """Lowest and highest z of a subject's surface that cameras see, but for stray pixels; None if they see nothing."""
-    cameras = cameras.to(solid.places.device)
+def _seen_heights(
+    field: Representation, cameras: Cameras, masks: Float[Tensor, "n height width"]
+) -> tuple[Tensor, Tensor] | None:
+    """Lowest and highest z of the surface where photos show the subject, but for stray pixels; None if nowhere."""
+    cameras, masks = cameras.to(field.device), masks.to(field.device)
     rendering = field.render(cameras, SEEN_SIZE, samples_per_ray=SEEN_SAMPLES)
     origins, directions = cameras.rays(SEEN_SIZE, SEEN_SIZE)
-    points = (origins + rendering.depth[..., None] * directions)[rendering.opacity > SEEN_OPACITY]
-    heights = points[solid.beside(points), 2]
+    shown = interpolate(masks[:, None].float(), (SEEN_SIZE, SEEN_SIZE), mode="area")[:, 0] > SHOWN
+    points = origins + rendering.depth[..., None] * directions
+    heights = points[shown & (rendering.opacity > SEEN_OPACITY)][:, 2]
     if not len(heights):
         return None
     low, high = torch.quantile(heights, torch.tensor([STRAY, 1 - STRAY], device=heights.device))

@@ -316,7 +316,8 @@ class PhotoTargets:
     def stand_up(self, field: Representation) -> Representation:
         """A copy of the field that stands as the photos could not tell; the photos' cameras stay those of the field."""
         copy = deepcopy(field)
-        self.plane = stand_up(copy, self.cameras[self.located], self.centred)
+        masks = self.photos.masks[self.located.to(self.photos.masks.device)]
+        self.plane = stand_up(copy, self.cameras[self.located], masks, self.centred)
         return copy
 
     def _take(self, matches: PhotoCameras, searches: int) -> None:
