@@ -75,7 +75,7 @@ def own_surface(triangles: Triangles) -> Mesh:
     # A given mesh may have several vertices at one place, whose normals are one all the same.
     places, joined = np.unique(vertices, axis=0, return_inverse=True) if triangles.given else (vertices, None)
     shape = trimesh.Trimesh(places, faces if joined is None else joined.reshape(-1)[faces], process=False)
-    normals = np.asarray(shape.vertex_normals, np.float32)
+    normals = _unit_normals(shape)
     uv = None if triangles.uv is None else triangles.uv.float().cpu().numpy()
     return Mesh(vertices, faces.astype(np.int64), normals if joined is None else normals[joined.reshape(-1)], uv=uv)
 
@@ -132,8 +132,22 @@ def silhouette_threshold(density: Float[ndarray, "x y z"], cameras: Cameras, pic
 
 def _with_normals(vertices: ndarray, faces: ndarray) -> Mesh:
     mesh = trimesh.Trimesh(vertices, faces, process=True)
+    return Mesh(
+        np.asarray(mesh.vertices, dtype=np.float32), np.asarray(mesh.faces, dtype=np.int64), _unit_normals(mesh)
+    )
+
+
+def _unit_normals(mesh: trimesh.Trimesh) -> Float[ndarray, "v 3"]:
+    """(v, 3) float32; at a fold, whose triangles' normals cancel out, that of the largest triangle there."""
     normals = np.asarray(mesh.vertex_normals, dtype=np.float32)
-    return Mesh(np.asarray(mesh.vertices, dtype=np.float32), np.asarray(mesh.faces, dtype=np.int64), normals)
+    lost = np.linalg.norm(normals, axis=1) < 0.5  # trimesh leaves zeros there
+    if lost.any():
+        largest = np.full(len(normals), -1)
+        order = np.argsort(mesh.area_faces)
+        largest[mesh.faces[order].reshape(-1)] = np.repeat(order, 3)  # of several values the last one stays
+        normals[lost] = mesh.face_normals[largest[lost]]
+        normals[lost & (np.linalg.norm(normals, axis=1) < 0.5)] = (0, 0, 1)
+    return normals
 
 
 def _largest_parts(density: Float[ndarray, "x y z"], threshold: float) -> Float[ndarray, "x y z"]:

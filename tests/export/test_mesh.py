@@ -13,7 +13,8 @@ from dreambooth3d.cameras import spread_cameras
 from dreambooth3d.errors import EmptyFieldError
 from dreambooth3d.export.casting import MeshCaster, Pictures
 from dreambooth3d.export.mesh import Mesh
-from dreambooth3d.export.surface import decimated, sample_density, silhouette_threshold, surface_at
+from dreambooth3d.export.surface import decimated, own_surface, sample_density, silhouette_threshold, surface_at
+from dreambooth3d.representation.interface import Triangles
 from tests.export.fields import RADIUS, ball
 
 
@@ -39,6 +40,16 @@ def test_winding_and_normals_point_outward(mesh):
     corners = mesh.vertices[mesh.faces]
     winding = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     assert ((winding * corners.mean(axis=1)).sum(axis=1) > -1e-9).all()
+
+
+def test_folds_and_degenerate_triangles_have_unit_normals():
+    """glTF refuses others. Two triangles lie back to back, and the last one is a line."""
+    places = [(0, 0, 0), (1, 0, 0), (0, 1, 0), (5, 5, 5), (6, 6, 6), (7, 7, 7)]
+    vertices = torch.tensor(places, dtype=torch.float32)
+    faces = torch.tensor([[0, 1, 2], [0, 2, 1], [3, 4, 5]])
+    shape = own_surface(Triangles(vertices, faces, torch.zeros(6, 3)))
+    assert np.linalg.norm(shape.normals, axis=1) == pytest.approx(1, abs=1e-6)
+    assert abs(shape.normals[:3, 2]) == pytest.approx(1)
 
 
 def sphere_mesh(radius):
