@@ -29,7 +29,8 @@ setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
 
 # A lock file is complete: what it does not name is not installed, and each file must have one of its hashes.
-LOCKED = -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r
+# pip would compile its files to byte code one by one, for two minutes.
+LOCKED = -m pip install --quiet --disable-pip-version-check --no-compile --no-deps --require-hashes -r
 # Whether torch is the build for CUDA that requirements-cuda.lock is of; builds for CPUs, or for another CUDA, are not.
 WANTS_CUDA := import importlib.metadata as m; raise SystemExit("nvidia-cudnn-cu13" not in str(m.requires("torch")))
 
@@ -39,6 +40,7 @@ $(INSTALLED): requirements.lock requirements-cuda.lock pyproject.toml
 	$(VENV)/bin/python $(LOCKED) requirements.lock
 	if $(VENV)/bin/python -c '$(WANTS_CUDA)'; then $(VENV)/bin/python $(LOCKED) requirements-cuda.lock; fi
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(VENV)/bin/python -m compileall -q -j 0 "$$($(VENV)/bin/python -c '$(SITE_PACKAGES)')" >/dev/null 2>&1 || true
 	@touch $@
 
 demo: setup

@@ -13,9 +13,10 @@ import torch
 from tests.tiny_models import write_tiny_base_model
 
 LONGEST_FIRST = (
-    "tests/pipelines/test_end_to_end.py", "tests/nerf/test_distillation.py", "tests/pipelines/test_contexts.py",
-    "tests/test_sources.py", "tests/pipelines/test_names.py", "tests/test_recipe.py", "tests/nerf/test_poses.py",
-    "tests/pipelines/test_promotion.py", "tests/benchmarks/test_stages.py", "tests/pipelines/test_generation.py",
+    "tests/benchmarks/test_stages.py", "tests/pipelines/test_failures.py", "tests/pipelines/test_end_to_end.py",
+    "tests/pipelines/test_promotion.py", "tests/pipelines/test_generation.py", "tests/nerf/test_poses.py",
+    "tests/photos/test_photo_cameras.py", "tests/nerf/test_distillation.py", "tests/pipelines/test_contexts.py",
+    "tests/benchmarks/test_family.py", "tests/test_sources.py", "tests/photos/test_strangers.py",
 )  # fmt: skip
 """Files that take minutes: begun last, one of them would keep one worker busy alone."""
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -13,8 +14,8 @@ from typing import IO
 import yaml
 
 from dreambooth3d.environment import ACTIVE, SETTINGS
-from tests.evaluation.stand_ins import write_tiny_clip
-from tests.tiny_models import write_tiny_base_model
+from tests.coarse import write_coarse_searches
+from tests.warm import WarmProcess
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = ("dreambooth3d", "pipelines", "steps", "materializers", "operations")
@@ -61,6 +62,16 @@ SHORTEST = {name: section for name, section in TINY.items() if name != "photos"}
 }
 
 
+_WARM: list[WarmProcess] = []
+"""The one of this process, from the first command on."""
+
+
+def _warm_process(environment: Mapping[str, str]) -> WarmProcess:
+    if not _WARM:
+        _WARM.append(WarmProcess(environment))
+    return _WARM[0]
+
+
 @dataclass(frozen=True)
 class Product:
     """A copied checkout.
@@ -90,13 +101,17 @@ class Product:
             [sys.executable, *command], cwd=self.root, env=self.environment | variables, capture_output=True, text=True
         )
 
+    def run_warm(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a module or script as `run` does, in a fork of a process that has imported the large libraries."""
+        return _warm_process(self.environment).run(command, self.root, self.environment)
+
     def dreambooth3d(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run the console script."""
-        return self.run("-m", "dreambooth3d.cli", *arguments)
+        return self.run_warm("-m", "dreambooth3d.cli", *arguments)
 
     def train(self, config: str) -> subprocess.CompletedProcess[str]:
         """Run the main job through its documented front door."""
-        return self.run(*FRONT_DOOR, config)
+        return self.run_warm(*FRONT_DOOR, config)
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """A command that goes on, and whose answers are read one by one."""
@@ -124,7 +139,7 @@ class Product:
 
 
 def make_product(folder: Path) -> Product:
-    """Copy what the commands need, with tiny models; nothing is initialised yet."""
+    """Copy what the commands need, with tiny models and coarse searches; nothing is initialised yet."""
     root, home = folder / "product", folder / "home"
     home.mkdir(parents=True)
     ignore = shutil.ignore_patterns("__pycache__")
@@ -139,11 +154,15 @@ def make_product(folder: Path) -> Product:
     (root / "venv" / "bin").mkdir(parents=True)
     shutil.copyfile(activate, root / "venv" / "bin" / "activate")
     write_models(root / "models")
+    write_coarse_searches(root)
     return Product(root, home)
 
 
 def write_models(folder: Path) -> None:
     """Write the models that `TINY` names."""
+    from tests.evaluation.stand_ins import write_tiny_clip
+    from tests.tiny_models import write_tiny_base_model
+
     write_tiny_base_model(folder / "tiny")
     write_tiny_clip(folder / "selector", size=32)
     write_tiny_clip(folder / "judge", size=24)

@@ -15,6 +15,9 @@ def run(stage: str, payload: bytes, folder: str) -> tuple[bytes, list[str]]:
     import sys
     from pathlib import Path
 
+    from tests.coarse import search_coarsely_from_now_on
+
+    search_coarsely_from_now_on()
     from dreambooth3d import stages
     from dreambooth3d.record import StepLog
     from dreambooth3d.runtime import Runtime

@@ -15,13 +15,21 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.in_process import InProcess
 from dreambooth3d.surface.files import read_mesh
+from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.subjects import write_subject
 from operations.launch.checking import check_file
+from tests.coarse import search_coarsely
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.tiny_configs import shrunk
 from tests.tiny_models import write_tiny_base_model
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+
+
+@pytest.fixture(autouse=True)
+def _small_photos_and_coarse_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subjects, "PHOTO_SIZE", 64)
+    search_coarsely(monkeypatch)
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from torch import nn
 
 from dreambooth3d.errors import ConfigError, DreamBooth3DError
 from dreambooth3d.parallel import Team, team
-from tests.product import ROOT
 from tests.resilience.shim import AVAILABLE, no_shared_memory
 
+ROOT = Path(__file__).resolve().parents[1]  # each process of a team imports this module: it knows no large library
 CPU = torch.device("cpu")
 
 

@@ -47,6 +47,8 @@ def shrunk(config: Config, base_model: Path, selector: Path, judge: Path) -> Con
     """The same method with tiny sizes and models; checkpoints are forced where they were, at steps that exist."""
     values = config.model_dump()
     sizes = {name: section for name, section in _SIZES.items() if name in values}
+    if "true_subjects" in values["evaluate"]:
+        sizes["evaluate"] = sizes["evaluate"] | {"true_subjects": 1}
     models = {"scorers": {"selector": str(selector), "judge": str(judge)}}
     if "base_model" in values:
         models["base_model"] = {"path": str(base_model), "revision": None, "variant": None}

@@ -35,7 +35,6 @@ def run_generation(
     from dreambooth3d.cli.train import resolve
     from dreambooth3d.config.generation import TextTo3dConfig
     from operations.launch.checking import check_preset
-    from operations.launch.preflight import preflight
     from operations.launch.presets import as_file
 
     # The command's own word goes last. Settings are texts, which an override takes as they stand.
@@ -44,6 +43,9 @@ def run_generation(
     resolved = resolve(str(preset_file(preset)), [*overrides, *given])
     # A prompt among its parameters says whose they are.
     parameters = cast(TextTo3dConfig, check_preset(resolved))
+    # Loads for seconds, which what is wrong in the settings alone need not wait for.
+    from operations.launch.preflight import preflight
+
     # Before ZenML is started, so that a bad input costs nothing and writes nothing.
     preflight(parameters)
     from pipelines.generation import text_to_3d

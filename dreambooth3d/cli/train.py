@@ -22,12 +22,15 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
         DreamBooth3DError: a user's error, also one in a step.
     """
     from operations.launch.checking import check_preset
-    from operations.launch.preflight import preflight
     from operations.launch.presets import as_file
 
     preset = resolve(config, overrides)
+    parameters = _of_one_subject(check_preset(preset), config)
+    # Loads for seconds, which what is wrong in the settings alone need not wait for.
+    from operations.launch.preflight import preflight
+
     # Before ZenML is started, so that a bad input costs nothing and writes nothing.
-    preflight(_of_one_subject(check_preset(preset), config))
+    preflight(parameters)
     from pipelines.training import dreambooth3d
 
     # Under the preset's own name, which becomes a tag of the run.

@@ -23,6 +23,7 @@ from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.in_process import InProcess
 from dreambooth3d.toybox.recipes import COLOUR_NAMES, TRAINING_CLASSES
 from operations.launch.checking import check_file
+from tests.coarse import search_coarsely
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.tiny_configs import shrunk
 from tests.tiny_models import write_tiny_base_model
@@ -99,8 +100,9 @@ def test_the_report_s_figures_are_means_over_the_test_prompts(tmp_path: Path) ->
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("text_to_3d*.yaml")), ids=lambda file: file.stem)
 def test_every_preset_of_a_generation_runs_at_a_tiny_size(
-    file: Path, tiny_models: tuple[Path, Path, Path], tmp_path: Path
+    file: Path, tiny_models: tuple[Path, Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    search_coarsely(monkeypatch)
     config = check_file(str(file))
     assert isinstance(config, TextTo3dConfig)
     generation = config.generation.model_copy(update={"prompt": "a photo of a red dog"})

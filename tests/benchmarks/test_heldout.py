@@ -15,7 +15,7 @@ from benchmarks.heldout import report, runs
 from benchmarks.heldout.runs import Finished, Leaving
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.evaluation import registration
-from tests.benchmarks.test_stages import SMALLER
+from tests.coarse import search_coarsely
 from tests.evaluation.stand_ins import write_tiny_clip
 from tests.photos.test_held_out import masked_set
 from tests.tiny_configs import shrunk
@@ -36,9 +36,7 @@ def tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(Leaving, "config", config)
     monkeypatch.setattr(registration, "ROUNDS", ((16, 1, 1),))
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "cache"))
-    for module, sizes in SMALLER.items():
-        for name, value in sizes.items():
-            monkeypatch.setattr(module, name, value)
+    search_coarsely(monkeypatch)
     return masked_set(tmp_path / "rex", 4)
 
 

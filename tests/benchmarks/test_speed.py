@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.speed import jobs, peers, report
+from benchmarks.speed import dreambooth, jobs, peers, report, sds
 from benchmarks.speed.random_model import write_model
 from benchmarks.speed.timing import Stopwatch, Timing, time_steps
 
@@ -102,7 +102,9 @@ def tiny_sd15(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", ["sds_graphs", "dreambooth_plain", "encodings", "field", "mesh", "gaussians"])
-def test_jobs_run(name: str, tiny_sd15: Path, tmp_path: Path) -> None:
+def test_jobs_run(name: str, tiny_sd15: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (dreambooth, sds):
+        monkeypatch.setattr(module, "SAME_STEPS", 2)
     result = jobs.JOBS[name](tiny_sd15, CPU, 2, tmp_path)
     if name == "encodings":
         assert len(result["samples_ms"]["torch fp32"]) == 2

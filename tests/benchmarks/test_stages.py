@@ -23,13 +23,11 @@ from dreambooth3d import stages as library
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, wrap_degrees
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
-from dreambooth3d.nerf.photo_cameras import heading, poses
-from dreambooth3d.nerf.training import checks
-from dreambooth3d.photos.cameras import search
 from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import photo_azimuths_deg, photo_cameras, photo_exposures, subject_recipe
 from operations.launch.checking import check_file
+from tests.coarse import search_coarsely
 from tests.evaluation.stand_ins import photos_of, write_tiny_clip
 from tests.tiny_configs import shrunk
 from tests.tiny_models import write_tiny_base_model
@@ -61,18 +59,6 @@ def different(files: Sequence[Path]) -> list[Path]:
 
 
 NAME = "corgi"
-SMALLER = {
-    poses: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12, "AZIMUTH_STEP_DEG": 40.0},
-    heading: {"RENDER_SIZE": 16, "SAMPLES_PER_RAY": 12},
-    checks: {"PREVIEW_SIZE": 16},
-    search: {
-        "STARTS": 8,
-        "OUTLINE_ROUNDS": ((2, 2, 16, 8, 3.0),),
-        "FIELD_ROUNDS": ((2, 2, 2.0),),
-        "HELD_OUT_STEPS": 2,
-    },
-}
-"""Renders that are looked at on the way, small as well."""
 COUNTED = {
     "validate_photos": "check_photos", "finetune_dreambooth": "finetune", "select_checkpoints": "select",
     "init_nerf": "distil", "generate_pseudo_views": "pseudo_views", "finetune_multiview": "finetune_multiview",
@@ -114,9 +100,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """Small photos, and a coarse search of their cameras."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(subjects, "PHOTO_SIZE", 64)
-        for module, sizes in SMALLER.items():
-            for name, value in sizes.items():
-                patch.setattr(module, name, value)
+        search_coarsely(patch)
         made = Bench(tmp_path_factory.mktemp("bench"))
         for stage, name in COUNTED.items():
             patch.setattr(library, stage, made.counting(name, getattr(library, stage)))

@@ -66,6 +66,12 @@ def test_what_is_in_force_is_the_products(product: Product, undisturbed: list[st
     assert str(product.root) in store and str(product.root) in tracking
 
 
+def test_bad_values_change_nothing(product: Product, undisturbed: list[str]) -> None:
+    """All at once: each is another setting, and none hides what another does."""
+    assert probe(product, **BAD_VALUES) == undisturbed
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD_VALUES)
 def test_a_bad_value_changes_nothing(product: Product, undisturbed: list[str], name: str) -> None:
     assert probe(product, **{name: BAD_VALUES[name]}) == undisturbed

@@ -11,6 +11,7 @@ from dreambooth3d.config.field import FieldConfig
 from dreambooth3d.nerf.field.radiance_field import Field
 from dreambooth3d.toybox.render import render_views
 from dreambooth3d.toybox.subjects import DEVELOPMENT_SUBJECTS
+from tests.coarse import search_coarsely
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +46,9 @@ def robot() -> Field:
         field.encoding.levels[-1].copy_(volume / field.encoding.volume().new_tensor(10.0))
     field.occupancy.update(field.density, 0.01, torch.Generator().manual_seed(0))
     return field
+
+
+@pytest.fixture
+def coarse_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it matters when cameras are searched, and of which photos."""
+    search_coarsely(monkeypatch)

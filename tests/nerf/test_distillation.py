@@ -356,22 +356,27 @@ def test_a_field_that_does_not_fit_the_photos_is_tried_again_and_kept_in_the_end
     assert satisfied.calls == 20
 
 
-def test_a_killed_run_with_photos_ends_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_run_with_photos_ends_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, coarse_searches: None
+) -> None:
     photos = InitPhotoTargetsConfig(weight=10.0, silhouette_weight=1.0, start=0.3, search_every=0.3)
     config = settings(steps=60, average_decay=0.9, photos=photos)
     whole = distil(DistillInputs(BallGuidance(), photos=ball_photos(3)), config, 0, runtime(tmp_path / "whole"))
-    monkeypatch.setattr(ResumePoint, "due", lambda self: True)
-    with pytest.raises(KeyboardInterrupt):
-        distil(
-            DistillInputs(BallGuidance(interrupt_at=41), photos=ball_photos(3)), config, 0, runtime(tmp_path / "killed")
-        )
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(ResumePoint, "due", lambda self: True)
+        with pytest.raises(KeyboardInterrupt):
+            distil(
+                DistillInputs(BallGuidance(interrupt_at=41), photos=ball_photos(3)),
+                config,
+                0,
+                runtime(tmp_path / "killed"),
+            )
     resumed = distil(DistillInputs(BallGuidance(), photos=ball_photos(3)), config, 0, runtime(tmp_path / "killed"))
     for name, value in whole.state.items():
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
 
 
-def test_converges_only_once_all_photos_are_in_use(tmp_path: Path) -> None:
+def test_converges_only_once_all_photos_are_in_use(tmp_path: Path, coarse_searches: None) -> None:
     photos = InitPhotoTargetsConfig(weight=10.0, start=0.2, search_every=0.2, search_until=0.6, min_overlap=0.0)
     config = settings(steps=50, photos=photos, check_every=5, convergence_patience=2, convergence_tolerance=1.0)
     field = distil(DistillInputs(BallGuidance(), photos=ball_photos()), config, 0, runtime(tmp_path / "with"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,26 +18,28 @@ from dreambooth3d.photos.check import inspect_folder, with_masks
 from dreambooth3d.photos.colour_cast import MIN_CAST, colour_casts, tint
 from dreambooth3d.photos.masks.source import Mask
 from dreambooth3d.photos.strangers import strangers
+from dreambooth3d.toybox import subjects
 from dreambooth3d.toybox.backgrounds import paint_backgrounds, random_backgrounds
-from dreambooth3d.toybox.render import render_views
-from dreambooth3d.toybox.subjects import (
-    SHIPPED_SUBJECTS,
-    SUBJECTS,
-    casual_photos,
-    photo_cameras,
-    subject_recipe,
-    write_subject,
-)
+from dreambooth3d.toybox.render import Render, render_views
+from dreambooth3d.toybox.subjects import SHIPPED_SUBJECTS, SUBJECTS, casual_photos, write_subject
 
 SIZE = 128
 
 
 @cache
 def toy(name: str) -> tuple[list[NDArray[np.uint8]], list[Mask]]:
-    """A subject's photos before backgrounds of many colours and in many lights, and its true masks."""
-    images = (casual_photos(name, SIZE) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    truth = render_views(subject_recipe(name), photo_cameras(name), None, SIZE).mask
-    return list(images), list((truth.float() * 255).round().byte().numpy())
+    """A subject's photos before backgrounds of many colours and in many lights, and the true masks of their renders."""
+    renders = []
+
+    def kept(*arguments: Any) -> Render:
+        renders.append(render_views(*arguments))
+        return renders[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subjects, "render_views", kept)
+        images = (casual_photos(name, SIZE) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    (render,) = renders
+    return list(images), list((render.mask.float() * 255).round().byte().numpy())
 
 
 @pytest.mark.parametrize("name", SUBJECTS)

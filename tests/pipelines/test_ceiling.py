@@ -24,7 +24,7 @@ PARAMETERS = {name: TINY[name] for name in ("seed", "device", "photos", "scorers
 def fit(product: Product, config: str) -> subprocess.CompletedProcess[str]:
     """Run the ceiling's pipeline as its documentation says."""
     command = (ZENML, "pipeline", "run", "pipelines.ceiling.multiview_truth", "--config", config)
-    return product.run(*command)
+    return product.run_warm(*command)
 
 
 def write_config(product: Product, name: str, **parameters: object) -> str:

@@ -16,7 +16,7 @@ from diffusers import StableDiffusionPipeline
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from tests.product import TINY, Product, make_product
+from tests.product import FRONT_DOOR, TINY, Product, make_product
 
 STEPS = (
     "validate_photos",
@@ -64,7 +64,11 @@ def tracker(product: Product) -> MlflowClient:
 
 def train(product: Product, config: str) -> Outcome:
     """Run a preset to its end."""
-    result = product.train(config)
+    return outcome(product, product.train(config))
+
+
+def outcome(product: Product, result: subprocess.CompletedProcess[str]) -> Outcome:
+    """A run that has come to its end, and its row."""
     assert result.returncode == 0, result.stderr[-3000:]
     client = tracker(product)
     experiment = client.get_experiment_by_name("dreambooth3d")
@@ -83,8 +87,8 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
 
 @pytest.fixture(scope="module")
 def first(product: Product) -> Outcome:
-    """The first run."""
-    return train(product, "configs/tiny.yaml")
+    """The first run, in a process that has imported nothing before."""
+    return outcome(product, product.run(*FRONT_DOOR, "configs/tiny.yaml"))
 
 
 @pytest.fixture(scope="module")

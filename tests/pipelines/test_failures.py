@@ -38,6 +38,7 @@ from operations.records import patience, publishing, rows, tracking
 from operations.registry import registration
 from operations.registry.promotion import candidate, production, promote
 from operations.registry.versions import read
+from tests.coarse import search_coarsely
 from tests.pipelines.registries import own_registries, seen_by_readers, short_locks
 from tests.product import ROOT, TINY, make_product
 
@@ -62,8 +63,8 @@ STEPS = {
     "evaluate_context_0": steps.evaluate_context,
     "export_context_0": steps.export_asset,
 }  # fmt: skip
-FAST = ("finetune_dreambooth", "init_nerf", "evaluate", "export_asset", "edit_nerf_0")
-"""Of the steps, those that `make test` lets fail; the others are alike, and slow."""
+FAST = ("finetune_dreambooth", "evaluate", "edit_nerf_0")
+"""Of the steps, those that `make test` lets fail: an early one, a late one, one of a context; the others are alike."""
 BEFORE = (
     (publishing, "finished_stages"), (publishing, "replay"), (publishing, "tags"), (publishing, "log_config"),
     (publishing, "log_dataset"), (publishing, "bundle_uri"), (publishing, "log_files"), (publishing, "log_contexts"),
@@ -72,6 +73,8 @@ BEFORE = (
 )  # fmt: skip
 # The last one leaves the row as that of a completed run: what fails is the storing of the step's result.
 AFTER = ((registration, "log_metadata"), (mlflow.pyfunc, "log_model"), (publishing, "set_end"))
+FAST_PARTS = ("replay", "log_files", "write_field", "log_model", "set_end")
+"""Of the parts of `publish`, likewise: with nothing in either registry, with files, in ZenML's alone, in both."""
 
 EVERY = "Every row is complete."
 
@@ -85,6 +88,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A product whose state is that of this process."""
     folder = make_product(tmp_path_factory.mktemp("failures")).root
     with own_registries(folder), pytest.MonkeyPatch.context() as patch:
+        search_coarsely(patch)
         patch.chdir(folder)
         pull_photos(folder)
         set_custom_source_root(str(ROOT))
@@ -156,16 +160,19 @@ def assert_failed(root: Path, first: str, *uncached: str) -> None:
     assert new["run"] not in good_versions()
 
 
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in STEPS]
-)
+def slow_but(fast: tuple[str, ...], cases: list[tuple[Any, ...]]) -> list[Any]:
+    """The cases, of which those whose last word is not among the fast ones are slow."""
+    return [pytest.param(*case, id=case[-1], marks=[] if case[-1] in fast else [pytest.mark.slow]) for case in cases]
+
+
+@pytest.mark.parametrize("name", slow_but(FAST, [(name,) for name in STEPS]))
 def test_a_failure_in_a_step(name: str, root: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     step = STEPS[name]
     monkeypatch.setattr(type(step), "entrypoint", staticmethod(failing(step.entrypoint, after=False)))
     assert_failed(root, first, name)
 
 
-@pytest.mark.parametrize(("module", "name"), BEFORE, ids=[name for _, name in BEFORE])
+@pytest.mark.parametrize(("module", "name"), slow_but(FAST_PARTS, [*BEFORE]))
 def test_a_failure_before_a_part_of_publish(
     module: Any, name: str, root: Path, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +180,7 @@ def test_a_failure_before_a_part_of_publish(
     assert_failed(root, first)
 
 
-@pytest.mark.parametrize(("module", "name"), AFTER, ids=[name for _, name in AFTER])
+@pytest.mark.parametrize(("module", "name"), slow_but(FAST_PARTS, [*AFTER]))
 def test_a_failure_after_a_part_of_publish(
     module: Any, name: str, root: Path, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -340,9 +347,7 @@ def test_the_row_of_a_run_that_failed_is_completed_with_what_it_has_stored(
     assert not lines or last.startswith(f"{len(lines)} row")
 
 
-def test_a_run_takes_what_another_has_made_meanwhile(
-    root: Path, first: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_takes_what_another_has_made_meanwhile(root: Path, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both began at once: ZenML's cache had nothing yet, and another process holds the step's work folder."""
     acquire, ask, asked, busy = FolderLock.acquire, cache_utils.get_cached_step_run, set(), set()
 

@@ -90,7 +90,7 @@ def test_the_same_again_comes_from_the_cache_and_another_prompt_keeps_the_guide(
 ) -> None:
     _, first = generated
     command = (ZENML, "pipeline", "run", "pipelines.generation.text_to_3d", "--config")
-    result = product.run(*command, "configs/text_to_3d.yaml")
+    result = product.run_warm(*command, "configs/text_to_3d.yaml")
     assert result.returncode == 0, result.stderr[-3000:]
     row = newest_row(product)
     assert row.data.params["generation.prompt"] == "a photo of a blue cat" and row.data.tags["subject"] == "a blue cat"
