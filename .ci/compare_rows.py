@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-TIMES = ("seconds", "cached", "ms_per_step", "peak_memory_mib")
+TIMES = ("seconds", "cached", "ms_per_step", "peak_memory_mib", "process_memory_mib")
 
 
 def load(path: str) -> dict:

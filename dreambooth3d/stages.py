@@ -279,10 +279,12 @@ def export_asset(
 
     from dreambooth3d.evaluation.meshes import mesh_metrics
     from dreambooth3d.evaluation.truth import edited_truth
+    from dreambooth3d.export.about import about_asset
     from dreambooth3d.export.bundle import export
 
     truth = truth or GroundTruth({})
     true = edited_truth(truth, prompt, photos.identifier) if prompt else truth
     measure = partial(mesh_metrics, truth=true, size=config.measured_size)
     shown = prompt or photos.instance_prompt
-    return export(asset, config, runtime, photos.subject, report.metrics, shown, measure)
+    about = about_asset(asset, photos, runtime.origin)
+    return export(asset, config, runtime, photos.subject, report.metrics, shown, measure, about)

@@ -6,6 +6,7 @@ import dataclasses
 import gc
 import logging
 import os
+import resource
 import signal
 import threading
 import time
@@ -55,6 +56,7 @@ class StepSession:
         """Add the step's duration to its record, send the record to MLflow, and return the artifact with it."""
         log = self.runtime.log
         log.metrics(seconds=time.monotonic() - self._start)
+        log.metrics(process_memory_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10)
         if self.runtime.device.type == "cuda":
             log.metrics(peak_memory_mib=torch.cuda.max_memory_reserved() / 2**20)
         if self.runtime.should_stop():

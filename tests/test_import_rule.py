@@ -16,8 +16,9 @@ LIBRARY = [
     if "cli" not in path.parts and path != ROOT / "dreambooth3d" / "__main__.py"  # which is the command line
 ]
 GROUND = (
-    "artifacts", "cameras", "digests", "environment", "errors", "faults", "guidance", "hub", "images", "locks", "masks",
-    "naming", "parallel", "progress", "prompts", "record", "runtime", "strict_yaml", "temporary", "transfer", "weights",
+    "artifacts", "cameras", "digests", "environment", "errors", "faults", "glossary", "guidance", "hub", "images",
+    "locks", "masks", "naming", "parallel", "progress", "prompts", "record", "runtime", "strict_yaml", "temporary",
+    "transfer", "weights",
 )  # fmt: skip
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.
@@ -34,7 +35,7 @@ FLOORS = (
     ("dreambooth3d.kinds", "dreambooth3d.nerf.photo_cameras"),
     ("dreambooth3d.nerf.training",),
     ("dreambooth3d.evaluation", "dreambooth3d.export"),
-    ("dreambooth3d.checkpoint_distillation",),
+    ("dreambooth3d.checkpoint_distillation", "dreambooth3d.run_report"),
     ("dreambooth3d.stages",),
     ("dreambooth3d.sources",),
     ("dreambooth3d.in_process",),

@@ -220,9 +220,9 @@ def photos_check(
 ) -> None:
     """Check a photo set as the pipeline would, and say whose masks can be trusted."""
     if html is not None:
-        from dreambooth3d.cli.photo_page.writing import require_writable
+        from dreambooth3d.cli.files import require_writable
 
-        require_writable(html)
+        require_writable(html, PHOTO_PAGE)
     from dreambooth3d.config.photos import PhotosConfig
     from dreambooth3d.naming import printable
     from dreambooth3d.photos.check import check_folder, report_lines, resolve_folder, write_sheet
@@ -299,8 +299,14 @@ def runs_show(
     run: RunName = "latest",
     everything: All = False,
     as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write its report, for people who were not there.")] = None,
 ) -> None:
     """Show one run: how it stands, what it was for, how good the asset is, and where its files are."""
+    if html is not None:
+        from dreambooth3d.cli.run_pages import write_report
+
+        typer.echo(write_report(run, html))
+        return
     from dreambooth3d.cli.show import show_run
 
     show_run(run, as_json, everything)
@@ -311,8 +317,15 @@ def runs_compare(
     runs: Annotated[list[str], typer.Argument(help="Two or more runs.", autocompletion=completion.runs)],
     everything: All = False,
     as_json: Json = False,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures, figures and what differs.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write a table: a row per run, all metrics and parameters.")] = None,
 ) -> None:
     """Compare runs by the figures that matter most; with --all by all metrics, and the parameters that differ."""
+    if html is not None or csv is not None:
+        from dreambooth3d.cli.run_pages import write_comparison
+
+        typer.echo("\n".join(write_comparison(runs, html, csv)))
+        return
     from dreambooth3d.cli.show import show_comparison
 
     show_comparison(runs, as_json, everything)

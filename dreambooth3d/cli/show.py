@@ -122,8 +122,7 @@ def show_comparison(names: Sequence[str], as_json: bool, everything: bool) -> No
     Raises:
         RunNotFoundError: fewer than two runs are named, or one does not exist.
     """
-    if len(names) < 2:
-        raise RunNotFoundError("runs compare: name two runs at least. `dreambooth3d runs list` shows them.")
+    require_several(names)
     quiet()
     values = tables.compare(Reader.of_active_state(), names)
     if as_json:
@@ -140,6 +139,16 @@ def show_comparison(names: Sequence[str], as_json: bool, everything: bool) -> No
         for key, cells in found.items():
             table.add_row(key, *(number(cells[column]) for column in columns))
         console().print(table)
+
+
+def require_several(names: Sequence[str]) -> None:
+    """Refuse to compare fewer than two runs.
+
+    Raises:
+        RunNotFoundError: fewer are named.
+    """
+    if len(names) < 2:
+        raise RunNotFoundError("runs compare: name two runs at least. `dreambooth3d runs list` shows them.")
 
 
 def _print_first(values: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

@@ -18,6 +18,7 @@ from dreambooth3d.evaluation.pixels import PIXEL_METRICS, Views
 from dreambooth3d.evaluation.report import COMPARED_FRAMES, RenderViews, field_renderer
 from dreambooth3d.evaluation.truth import edited_truth, true_attributes, true_views
 from dreambooth3d.evaluation.views import judge_views, judged_cameras
+from dreambooth3d.glossary import meanings
 from dreambooth3d.prompts import without_identifier
 from dreambooth3d.runtime import Runtime
 from dreambooth3d.toybox.contexts import Attributes, parse_prompt
@@ -26,29 +27,12 @@ EDITED, SOURCE, TRUTH = "edited", "source", "truth"
 SUFFIXES = {EDITED: "", SOURCE: "_source", TRUTH: "_truth"}
 COMPARED_WITH_TRUTH = ("psnr", "psnr_fg", "mask_iou", "color_error")
 
-_ATTRIBUTE = (
-    "Share of the 36 turntable views for which the judge prefers the caption with the asked {} among captions that "
-    "differ only in it, one for each {}; they say all else of the true edited subject, or else of the prompt."
-)
-DEFINITIONS = {
-    "clip_t": "Mean cosine of the judge's features of the turntable views and of the context's caption without "
-    "identifier (that of the true edited subject where it is known, else the prompt's).",
-    "attribute_accuracy": "Share of the 36 turntable views for which the judge prefers the asked word for each "
-    "attribute that the prompt names, as in the accuracies of single attributes.",
-    "colour_accuracy": _ATTRIBUTE.format("main colour", "colour"),
-    "second_colour_accuracy": _ATTRIBUTE.format("second colour", "colour"),
-    "pattern_accuracy": _ATTRIBUTE.format("pattern", "pattern"),
-    "accessory_accuracy": _ATTRIBUTE.format("accessory", "accessory"),
-    "accessory_colour_accuracy": _ATTRIBUTE.format("accessory's colour", "colour"),
-    "view_accuracy": "Share of the turntable and 18 views from 40 degrees above whose view the judge names correctly.",
-    "janus_rate": "Share of those views at least 60 degrees away from the front that the judge takes for the front.",
-    "front_recall": "Share of those views within 30 degrees of the front that the judge takes for the front.",
-    "psnr": "Mean PSNR in dB of the 36 turntable views, whole frame, against the true edited subject.",
-    "psnr_fg": "As psnr, over the pixels that either mask (opacity above one half) covers.",
-    "mask_iou": "Mean intersection over union of the 36 masks with those of the true edited subject.",
-    "color_error": "Mean colour difference (CIE 1976 delta E) to the true edited subject, over pixels in both masks "
-    "of the 36 turntable views.",
-}
+NAMES = (
+    "clip_t", "attribute_accuracy", "colour_accuracy", "second_colour_accuracy", "pattern_accuracy",
+    "accessory_accuracy", "accessory_colour_accuracy", "view_accuracy", "janus_rate", "front_recall",
+    *COMPARED_WITH_TRUTH,
+)  # fmt: skip
+DEFINITIONS = meanings(NAMES, "evaluate_context_*/")
 _SUFFIX_DEFINITIONS = {
     "_source": "{} of the asset before the edit, by the same captions and the same truth.",
     "_truth": "{} of true renders of the edited subject: what a perfect edit would score.",

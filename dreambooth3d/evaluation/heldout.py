@@ -23,20 +23,14 @@ from dreambooth3d.evaluation.registration import (
     register,
     render_placed,
 )
+from dreambooth3d.glossary import meanings
 from dreambooth3d.kinds import load_representation
 from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE
 from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
 from dreambooth3d.representation.interface import Representation
 from dreambooth3d.runtime import Runtime
 
-DEFINITIONS = {
-    "heldout_photo_iou": "Mean intersection over union of the masks (opacity above one half) of held-out photos and of "
-    "the asset from the cameras in which it looks the most like them.",
-    "heldout_photo_psnr_fg": "Mean PSNR in dB of those renders against the photos, cut out on white, over the pixels "
-    "that either mask covers. Each photo is turned so that its subject is in the middle; its exposure is as it is.",
-    "heldout_photo_psnr_fg_mean": "As heldout_photo_psnr_fg, with the mean of the training photos in place of the "
-    "render, each of them turned so that its subject is in the middle.",
-}
+DEFINITIONS = meanings(("heldout_photo_iou", "heldout_photo_psnr_fg", "heldout_photo_psnr_fg_mean"))
 COLUMNS = 8
 SUPERSAMPLE = 2
 """Per axis, of the scored renders: photos are antialiased."""

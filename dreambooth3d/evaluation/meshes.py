@@ -12,18 +12,15 @@ from dreambooth3d.artifacts import GroundTruth
 from dreambooth3d.cameras import Cameras, turntable_cameras
 from dreambooth3d.evaluation.pixels import Views, mask_iou, psnr, psnr_fg
 from dreambooth3d.evaluation.truth import true_views
+from dreambooth3d.glossary import meanings
 
 WHITE, BLACK = 1.0, 0.0
-DEFINITIONS = {
-    "mesh/field_psnr": "Mean over the 36 turntable views, on white and on black, of the exported mesh's PSNR in dB "
-    "against the asset's own render.",
-    "mesh/field_iou": "Mean intersection over union of the exported mesh's 36 masks with the asset's.",
-    "mesh/psnr": "As psnr, of the exported mesh.",
-    "mesh/psnr_fg": "As psnr_fg, of the exported mesh.",
-    "mesh/mask_iou": "As mask_iou, of the exported mesh.",
-    "mesh/black/psnr": "As mesh/psnr, before black.",
-    "mesh/black/psnr_fg": "As mesh/psnr_fg, before black.",
-}
+DEFINITIONS = meanings(
+    (
+        "mesh/field_psnr", "mesh/field_iou", "mesh/psnr", "mesh/psnr_fg", "mesh/mask_iou", "mesh/black/psnr",
+        "mesh/black/psnr_fg",
+    )
+)  # fmt: skip
 
 
 class Pictures(Protocol):

@@ -22,6 +22,7 @@ from dreambooth3d.evaluation.pixels import Views
 from dreambooth3d.evaluation.report import COMPARED_FRAMES, RenderViews, caption_rank, field_renderer
 from dreambooth3d.evaluation.truth import true_views
 from dreambooth3d.evaluation.views import judge_views, judged_cameras
+from dreambooth3d.glossary import meanings
 from dreambooth3d.runtime import Runtime
 from dreambooth3d.toybox.captions import IDENTIFIERS
 from dreambooth3d.toybox.classes import CLASSES
@@ -31,18 +32,10 @@ from dreambooth3d.toybox.recipes import COLOUR_NAMES, NO_SCARF, TRAINING_CLASSES
 ASSET, TRUTH = "asset", "truth"
 SHOWN_TRUTHS = 3
 
-DEFINITIONS = {
-    "clip_t": "Mean cosine of the judge's features of the 36 turntable views and of the prompt.",
-    "r_precision": "Share of the 36 turntable views for which the judge ranks the prompt first among the captions that "
-    "it competes with: those of the configuration, else one of each class and of each colour.",
-    "colour_accuracy": "Share of the 36 turntable views for which the judge prefers the caption with the asked colour "
-    "among captions that differ only in it, one for each colour.",
-    "view_accuracy": "Share of the turntable and 18 views from 40 degrees above whose view the judge names correctly.",
-    "janus_rate": "Share of those views at least 60 degrees away from the front that the judge takes for the front.",
-    "janus_excess": "janus_rate minus janus_rate_truth; it counts where front_recall is high.",
-    "front_recall": "Share of those views within 30 degrees of the front that the judge takes for the front.",
-    "opacity": "Mean opacity of the 36 turntable views.",
-}
+NAMES = (
+    "clip_t", "r_precision", "colour_accuracy", "view_accuracy", "janus_rate", "janus_excess", "front_recall", "opacity"
+)  # fmt: skip
+DEFINITIONS = meanings(NAMES, "evaluate_prompt/")
 TRUTH_SUFFIX = "_truth"
 _TRUTH_DEFINITION = "{} of true renders of subjects that the prompt describes, drawn at random: a perfect asset's."
 

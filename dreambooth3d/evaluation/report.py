@@ -22,48 +22,18 @@ from dreambooth3d.evaluation.heldout import HeldOutViews, compare_held_out
 from dreambooth3d.evaluation.pixels import BASELINES, PIXEL_METRICS, Views, pixel_metrics
 from dreambooth3d.evaluation.truth import published_captions, true_caption, true_views
 from dreambooth3d.evaluation.views import ViewVerdict, judge_views, judged_cameras
+from dreambooth3d.glossary import PREFIXES, meanings
 from dreambooth3d.runtime import Runtime
 
 NEAR_PHOTO_DEG = 20.0
 COMPARED_FRAMES = (0, 4, 9, 13, 18, 22, 27, 31)
 REFINED, COARSE, TRUTH = "refined", "coarse", "truth"
 
-DEFINITIONS = {
-    "clip_i": "Mean cosine of the judge's image features over all pairs of a turntable view and a photo.",
-    "clip_t": "Mean cosine of the judge's features of the turntable views and of the subject's caption (the true one, "
-    "else the user's description, else the class prompt).",
-    "r_precision": "Share of turntable views for which the judge ranks the true caption first among 200 captions that "
-    "name no view, at least 60 of them of the same class and 60 of the same colours.",
-    "view_accuracy": "Share of the turntable and 18 views from 40 degrees above whose view (front, side, back) the "
-    "judge names correctly among the class's four view captions.",
-    "janus_rate": "Share of those views at least 60 degrees away from the front that the judge takes for the front.",
-    "janus_rate_truth": "The same rate on true renders: what the judge gets wrong by itself.",
-    "janus_excess": "janus_rate minus janus_rate_truth; it counts where front_recall is at least 0.9.",
-    "front_recall": "Share of those views within 30 degrees of the front that the judge takes for the front.",
-    "psnr": "Mean over the 36 turntable views, on white and unaligned, of the whole frame's PSNR in dB against truth.",
-    "psnr_fg": "As psnr, over the pixels that either mask (opacity above one half) covers.",
-    "ssim": "Mean structural similarity of the 36 turntable views to the true ones, whole frame.",
-    "mask_iou": "Mean intersection over union of the 36 masks (opacity above one half) with the true ones.",
-    "depth_error": "Mean absolute difference in depth along the ray, in world units, over the pixels in both masks of "
-    "the 36 turntable views.",
-    "color_error": "Mean colour difference (CIE 1976 delta E) over the pixels in both masks of the 36 turntable views.",
-    "chroma_excess": "Mean CIELAB chroma beyond that of the truth, over the same pixels; positive if over-saturated.",
-    "rotation_deg": "By how many degrees the asset is turned for the aligned metrics, counter-clockwise from above.",
-    "scale": "By which factor it is scaled for them.",
-} | HELD_OUT_DEFINITIONS
-
-PREFIXES = {
-    "coarse/": "The first radiance field, before its refinement.",
-    "near/": "Over the turntable views at most 20 degrees of azimuth from a photo.",
-    "far/": "Over the turntable views more than 20 degrees of azimuth from every photo.",
-    "aligned/": "After a rotation about z and a scaling of the asset that fit it best to the truth on views from 40 "
-    "degrees above, which no pixel metric is computed on.",
-    "truth/": "True renders in place of the asset's: what a perfect asset would score.",
-    "baseline_blank/": "White frames with empty masks.",
-    "baseline_mean/": "The mean of the 36 true views in place of each, its mask where the mean true mask exceeds one "
-    "half.",
-    "baseline_silhouette/": "Each true silhouette in one colour, the mean of the true foreground.",
-}
+NAMES = (
+    "clip_i", "clip_t", "r_precision", "view_accuracy", "janus_rate", "janus_rate_truth", "janus_excess",
+    "front_recall", *PIXEL_METRICS, "rotation_deg", "scale",
+)  # fmt: skip
+DEFINITIONS = meanings(NAMES) | HELD_OUT_DEFINITIONS
 
 RenderViews = Callable[[RadianceField, Cameras], Views]
 """Renders a field on white from n cameras."""

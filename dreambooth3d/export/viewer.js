@@ -26,14 +26,32 @@ function turntable() {
   };
   slider.addEventListener("input", () => { run(false); show(); });
   play.addEventListener("click", () => run(!timer));
-  sprite.onload = show;
+  sprite.onload = () => { show(); run(!calm); };
   sprite.src = image;
+}
+
+function bytesOf(base64) {
+  const text = atob(base64), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  return bytes;
+}
+
+// The files that the page carries along.
+function downloads() {
+  for (const button of document.querySelectorAll("button.save")) {
+    button.addEventListener("click", () => {
+      const name = button.dataset.file, { kind, content } = data.files[name], link = document.createElement("a");
+      link.href = URL.createObjectURL(new Blob([bytesOf(content)], { type: kind }));
+      link.download = name;
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+    });
+  }
 }
 
 // GLB: a header, a JSON chunk, a binary chunk.
 function parseGlb(base64) {
-  const text = atob(base64), bytes = new Uint8Array(text.length);
-  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const bytes = bytesOf(base64);
   const view = new DataView(bytes.buffer), jsonLength = view.getUint32(12, true);
   const tree = JSON.parse(new TextDecoder().decode(bytes.subarray(20, 20 + jsonLength)));
   const start = 20 + jsonLength + 8;
@@ -161,7 +179,7 @@ function perspective(width, height, near, far) {
 function viewer() {
   const canvas = byId("view"), gl = canvas.getContext("webgl2", { alpha: true, antialias: true });
   if (!gl) throw new Error("WebGL 2 is missing");
-  const mesh = parseGlb(data.glb), shader = program(gl), { centre, radius } = extent(mesh.position);
+  const mesh = parseGlb(data.files["asset.glb"].content), shader = program(gl), { centre, radius } = extent(mesh.position);
   upload(gl, shader, mesh);
   gl.enable(gl.DEPTH_TEST);
   gl.enable(gl.CULL_FACE);
@@ -247,8 +265,8 @@ function controls(canvas, turn, zoom) {
 function showFallback() {
   byId("stage").replaceWith(byId("turntable"));
   byId("fallback").hidden = false;
-  byId("play").click();
 }
 
 turntable();
+downloads();
 try { viewer(); } catch (error) { console.warn(error); showFallback(); }

@@ -21,7 +21,9 @@ from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.faults import gone_if_failed
 from dreambooth3d.images import save_image
 from dreambooth3d.naming import below
+from operations.records.publishing import REPORT
 from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
+from operations.registry.publication import PAGE, PUBLISH
 
 SHOWN = (
     "psnr",
@@ -80,6 +82,8 @@ def _write_all(
         report = _output(run, f"evaluate_context_{index}")
         _write_asset(_output(run, f"export_context_{index}"), report, folder / "contexts" / str(index))
         save_image(report.comparison, folder / "contexts" / str(index) / "comparison.png")
+    if page := _page(run):
+        (folder / REPORT).write_text(page, encoding="utf-8")
     (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
@@ -91,6 +95,12 @@ def _write_asset(bundle: AssetBundle, report: EvaluationReport, folder: Path) ->
     metrics = {"metrics": dict(report.metrics), "definitions": dict(report.definitions)}
     (folder / "report.json").write_text(json.dumps(metrics, indent=2))
     (folder / "views.csv").write_text(report.views.to_csv(index=False))
+
+
+def _page(run: PipelineRunResponse) -> str:
+    """The run's report; empty where it could not be made."""
+    found = run.steps[PUBLISH].outputs.get(PAGE)
+    return str(found[0].load()) if found else ""
 
 
 def _output(run: PipelineRunResponse, step: str) -> Any:
@@ -188,7 +198,7 @@ def _places(row: Run, folder: Path) -> list[str]:
         f"Asset       {shown}/asset.glb",
         f"Viewer      {shown}/asset.html",
         f"Turntable   {shown}/turntable.mp4",
-        f"Report      {shown}/report.json",
+        f"Report      {shown}/{REPORT if (folder / REPORT).is_file() else 'report.json'}",
         *(f"Context {index}   {shown}/contexts/{index}/asset.html" for index, _ in enumerate(context_prompts(row))),
         f"MLflow UI   {interface}",
     ]

@@ -13,7 +13,7 @@ from mlflow.data.pandas_dataset import from_pandas
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
-from zenml.models import PipelineRunResponse
+from zenml.models import PipelineRunResponse, StepRunResponse
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, SubjectPhotos
 from dreambooth3d.config.generation import TextTo3dConfig
@@ -22,12 +22,14 @@ from dreambooth3d.naming import escaped
 from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
-from operations.records.status import TAG
+from operations.records.status import TAG, End
 from operations.records.tracking import Point, active_run_id, log_params, log_record
 
 _DIGEST_LENGTH = 36
 OURS = "materializers"
 """The package whose materializers store records."""
+REPORT = "report.html"
+"""The run's report, in its row and in the folder of its results."""
 SHOWN_FILES = ("asset.html", "turntable.mp4", "asset.glb", "six_views.png")
 
 
@@ -50,16 +52,22 @@ class FinishedStep:
 
 def finished_stages(run_id: UUID) -> list[FinishedStep]:
     """The run's finished steps with their records, read from their artifacts, not from earlier MLflow runs."""
-    stages = []
-    for name, step_run in Client().get_pipeline_run(run_id).steps.items():
-        outputs = [version for versions in step_run.outputs.values() for version in versions]
-        for version in outputs:
-            record = load_record(version.uri, ours=version.materializer.module.split(".")[0] == OURS)
-            if record is not None and _kind(record.name) == _kind(name):
-                cached = str(step_run.status) == "cached"
-                stages.append(FinishedStep(name, cached, replace(record, name=name), version.uri))
-                break
-    return stages
+    found = (finished_stage(name, step_run) for name, step_run in Client().get_pipeline_run(run_id).steps.items())
+    return [stage for stage in found if stage is not None]
+
+
+def finished_stage(name: str, step_run: StepRunResponse) -> FinishedStep | None:
+    """A finished step with its record, None where it has none.
+
+    Raises:
+        ArtifactError: its artifact is gone or damaged.
+    """
+    for version in (version for versions in step_run.outputs.values() for version in versions):
+        record = load_record(version.uri, ours=version.materializer.module.split(".")[0] == OURS)
+        if record is not None and _kind(record.name) == _kind(name):
+            cached = str(step_run.status) == "cached"
+            return FinishedStep(name, cached, replace(record, name=name), version.uri)
+    return None
 
 
 def _kind(step: str) -> str:
@@ -138,6 +146,12 @@ def log_files(report: EvaluationReport, bundle: AssetBundle, uri: str, below: st
     mlflow.log_dict({"folder": uri, "files": list(bundle.files)}, f"{below}asset/bundle.json")
 
 
+def log_report(page: str) -> None:
+    """Log the run's report; an empty one could not be made, and is left out."""
+    if page:
+        mlflow.log_text(page, REPORT)
+
+
 def log_contexts(run: PipelineRunResponse, stages: Iterable[FinishedStep], prompts: Iterable[str]) -> None:
     """Log the files of each context's asset below `contexts/<number>/`."""
     finished = Client().get_pipeline_run(run.id).steps
@@ -150,15 +164,20 @@ def log_contexts(run: PipelineRunResponse, stages: Iterable[FinishedStep], promp
 
 def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[StepRecord]) -> dict[str, str]:
     """What the row and the model version say."""
-    interrupted = any(record.params.get("interrupted") or record.metrics.get("interrupted") for record in records)
     untracked = photos.dataset_hash.startswith("untracked:")
     return {
         **origin_tags(run),
         "subject": photos.subject,
         "data.dvc_md5": "untracked" if untracked else photos.dataset_hash,
         "data.hash": photos.dataset_hash,
-        TAG: "interrupted" if interrupted else "completed",
+        TAG: end_of(records),
     }
+
+
+def end_of(records: Iterable[StepRecord]) -> End:
+    """How a run has ended whose steps have all made what they should."""
+    interrupted = any(record.params.get("interrupted") or record.metrics.get("interrupted") for record in records)
+    return "interrupted" if interrupted else "completed"
 
 
 def origin_tags(run: PipelineRunResponse) -> dict[str, str]:

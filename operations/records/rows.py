@@ -197,6 +197,7 @@ def artifacts_of(row: Row) -> dict[str, str]:
         "asset": "asset.glb",
         "turntable": "turntable.mp4",
         "page": "asset.html",
+        "run_report": "report.html",
         "frames": "frames",
         "cameras": "cameras.json",
         "report": "report.json",

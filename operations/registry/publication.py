@@ -26,9 +26,12 @@ from operations.records.status import TAG, status_of
 from operations.records.summary import log_summary
 from operations.records.tracking import active_run_id
 from operations.registry.registration import register_asset
+from operations.registry.reporting import Known, report_if_possible
 
 logger = logging.getLogger(__name__)
 PUBLISH, SUMMARIZE = "publish", "summarize"
+INDEX, PAGE = "run_index", "run_report"
+"""Outputs of `publish`."""
 INCOMPLETE = "incomplete"
 """In a run's index: what kept the tracker from taking its row."""
 
@@ -49,8 +52,13 @@ class Published:
     identity: Mapping[str, str]
 
 
-def publish_run(run: PipelineRunResponse, made: Published) -> dict[str, str]:
+def publish_run(run: PipelineRunResponse, made: Published, page: str = "") -> dict[str, str]:
     """Write a run's row and register its version; where the tracker stays away, say so in the index.
+
+    Args:
+        run: that made it.
+        made: what it made.
+        page: its report, see `report_on`.
 
     Returns:
         mlflow_run_id, pipeline_run, subject, bundle, model_version; of a row that is not complete `incomplete` with the
@@ -59,14 +67,20 @@ def publish_run(run: PipelineRunResponse, made: Published) -> dict[str, str]:
     uri = publishing.bundle_uri(publishing.finished_stages(run.id))
     index = {"mlflow_run_id": "", "pipeline_run": run.name, "subject": made.photos.subject, "bundle": uri}
     try:
-        return patiently(lambda: index | write_row(run, made), run.name)
+        return patiently(lambda: index | write_row(run, made, page), run.name)
     except TrackerAwayError as error:
         hooks.incomplete[run.name] = _sentence(run.name, str(error))
         logger.error("%s", hooks.incomplete[run.name])
         return index | {"model_version": "", INCOMPLETE: str(error)}
 
 
-def write_row(run: PipelineRunResponse, made: Published) -> dict[str, str]:
+def report_on(run: PipelineRunResponse, made: Published) -> str:
+    """The report of a run that has made all that it should, as HTML; empty, with a warning, where it cannot be made."""
+    known = Known(made.photos, made.bundle, made.config.model_dump(mode="json"), made=True)
+    return report_if_possible(run, known)
+
+
+def write_row(run: PipelineRunResponse, made: Published, page: str) -> dict[str, str]:
     """Write all of a run's row, and register its version; may be done again after any part of it was done.
 
     The row says that it is complete last of all, when nothing more can fail.
@@ -83,6 +97,7 @@ def write_row(run: PipelineRunResponse, made: Published) -> dict[str, str]:
         publishing.log_dataset(made.photos)
     uri = publishing.bundle_uri(stages)
     publishing.log_files(made.report, made.bundle, uri)
+    publishing.log_report(page)
     if isinstance(made.config, TrainingConfig):
         publishing.log_contexts(run, stages, made.config.contexts)
     publishing.set_tags(tags)
@@ -121,7 +136,7 @@ def incompleteness(run: PipelineRunResponse) -> str:
     step = run.steps.get(PUBLISH)
     if step is None or not step.outputs:
         return ""
-    index = next(iter(step.outputs.values()))[0].load()
+    index = step.outputs[INDEX][0].load() if INDEX in step.outputs else {}
     return _sentence(run.name, index[INCOMPLETE]) if index.get(INCOMPLETE) else ""
 
 
@@ -172,10 +187,12 @@ def complete(run: PipelineRunResponse, made: Published | None, verdicts: Sequenc
         TrackerAwayError: the tracker stays away.
     """
 
+    page = report_on(run, made) if made is not None else ""
+
     def write() -> None:
         with _row_of_the_past(run):
             if made is not None:
-                write_row(run, made)
+                write_row(run, made, page)
             elif verdicts is not None:
                 log_summary(run.name, verdicts)
             else:

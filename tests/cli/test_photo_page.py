@@ -23,7 +23,7 @@ from tests.photos.photo_sets import photo
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAYLOAD = "<img src=x onerror=top.ran=1>'{{title}}.png"
 AZIMUTHS = (0.0, 40.0, 80.0, math.nan, -40.0)
-VOID = ("meta", "img", "circle", "path")
+VOID = ("meta", "img", "circle", "path", "input")
 
 
 def draw(folder: Path) -> Path:

@@ -114,7 +114,8 @@ def test_frame_files_keep_their_order_and_pixels(tmp_path):
 
 def test_page_is_self_contained(bundle):
     page = (bundle.folder / "asset.html").read_text()
-    assert not re.search(r"(https?:)?//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+|\"glb\": \"[^\"]+\"|^//.*$", "", page))
+    text = re.sub(r"base64,[A-Za-z0-9+/=]+|\"content\": \"[^\"]+\"|^//.*$", "", page)
+    assert not re.search(r"(https?:)?//[a-z]", text)
     assert not re.search(r"<(link|iframe|img)\b|\bsrc=|fetch\(|import\(", page)
     assert len(page) < 3e6
     assert "A &lt;b&gt;blob&lt;/b&gt; &amp; {{data}}" in page and "21.2 dB" in page
@@ -124,8 +125,12 @@ def test_page_holds_the_mesh(bundle):
     page = (bundle.folder / "asset.html").read_text()
     data = json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.S).group(1))
     assert data["turntable"]["count"] == 36
-    shown = trimesh.load(io.BytesIO(base64.b64decode(data["glb"])), file_type="glb").to_geometry()
+    content = base64.b64decode(data["files"]["asset.glb"]["content"])
+    shown = trimesh.load(io.BytesIO(content), file_type="glb").to_geometry()
     assert len(shown.faces) == bundle.record.metrics["mesh_faces"]
+    for name, file in data["files"].items():
+        assert base64.b64decode(file["content"]) == (bundle.folder / name).read_bytes()
+    assert set(data["files"]) == {"asset.glb", "turntable.mp4"}
 
 
 def test_large_mesh_is_shown_coarser(tmp_path):

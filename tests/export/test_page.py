@@ -1,22 +1,35 @@
-"""The viewer page in a browser."""
+"""The viewer page: that it says all and is safe, and how a browser shows it."""
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 import subprocess
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
+from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.export.about import about_asset
 from dreambooth3d.export.gltf import to_glb
 from dreambooth3d.export.surface import decimated, sample_density, surface_at
 from dreambooth3d.export.texture import textured, with_vertex_colors
-from dreambooth3d.export.viewer import viewer_page
-from tests.export.fields import as_source, ball, no_pictures
+from dreambooth3d.export.viewer import About, viewer_page
+from dreambooth3d.record import StepRecord
+from tests.cli.test_photo_page import Checker
+from tests.export.fields import as_source, ball, blob_field, no_pictures
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+PAYLOAD = "</title></script><img src=x onerror=top.ran=1>'\"{{title}}<script>top.ran=1</script>"
+METRICS = {"psnr_fg": 20.87, "mask_iou": 0.9579, "mesh/psnr": 25.04, "janus_rate": 0.25, "unknown": 1.0}
+GLB, FILM = bytes(range(256)) * 20, b"a film </script>"
 SOFTWARE = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
@@ -28,7 +41,8 @@ def test_browser_shows_the_colours_of_the_mesh(colors, tmp_path):
              "vertices": lambda: with_vertex_colors(shape, as_source(ball), 0.05, *no_pictures())}[colors]  # fmt: skip
     page = viewer_page(to_glb(paint()), torch.ones(4, 3, 16, 16), title="ball")
     (tmp_path / "page.html").write_text(page)
-    command = [str(BROWSER), "--headless", "--no-sandbox", *SOFTWARE, f"--user-data-dir={tmp_path / 'profile'}",
+    command = [str(BROWSER), "--headless", "--no-sandbox", *SOFTWARE, "--force-prefers-reduced-motion",
+               f"--user-data-dir={tmp_path / 'profile'}",
                "--virtual-time-budget=3000", "--window-size=1100,900", f"--screenshot={tmp_path / 'page.png'}",
                (tmp_path / "page.html").as_uri()]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=120)
@@ -38,3 +52,84 @@ def test_browser_shows_the_colours_of_the_mesh(colors, tmp_path):
         others = np.delete(stage, channel, axis=1).max(axis=1)
         share = ((stage[:, channel] > 120) & (others < 0.5 * stage[:, channel])).mean()
         assert share > 0.01, f"{name} is seen on {share:.2%} of the stage"
+
+
+def whole_page() -> str:
+    """A page with everything, and a payload wherever text comes in."""
+    photos = tuple(torch.rand(3, 40, 60 - index) for index in range(14))
+    about = About(photos, (PAYLOAD,), {"Made on": "9 March 2026", "Run": PAYLOAD, "Code": ""})
+    return viewer_page(
+        GLB, torch.ones(4, 3, 16, 16), title=PAYLOAD, prompt=PAYLOAD, metrics=METRICS, facts=PAYLOAD, about=about,
+        film=FILM,
+    )  # fmt: skip
+
+
+def test_the_page_is_whole_and_holds_nothing_foreign() -> None:
+    checker = Checker()
+    checker.feed(whole_page())
+    checker.close()
+    assert checker.open == [] and checker.names.count("main") == 1 and checker.names.count("h1") == 1
+    assert checker.names.count("script") == 2 and not {"link", "iframe", "object", "a"} & set(checker.names)
+    assert checker.names.count("img") == 12 and "2 more are not shown" in checker.text
+    for tag, name, value in checker.attributes:
+        assert not name.startswith("on"), (tag, name)
+        assert name not in ("src", "href") or value.startswith("data:image/jpeg;base64,"), (tag, value[:80])
+    identifiers = [value for _, name, value in checker.attributes if name == "id"]
+    assert len(identifiers) == len(set(identifiers))
+    assert {value for _, name, value in checker.attributes if name == "aria-labelledby"} <= set(identifiers)
+    assert checker.text.count(PAYLOAD) == 6
+
+
+def test_each_figure_has_its_sentence() -> None:
+    page = whole_page()
+    for text in ("20.9 dB", "0.958", "25.0 dB", "25.0%", "How close the exported mesh", "9 March 2026", "5 kB"):
+        assert text in page, text
+    assert page.count("<dt>") == 4 + 2 and "unknown" not in page.split('id="data"')[0]
+
+
+def test_a_page_without_photos_and_figures_has_no_empty_cards() -> None:
+    page = viewer_page(GLB, torch.ones(4, 3, 16, 16), title="ball")
+    assert not re.search(r'id="(photos|measured|made)"', page) and 'data-file="turntable.mp4"' not in page
+
+
+@pytest.mark.parametrize(
+    ("count", "stage", "said"),
+    [(3, "refine_nerf", "learned from 3 photos"), (0, "init_nerf", "asked for the words"),
+     (3, "fit_true_views", "true views from all sides")],
+)  # fmt: skip
+def test_it_says_how_the_asset_was_made(count: int, stage: str, said: str) -> None:
+    photos = SubjectPhotos((torch.zeros(3, 4, 4),) * count, pd.DataFrame(), (), "rex", "sks", "dog", "", "")
+    asset = replace(blob_field(), record=StepRecord(stage), steps=1450)
+    about = about_asset(asset, photos, {"run": "a-run", "commit": "unknown"})
+    assert said in " ".join(about.story) and len(about.photos) == count
+    facts = {"Subject": "dog", "Kind of asset": "field", "Training steps in 3D": "1,450", "Run": "a-run", "Code": ""}
+    assert facts.items() <= dict(about.facts).items()
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+def test_on_a_phone_it_turns_by_itself_and_hands_out_its_files(tmp_path: Path) -> None:
+    """The file here is no mesh, so that the turntable stands in; nothing of a payload runs, without the policy too."""
+    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", whole_page())
+    script = """
+        const frame = document.createElement("iframe"), saved = [];
+        frame.style = "width: 390px; height: 800px; border: 0";
+        frame.onload = () => setTimeout(async () => {
+          const inside = frame.contentDocument, root = inside.documentElement;
+          const shown = [root.scrollWidth - root.clientWidth, !!window.ran,
+            Number(inside.getElementById("slider").value) > 0, inside.getElementById("fallback").hidden];
+          const address = frame.contentWindow.URL.createObjectURL;
+          frame.contentWindow.URL.createObjectURL = (blob) => { saved.push(blob); return address(blob); };
+          for (const button of inside.querySelectorAll("button.save")) button.click();
+          const sizes = saved.map((blob) => [blob.type, blob.size]);
+          document.title = JSON.stringify([...shown, sizes, await saved[1].text()]);
+        }, 120);
+        frame.srcdoc = HELD;
+        document.body.append(frame);""".replace("HELD", json.dumps(free).replace("<", "\\u003c"))
+    outer = f"<!doctype html><meta charset=utf-8><title></title><body><script>{script}</script>"
+    (tmp_path / "phone.html").write_text(outer)
+    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+               "--virtual-time-budget=3000", "--dump-dom", (tmp_path / "phone.html").as_uri()]  # fmt: skip
+    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    *seen, sizes, film = json.loads(unescape(re.findall("<title>(.*?)</title>", shown)[0]))
+    assert seen == [0, False, True, False]
+    assert sizes == [["model/gltf-binary", len(GLB)], ["video/mp4", len(FILM)]] and film == FILM.decode()

@@ -16,6 +16,7 @@ from diffusers import StableDiffusionPipeline
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
+from dreambooth3d.glossary import metric
 from tests.product import FRONT_DOOR, TINY, Product, make_product
 
 STEPS = (
@@ -180,6 +181,30 @@ def test_summary(product: Product, second: Outcome) -> None:
     folder = product.root / "outputs" / second.row.info.run_name
     assert (folder / "asset.html").is_file()
     assert len(list((folder / "frames").glob("*.png"))) == 36
+
+
+def test_the_report_is_written_shown_and_kept(product: Product, second: Outcome, tmp_path: Path) -> None:
+    """In the folder of results, in MLflow, as a visualisation of ZenML, and on request."""
+    name, client = second.row.info.run_name, tracker(product)
+    page = (product.root / "outputs" / name / "report.html").read_text()
+    for text in (name, "00.jpg", "<svg", "select_checkpoints", "finetune_dreambooth", "first asset", "mean image"):
+        assert text in page, text
+    kept = client.download_artifacts(second.row.info.run_id, "report.html", str(tmp_path))
+    assert Path(kept).read_text() == page
+    shown = (
+        "from zenml.client import Client;"
+        f"(found,) = Client().get_pipeline_run('{name}').steps['publish'].outputs['run_report'];"
+        "print('seen:', [(each.type.value, open(each.uri).read() == found.load()) for each in found.visualizations])"
+    )
+    assert "seen: [('html', True)]" in product.run("-c", shown).stdout
+    asked = product.dreambooth3d("runs", "show", name, "--html", str(tmp_path / "asked.html"))
+    assert asked.returncode == 0, asked.stderr
+    again = (tmp_path / "asked.html").read_text()
+    assert again.count("data:image/jpeg") == page.count("data:image/jpeg") > 10
+
+
+def test_every_figure_is_in_the_glossary(second: Outcome) -> None:
+    assert [key for key in second.row.data.metrics if metric(key) is None] == []
 
 
 def test_show_as_json(product: Product, second: Outcome) -> None:

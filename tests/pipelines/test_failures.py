@@ -267,7 +267,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def figures(row: Run) -> tuple[set[str], dict[str, float], dict[str, str], dict[str, str]]:
     """What a row says of its run, times and names aside."""
-    times = ("seconds", "cached", "ms_per_step", "peak_memory_mib")
+    times = ("seconds", "cached", "ms_per_step", "peak_memory_mib", "process_memory_mib")
     metrics = {key: value for key, value in row.data.metrics.items() if not key.endswith(times)}
     tags = {key: value for key, value in row.data.tags.items() if not key.startswith(("mlflow.", "zenml."))}
     return set(row.data.metrics), metrics, dict(row.data.params), tags

@@ -42,7 +42,7 @@ _FOLLOWING = {step: STEPS[place:] for place, step in enumerate(STEPS)}
 _RUN_NAME = re.compile(rb"dreambooth3d-\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d_\d{6}")
 _EVENT = re.compile(r"Step (\w+) has (started|finished)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_OF_THE_RUN = ("seconds", "cached", "ms_per_step", "peak_memory_mib")
+_OF_THE_RUN = ("seconds", "cached", "ms_per_step", "peak_memory_mib", "process_memory_mib")
 _CACHES = {"class_images"}
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from dreambooth3d.cli.files import write_file
 from dreambooth3d.cli.photo_page.diagnosis import diagnose
 from dreambooth3d.cli.photo_page.page import photo_page
 from dreambooth3d.config.models import ScorersConfig
 from dreambooth3d.config.photos import PhotosConfig
-from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.evaluation.clip import scorer_ref
 from dreambooth3d.evaluation.viewpoints import with_viewpoints
 from dreambooth3d.naming import printable
@@ -20,18 +18,6 @@ from dreambooth3d.photos.check import PhotoReport, as_photos
 from dreambooth3d.photos.models import photo_models
 from dreambooth3d.photos.subject import SubjectInfo
 from dreambooth3d.photos.tracking import DATA, repository_root
-
-
-def require_writable(path: Path) -> None:
-    """Check, before the photos are looked at, that the page can be written.
-
-    Raises:
-        ConfigError: it cannot.
-    """
-    folder = path.absolute().parent
-    if path.is_dir() or not folder.is_dir() or not os.access(folder, os.W_OK):
-        what = "is a folder" if path.is_dir() else "no file can be written there"
-        raise ConfigError(f"{printable(str(path))}: {what}. Name a file such as photos.html in a folder that is there.")
 
 
 def write_page(
@@ -54,13 +40,7 @@ def write_page(
     photos = as_photos(report, folder, info, data_md5)
     photos = with_viewpoints(photos, scorer_ref(ScorersConfig().selector), photo_models(config))
     page = photo_page(diagnose(report, photos), train_command(folder, config))
-    try:
-        with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, encoding="utf-8", delete=False) as partial:
-            partial.write(page)
-        os.chmod(partial.name, 0o644)
-        os.replace(partial.name, path)
-    except OSError as error:
-        raise ConfigError(f"{printable(str(path))}: the page cannot be written ({gist(error)}).") from None
+    write_file(path, page, "the page")
 
 
 def train_command(folder: Path, config: PhotosConfig) -> str:
