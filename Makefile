@@ -7,6 +7,7 @@
 # make test-resilience    kills and faults, see docs/faults.md; QUICK=1 for the fast part
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
 # make audit     secrets, yanked releases and known vulnerabilities; make sbom, make licences: what is installed
+# make docs      the documentation as a site, into site/
 # make setup     what both start with; done once, and again when requirements.lock changes
 
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-resilience audit sbom locks licences
+	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-resilience audit sbom locks licences docs
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -125,6 +126,20 @@ licences: $(INSTALLED) $(AUDIT)/.installed
 	@$(VENV)/bin/python -m supply_chain.licences $(wildcard $(foreach venv,$(VENV) $(ORCHESTRATORS) $(AUDIT),\
 		$(venv)/lib/python3*/site-packages))
 
+# MkDocs, in an environment that sees the product: some pages are made of its code. ARGS=serve shows changes at once.
+DOCS := .venv-docs
+
+$(DOCS)/.installed: $(INSTALLED) website/requirements.txt
+	test -x $(DOCS)/bin/python || $(VENV)/bin/python -m venv $(DOCS)
+	{ $(VENV)/bin/python -c '$(SITE_PACKAGES)'; echo '$(CURDIR)'; } \
+		> "$$($(DOCS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
+	$(DOCS)/bin/python $(LOCKED) website/requirements.txt
+	@touch $@
+
+docs: $(DOCS)/.installed
+	@NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs $(or $(ARGS),build --quiet) --strict
+	@$(if $(ARGS),,echo site/index.html)
+
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
@@ -137,5 +152,5 @@ models/SHA256SUMS: $(shell find models -type f ! -name SHA256SUMS)
 	(cd models && find . -type f ! -name SHA256SUMS | LC_ALL=C sort | xargs sha256sum) | sed 's|  \./|  |' > $@
 
 clean:
-	rm -rf .zenconfig .zen .dreambooth3d outputs build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf .zenconfig .zen .dreambooth3d outputs build dist site *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path "./$(VENV)/*" -type d -prune -exec rm -rf {} +

@@ -19,6 +19,7 @@ LOCKS = {
     "docker/requirements-mlflow.txt": "the image of MLflow's server",
     "tests/emulators/requirements.txt": "tests on emulated clusters",
     "supply_chain/requirements.txt": "audit, SBOM and lock files",
+    "website/requirements.txt": "the documentation site",
 }
 """Every lock file, and for what its packages are installed."""
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
