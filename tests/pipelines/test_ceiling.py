@@ -67,6 +67,7 @@ def row(product: Product) -> Run:
     return found
 
 
+@pytest.mark.slow
 def test_its_row_is_complete(row: Run) -> None:
     metrics, params, tags = row.data.metrics, row.data.params, row.data.tags
     for step in STEPS:
@@ -79,6 +80,7 @@ def test_its_row_is_complete(row: Run) -> None:
     assert tags["preset"] == "tiny_ceiling" and tags["status"] == "completed" and tags["subject"] == "corgi"
 
 
+@pytest.mark.slow
 def test_its_results_lie_where_they_are_looked_for(product: Product, row: Run) -> None:
     folder = product.root / "outputs" / row.info.run_name
     assert (folder / "asset.html").is_file() and len(list((folder / "frames").glob("*.png"))) == 36

@@ -29,6 +29,7 @@ def first(product: Product) -> Outcome:
     return train(product, "configs/two.yaml")
 
 
+@pytest.mark.slow
 def test_the_row_has_every_context(product: Product, first: Outcome) -> None:
     metrics, params = first.row.data.metrics, first.row.data.params
     for step in OF_CONTEXTS:
@@ -51,6 +52,7 @@ def test_the_row_has_every_context(product: Product, first: Outcome) -> None:
     assert sum(name.startswith("finetune_dreambooth/seconds") for name in metrics) == 1
 
 
+@pytest.mark.slow
 def test_outputs_and_summary(product: Product, first: Outcome) -> None:
     folder = product.root / "outputs" / first.row.info.run_name / "contexts"
     for index, prompt in enumerate((RED, HAT)):
@@ -62,6 +64,7 @@ def test_outputs_and_summary(product: Product, first: Outcome) -> None:
     assert RED in pages[0] and HAT in pages[1]
 
 
+@pytest.mark.slow
 def test_a_run_with_the_second_context_alone_is_served_from_the_cache(product: Product, first: Outcome) -> None:
     """Also where a context has another number than in the run that made it."""
     alone = train(product, product.write_config("one", contexts=[HAT], edit_nerf=EDIT)).row.data
@@ -85,6 +88,7 @@ def test_a_prompt_that_does_not_name_the_subject_is_refused_before_anything_is_w
     assert product.files() - before == {config}
 
 
+@pytest.mark.slow
 def test_the_prompt_reaches_the_viewer_s_metrics(product: Product, first: Outcome) -> None:
     folder = product.root / "outputs" / first.row.info.run_name
     report = json.loads((folder / "contexts" / "0" / "report.json").read_text())
