@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+CAPTIONED_PX, STRIP_PX, CAPTION_PX = 96, 16, 11
+"""Least width of a picture with a caption, height of the caption's strip, size of its letters, in pixels."""
 
 
 def to_pil(image: Float[Tensor, "3 height width"] | UInt8[Tensor, "height width 3"]) -> Image.Image:
@@ -33,6 +37,35 @@ def antialiased(images: Float[Tensor, "n 3 height width"], size: int) -> Float[T
 def save_image(image: Float[Tensor, "3 height width"] | UInt8[Tensor, "height width 3"], path: Path | str) -> None:
     """Write one image; the format follows the suffix."""
     to_pil(image).save(path)
+
+
+def captioned(
+    images: Float[Tensor, "n 3 height width"], captions: Sequence[str]
+) -> Float[Tensor, "n 3 captioned_height captioned_width"]:
+    """Images with a strip of text above each, which covers none of their pixels.
+
+    Args:
+        images: (n, 3, height, width) in [0, 1]; small ones are enlarged by whole pixels, so that the text can be read.
+        captions: one each; what does not fit is cut off.
+
+    Returns:
+        (n, 3, strip + height * k, width * k) in [0, 1], on the CPU.
+    """
+    images = images.detach().float().cpu().clamp(0, 1)
+    scale = max(1, -(-CAPTIONED_PX // images.shape[-1]))
+    images = images.repeat_interleave(scale, -2).repeat_interleave(scale, -1)
+    font = ImageFont.load_default(CAPTION_PX)
+    strips = []
+    for caption in captions:
+        strip = Image.new("RGB", (images.shape[-1], STRIP_PX), "white")
+        ImageDraw.Draw(strip).text((2, STRIP_PX / 2), caption, fill="#111827", font=font, anchor="lm")
+        strips.append(from_pil(strip))
+    return torch.cat([torch.stack(strips), images], dim=-2)
+
+
+def degrees(angle: float) -> str:
+    """An angle as a caption says it: in whole degrees, above -180 and up to 180."""
+    return f"{180 - round(180 - angle) % 360}\u00b0"
 
 
 def sheet(

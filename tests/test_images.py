@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dreambooth3d.images import from_pil, save_image, sheet, to_pil
+from dreambooth3d.images import captioned, degrees, from_pil, save_image, sheet, to_pil
 
 
 def test_sheet_lays_out_row_by_row_on_white() -> None:
@@ -55,3 +55,20 @@ def test_suffix_gives_the_format(tmp_path: Path, suffix: str) -> None:
     with Image.open(path) as picture:
         assert picture.format == {"png": "PNG", "webp": "WEBP", "jpg": "JPEG"}[suffix]
         assert (from_pil(picture) - 0.5).abs().max() < 0.02
+
+
+def test_a_caption_covers_nothing_of_a_picture() -> None:
+    images = torch.rand(2, 3, 120, 100)
+    cells = captioned(images, ["step 100, front", "step 200, front"])
+    assert cells.shape == (2, 3, 120 + 16, 100) and torch.equal(cells[:, :, 16:], images)
+    strips = cells[:, :, :16]
+    assert (strips == 1).float().mean() > 0.5 and (strips < 0.3).any(1).flatten(1).sum(1).min() > 20
+    assert not torch.equal(strips[0], strips[1])
+    small = captioned(images[:, :, :5, :50], ["a", "b"])
+    assert torch.equal(small[:, :, 16::2, ::2], images[:, :, :5, :50]) and small.shape[-1] == 100
+    assert captioned(images, ["a caption that is much wider than its picture"] * 2).shape == cells.shape
+
+
+def test_angles_are_said_from_the_front() -> None:
+    said = {0: "0°", 45: "45°", 270: "-90°", 180: "180°", -180: "180°", 359.7: "0°"}
+    assert {angle: degrees(angle) for angle in said} == said

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -515,20 +514,17 @@ def checkpoint_export(
 
 
 @app.command()
-def ui(port: int = 5000, host: str = "127.0.0.1") -> None:
-    """Open the MLflow UI on this product's runs."""
-    from dreambooth3d.cli.server import free_port, run_until_told
-    from operations.records.rows import tracking_uri
+def ui(
+    port: int = 5000,
+    host: str = "127.0.0.1",
+    open_browser: Annotated[
+        bool | None, typer.Option("--open/--no-open", help="Open a browser; default where there is a screen.")
+    ] = None,
+) -> None:
+    """Serve MLflow's pages, and open them at this product's runs."""
+    from dreambooth3d.cli.interface import show
 
-    uri = tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        typer.echo(f"The rows are on a server: open {uri} in a browser.")
-        return
-    free = free_port(host, port)
-    if free != port:
-        print(f"Port {port} is in use; the next free one is {free}.", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(free)]
-    raise typer.Exit(run_until_told(command))
+    raise typer.Exit(show(port, host, open_browser))
 
 
 @stack_app.command("kubernetes")

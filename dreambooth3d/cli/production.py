@@ -12,6 +12,7 @@ from rich.table import Table
 from dreambooth3d.cli.show import number, print_json
 from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import PromotionError, RunNotFoundError
+from dreambooth3d.naming import LINEAGE
 from operations.records import rows
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def promote_run(name: str, reason: str | None) -> str:
 
     row = rows.find_row(name)
     run, subject = rows.row_name(row), row.data.tags.get("subject")
-    if subject is None:
+    if subject is None or not set(LINEAGE) - {"status"} <= row.data.tags.keys():
         raise PromotionError(
             f"{run}: this run is {rows.status_of(row)} and registered nothing. Choose one that finished."
         )

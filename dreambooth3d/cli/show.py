@@ -15,6 +15,7 @@ from rich.text import Text
 from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import RunNotFoundError
 from operations.records import tables
+from operations.records.keys import CACHED, SECONDS
 from operations.records.reading import Reader
 
 COMPARED = ("psnr", "psnr_fg", "clip_i", "r_precision")
@@ -110,7 +111,7 @@ def _longest_stages(metrics: Mapping[str, float]) -> str:
     seconds = {
         stage: value
         for key, value in metrics.items()
-        if (stage := key.removesuffix("/seconds")) != key and not metrics.get(f"{stage}/cached")
+        if (stage := key.removeprefix(SECONDS)) != key and not metrics.get(f"{CACHED}{stage}")
     }
     longest = sorted(seconds.items(), key=lambda entry: -entry[1])[:STAGES]
     return ", ".join(f"{stage} {value:.0f} s" for stage, value in longest)

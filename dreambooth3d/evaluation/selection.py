@@ -15,7 +15,7 @@ from dreambooth3d.config.finetuning import SelectConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.evaluation.clip import ClipScorer, view_captions
 from dreambooth3d.evaluation.figures import plot_scores
-from dreambooth3d.images import sheet
+from dreambooth3d.images import captioned, sheet
 from dreambooth3d.prompts import view_prompt
 from dreambooth3d.runtime import Runtime
 
@@ -264,12 +264,14 @@ def _log_choice(
 
 def contact_sheet(samples: Mapping[int, Tensor]) -> Tensor:
     """(3, h, w): one row per step, one column per view; each cell is that view's first sample, at most 128 pixels."""
-    first = []
+    first, captions = [], []
     for step in sorted(samples):
         images = samples[step]
         per_view = images.shape[0] // len(VIEW_WORDS)
         first.append(images[::per_view])
+        of = "base model" if step == BASELINE_STEP else f"step {step}"
+        captions += [f"{of}, {word}" for word in VIEW_WORDS]
     cells = torch.cat(first)
     if cells.shape[-1] > 128:
         cells = torch.nn.functional.interpolate(cells, size=(128, 128), mode="area")
-    return sheet(cells, columns=len(VIEW_WORDS))
+    return sheet(captioned(cells, captions), columns=len(VIEW_WORDS))

@@ -24,7 +24,7 @@ from dreambooth3d.export.six_views import write_six_views
 from dreambooth3d.export.source import Render, artifact_source
 from dreambooth3d.export.turntable import upsample, write_film, write_frames
 from dreambooth3d.export.viewer import About, viewer_page
-from dreambooth3d.images import sheet
+from dreambooth3d.images import captioned, degrees, sheet
 from dreambooth3d.runtime import Runtime
 
 GLB, FILM, PAGE = "asset.glb", "turntable.mp4", "asset.html"
@@ -182,4 +182,5 @@ def _log(mesh: Mesh, frames: Tensor, folder: Path, encoder: str, config: ExportC
     runtime.log.params(**settings, film_encoder=encoder)
     sizes = {f"{name}_bytes": (folder / file).stat().st_size for name, file in (("glb", GLB), ("page", PAGE))}
     runtime.log.metrics(**mesh.facts(), **sizes)
-    runtime.log.image("turntable", sheet(frames[::3], columns=6))
+    angles = turntable_cameras().azimuth_deg[::3].tolist()
+    runtime.log.image("turntable", sheet(captioned(frames[::3], list(map(degrees, angles))), columns=6))

@@ -439,17 +439,17 @@ def _log(
 
 
 def contact_sheet(report: PhotoReport, columns: int = 6) -> Tensor:
-    """(3, height, width): all photos with the masks' outlines.
+    """(3, height, width): all photos with their names and the masks' outlines.
 
     Green where they are trusted, orange where not, blue where they are trusted and the photo is held out.
     """
     import torch
 
-    from dreambooth3d.images import sheet
+    from dreambooth3d.images import captioned, sheet
 
     columns_of_facts = (report.facts["mask_trusted"], report.facts["file"].isin(report.held_out))
     cells = [_sheet_cell(*each) for each in zip(report.images, report.masks, *columns_of_facts, strict=True)]
-    return sheet(torch.stack(cells), columns=min(columns, len(cells)))
+    return sheet(captioned(torch.stack(cells), list(map(printable, report.facts["file"]))), min(columns, len(cells)))
 
 
 def write_sheet(report: PhotoReport, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 
 from docker.errors import ContainerError
 from zenml.client import Client
@@ -13,6 +14,9 @@ from zenml.orchestrators.exceptions import PipelineSubmissionError
 from zenml.orchestrators.publish_utils import publish_failed_pipeline_run
 
 from dreambooth3d.errors import DreamBooth3DError, gist
+from operations.records.patience import briefly
+from operations.records.processes import PROCESS
+from operations.records.rows import end_row
 from operations.records.status import status_of
 
 SETTLE_S, POLL_S = 15.0, 1.0
@@ -80,6 +84,21 @@ def explained(error: Exception, snapshot: PipelineSnapshotResponse | None) -> Ex
         enough = status_of(runs[0].status) != "running" and not stack.step_operators
         return failure if enough else RunFailedError(f"{failure} ({_said(error)})")
     return error
+
+
+def end_row_of(snapshot: PipelineSnapshotResponse | None, status: str) -> None:
+    """Let no row of a run that ended by an error say that it finished, if the tracker takes it.
+
+    A run that this process does not execute may go on without it, and is left alone.
+
+    Args:
+        snapshot: of which it is a run; None where there is none yet.
+        status: MLflow's word.
+    """
+    with suppress(Exception), briefly():
+        for run in Client().list_pipeline_runs(snapshot_id=snapshot.id, size=1, hydrate=True).items if snapshot else ():
+            if run.status.is_finished or run.config.extra.get(PROCESS):
+                end_row(run, status)
 
 
 def _said(error: Exception) -> str:

@@ -33,7 +33,7 @@ from operations.launch.archive import lean_code_archive
 from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
 from operations.launch.finished_work import forget_finished_work
 from operations.launch.identity import git_commit
-from operations.launch.outcome import explained, require_success
+from operations.launch.outcome import end_row_of, explained, require_success
 from operations.launch.preflight import preflight
 from operations.launch.presets import Preset, as_file, read_preset
 from operations.launch.scorers import check_scorers
@@ -135,9 +135,14 @@ class _Strict(Pipeline, ABC, Generic[Config]):
         try:
             with lean_code_archive():
                 run = super().__call__(*args, **kwargs)
+        except KeyboardInterrupt:
+            let_go_of_row("KILLED")
+            end_row_of(self._submitted, "KILLED")
+            raise
         except Exception as error:
             # ZenML leaves a row open where a step fails before it begins; MLflow would call it finished at the exit.
             let_go_of_row("FAILED")
+            end_row_of(self._submitted, "FAILED")
             if (told := explained(error, self._submitted)) is not error:
                 raise told from None
             raise

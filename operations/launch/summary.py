@@ -21,6 +21,7 @@ from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.faults import gone_if_failed
 from dreambooth3d.images import save_image
 from dreambooth3d.naming import below
+from operations.records.keys import CACHED, SECONDS, current, metric_key
 from operations.records.publishing import REPORT
 from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
 from operations.registry.publication import PAGE, PUBLISH
@@ -54,6 +55,7 @@ PROMPT_COLUMNS = {"asset": "", "truth": "_truth"}
 CONTEXT_SHOWN = ("clip_t", "attribute_accuracy", "psnr_fg", "mask_iou")
 CONTEXT_COLUMNS = {"edited": "", "before": "_source", "truth": "_truth"}
 COLUMNS = {"asset": "", "coarse": "coarse/", "mean image": "baseline_mean/", "truth": "truth/"}
+"""Prefixes of the evaluation's figures, as its record has them."""
 
 
 def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> Path:
@@ -166,27 +168,32 @@ def _prompt_table(row: Run) -> Table:
 def _metrics_table(metrics: Mapping[str, float]) -> Table:
     table = Table(title="Metrics (36 turntable views on white; PSNR in dB)", title_justify="left")
     table.add_column("metric")
-    known = {name for name, prefix in COLUMNS.items() if any(key.startswith(f"evaluate/{prefix}") for key in metrics)}
+    known = {name for name, prefix in COLUMNS.items() if any(key.startswith(_figure(prefix)) for key in metrics)}
     used = {name: prefix for name, prefix in COLUMNS.items() if name in known}
     for name in used:
         table.add_column(name, justify="right")
     for metric in SHOWN:
-        values = [metrics.get(f"evaluate/{prefix}{metric}") for prefix in used.values()]
+        values = [metrics.get(_figure(prefix, metric)) for prefix in used.values()]
         if values[0] is not None:
             table.add_row(metric, *("" if value is None else f"{value:.3f}" for value in values))
     return table
 
 
+def _figure(prefix: str, metric: str = "") -> str:
+    """Key of one of the evaluation's figures, or how those with a prefix begin."""
+    return metric_key("evaluate", f"{prefix}{metric}")
+
+
 def _time_table(row: Run) -> Table:
-    metrics = row.data.metrics
+    metrics = current(row.data.metrics)
     table = Table(title=f"Time per stage (this run: {duration_of(row):.0f} s)", title_justify="left")
     table.add_column("stage")
     table.add_column("seconds", justify="right")
     table.add_column("")
-    stages = [key.removesuffix("/cached") for key in metrics if key.endswith("/cached")]
+    stages = [key.removeprefix(CACHED) for key in metrics if key.startswith(CACHED)]
     for stage in stages:
-        seconds = metrics.get(f"{stage}/seconds", 0.0)
-        table.add_row(stage, f"{seconds:.1f}", "from the cache" if metrics[f"{stage}/cached"] else "")
+        seconds = metrics.get(f"{SECONDS}{stage}", 0.0)
+        table.add_row(stage, f"{seconds:.1f}", "from the cache" if metrics[f"{CACHED}{stage}"] else "")
     return table
 
 

@@ -18,6 +18,7 @@ from dreambooth3d.errors import gist
 from operations.launch.finished_work import forget_finished_work
 from operations.records import tracking
 from operations.records.patience import bounded, briefly
+from operations.records.row import Origin
 from operations.records.rows import open_row
 from operations.records.tracking import let_go_of_row, open_later
 
@@ -65,7 +66,7 @@ def _open_if_possible(tracker: MLFlowExperimentTracker, info: StepRunInfo, exper
     """Open the run's row; where that cannot be done now, the step tries again while it runs."""
 
     def opening() -> None:
-        open_row(experiment, info.run_name, tracker)
+        open_row(experiment, _origin(info), tracker)
         open_later(None)
 
     let_go_of_row()
@@ -76,6 +77,13 @@ def _open_if_possible(tracker: MLFlowExperimentTracker, info: StepRunInfo, exper
     except Exception as error:  # a database that is locked, a server that is away: each raises errors of its own
         tracking.outage.failed(NO_ROW, info.pipeline_step_name, gist(error))
         let_go_of_row()
+
+
+def _origin(info: StepRunInfo) -> Origin:
+    """What the row says of the run from the first step on."""
+    pipeline = info.pipeline
+    model = str(pipeline.model.name or "") if pipeline.model else ""
+    return Origin.of(info.run_name, pipeline.name, pipeline.extra, model)
 
 
 def _patient_cleanup(clean_up: CleanUp) -> CleanUp:

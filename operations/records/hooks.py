@@ -21,6 +21,7 @@ from zenml.models import PipelineRunResponse, StepRunResponse
 
 from dreambooth3d import environment
 from dreambooth3d.errors import gist
+from operations.records.row import VIEW
 from operations.records.status import Status, status_of
 
 logger = logging.getLogger(__name__)
@@ -38,7 +39,21 @@ def on_failure(exception: BaseException) -> None:
     run, step = _context()
     error = gist(exception) if isinstance(exception, Exception) else type(exception).__name__
     values = {"step": step.name} if step is not None else {}
+    _say_in_row(run, step.name if step is not None else "the run", without_secrets(error))
     notify({**describe(run), "status": "failed", **values, "error": without_secrets(error)})
+
+
+def _say_in_row(run: PipelineRunResponse, step: str, error: str) -> None:
+    """Let the row's description say what went wrong, if the tracker takes it."""
+    from operations.records import note, rows
+    from operations.records.patience import briefly
+
+    try:
+        with briefly():
+            if (found := _find_row(run)) is not None:
+                note.write(rows.client(), found[2], note.of_failure(step, error))
+    except Exception as problem:
+        logger.debug("The row of run %s was not described (%s).", run.name, type(problem).__name__)
 
 
 def on_success() -> None:
@@ -97,7 +112,7 @@ def _row(run: PipelineRunResponse) -> tuple[str, str | None] | None:
     if found is None:
         return None
     uri, experiment, row, _ = found
-    page = f"{without_secrets(uri).rstrip('/')}/#/experiments/{experiment}/runs/{row}"
+    page = f"{without_secrets(uri).rstrip('/')}/#/experiments/{experiment}/runs/{row}?{VIEW}"
     return row, page if uri.startswith(("http://", "https://")) else None
 
 

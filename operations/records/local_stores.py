@@ -112,11 +112,11 @@ class LocalStores:
             return _rows(found, ids[:limit])
 
     def named(self, name: str) -> Sequence[Row]:
-        """The rows whose name or id is this one, or else begins so; newest first."""
+        """The rows one of whose names, or whose id, is this one, or else begins so; newest first."""
         with _reading(self.mlflow) as found:
-            runs = [(run, str(tagged or named)) for run, named, tagged in self._all_runs(found)]
-            matches = [run for run, named in runs if name in (run, named)]
-            matches = matches or [run for run, named in runs if run.startswith(name) or named.startswith(name)]
+            runs = [(run, str(named or ""), str(tagged or named)) for run, named, tagged in self._all_runs(found)]
+            matches = [names[0] for names in runs if name in names]
+            matches = matches or [names[0] for names in runs if any(text.startswith(name) for text in names)]
             return _rows(found, matches)
 
     def _all_runs(self, found: sqlite3.Connection) -> list[tuple[str, str, str | None]]:

@@ -22,7 +22,9 @@ from dreambooth3d.naming import escaped
 from dreambooth3d.record import StepRecord
 from materializers.files import join, load_record
 from materializers.report import BUNDLE
-from operations.records.status import TAG, End
+from operations.records.keys import metric_key
+from operations.records.rows import origin_of
+from operations.records.status import ENDS, TAG, End
 from operations.records.tracking import Point, active_run_id, log_params, log_record
 
 _DIGEST_LENGTH = 36
@@ -80,9 +82,9 @@ def replay(stages: Iterable[FinishedStep]) -> list[StepRecord]:
     run = MlflowClient().get_run(active_run_id())
     records = []
     for stage in stages:
-        if f"{stage.name}/seconds" not in run.data.metrics:
+        if metric_key(stage.name, "seconds") not in run.data.metrics:
             log_record(stage.record, _points_of(run, stage))
-        mlflow.log_metric(f"{stage.name}/cached", float(stage.cached))
+        mlflow.log_metric(metric_key(stage.name, "cached"), float(stage.cached))
         records.append(stage.record)
     return records
 
@@ -166,7 +168,7 @@ def tags(run: PipelineRunResponse, photos: SubjectPhotos, records: Iterable[Step
     """What the row and the model version say."""
     untracked = photos.dataset_hash.startswith("untracked:")
     return {
-        **origin_tags(run),
+        **origin_of(run).tags(),
         "subject": photos.subject,
         "data.dvc_md5": "untracked" if untracked else photos.dataset_hash,
         "data.hash": photos.dataset_hash,
@@ -180,21 +182,16 @@ def end_of(records: Iterable[StepRecord]) -> End:
     return "interrupted" if interrupted else "completed"
 
 
-def origin_tags(run: PipelineRunResponse) -> dict[str, str]:
-    """What the row says of any run; `extra` of the pipeline holds what was known when it was compiled."""
-    extra = run.config.extra
-    return {
-        "preset": str(extra.get("preset", "none")),
-        "git.commit": str(extra.get("git_commit", "unknown")),
-        "zenml.pipeline_run": run.name,
-    }
-
-
 def set_tags(tags: Mapping[str, str]) -> None:
     """Set the row's tags but the one that says how the run has ended, which is not known yet."""
     mlflow.set_tags({key: value for key, value in tags.items() if key != TAG})
 
 
 def set_end(tags: Mapping[str, str]) -> None:
-    """Say in the row how the run has ended, which makes it complete."""
+    """Say in the row how the run has ended, which makes it complete.
+
+    MLflow's own word for one that was interrupted is `KILLED`; a row that is ended so stays so.
+    """
     mlflow.set_tag(TAG, tags[TAG])
+    if tags[TAG] == "interrupted":
+        mlflow.end_run(ENDS["interrupted"])

@@ -36,7 +36,7 @@ class Reader:
         return self.local.newest(limit) if self.local else rows.list_rows(limit)
 
     def find(self, name: str) -> Row:
-        """A row by its name, its id or the start of either; `latest` is the newest.
+        """A row by its run's name, its own, its id or the start of one of these; `latest` is the newest.
 
         Raises:
             RunNotFoundError: there is none, or more than one.

@@ -10,8 +10,8 @@ from urllib.parse import unquote, urlsplit
 
 from dreambooth3d import environment
 from dreambooth3d.errors import ConfigError, RunNotFoundError
-from operations.records.row import Row, row_name
-from operations.records.status import Status, pipeline_runs, status_of_row
+from operations.records.row import NAME_TAG, RUN_TAG, Origin, Row, answers_to, begins_as, row_name
+from operations.records.status import Status, pipeline_runs, status_of_row, tells_its_end
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "dreambooth3d"
 _ROWS_PER_CALL = 1000
+# Or MLflow opens the experiment in its view for language models.
+_KIND_TAG, _KIND = "mlflow.experimentKind", "custom_model_development"
 _Row = TypeVar("_Row", bound=Row)
 
 
@@ -61,16 +63,16 @@ def _tracker() -> MLFlowExperimentTracker:
 
 
 def open_row(
-    experiment: str, name: str, tracker: MLFlowExperimentTracker | None = None, start: int | None = None
+    experiment: str, origin: Origin, tracker: MLFlowExperimentTracker | None = None, start: int | None = None
 ) -> str:
     """Make a pipeline run's row MLflow's active run, and make it where there is none.
 
-    As ZenML does when a step begins, but for one thing: ZenML makes a second row where the tracker answers the search,
-    and then no more.
+    ZenML finds a row by the name that MLflow shows; here the tag with the pipeline run's name tells, so that the shown
+    one is for people. ZenML also makes a second row where the tracker answers the search, and then no more.
 
     Args:
         experiment: in which the row is.
-        name: of the run.
+        origin: of the run.
         tracker: of the stack; default the active one's.
         start: of a new row, in milliseconds since 1970; default now.
 
@@ -78,21 +80,54 @@ def open_row(
         Its id.
     """
     import mlflow
-    from mlflow.entities import ViewType
     from mlflow.tracking import MlflowClient
 
     tracker = tracker or _tracker()
     tracker.configure_mlflow()
-    place = tracker._set_active_experiment(experiment).experiment_id
     own, tags = MlflowClient(), tracker._get_internal_tags()
-    condition = f'tags.mlflow.runName = "{name}"'
-    found = own.search_runs([place], condition, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time ASC"])
-    if start is not None and not found:
-        found = [own.create_run(place, start, tags, name)]
+    found = tracker._set_active_experiment(experiment)
+    place = found.experiment_id
+    if _KIND_TAG not in found.tags:
+        own.set_experiment_tag(place, _KIND_TAG, _KIND)
+    row = _row_of(own, place, origin.run)
+    if row is None:
+        row = own.create_run(place, start, tags | origin.tags(), origin.run).info.run_id
+        own.update_run(row, name=origin.shown(row))
     tracker._clear_inherited_run_environment(run_id=None)
-    if found:
-        return str(mlflow.start_run(run_id=found[0].info.run_id, tags=tags).info.run_id)
-    return str(mlflow.start_run(run_name=name, experiment_id=place, tags=tags).info.run_id)
+    return str(mlflow.start_run(run_id=row, tags=tags).info.run_id)
+
+
+def _row_of(client: MlflowClient, experiment: str, run: str) -> str | None:
+    """Id of a pipeline run's first row, by its tag, or by its name as rows of before have it."""
+    from mlflow.entities import ViewType
+
+    for tag in (RUN_TAG, NAME_TAG):
+        condition = f'tags.`{tag}` = "{run}"'
+        found = client.search_runs([experiment], condition, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time ASC"])
+        if found:
+            return str(found[0].info.run_id)
+    return None
+
+
+def end_row(run: PipelineRunResponse, status: str) -> None:
+    """Say in a run's row that it has ended: MLflow takes one for finished that ends between two steps.
+
+    Args:
+        run: that has ended otherwise than well.
+        status: FAILED or KILLED; a row that says either, or is complete, stays as it is.
+    """
+    own = client()
+    experiment = own.get_experiment_by_name(experiment_of(run))
+    row = _row_of(own, experiment.experiment_id, run.name) if experiment else None
+    found = own.get_run(row) if row else None
+    if found is not None and not tells_its_end(found.info.status, found.data.tags):
+        own.set_terminated(found.info.run_id, status)
+
+
+def origin_of(run: PipelineRunResponse) -> Origin:
+    """What a pipeline run's row says of it."""
+    pipeline, model = run.pipeline.name if run.pipeline else "", run.config.model
+    return Origin.of(run.name, pipeline, run.config.extra, str(model.name or "") if model else "")
 
 
 def experiment_of(run: PipelineRunResponse) -> str:
@@ -122,7 +157,7 @@ def list_rows(limit: int | None = 100) -> list[Run]:
 
 
 def find_row(name: str) -> Run:
-    """A row by its name, its id or the start of either; `latest` is the newest.
+    """A row by its run's name, its own, its id or the start of one of these; `latest` is the newest.
 
     Raises:
         RunNotFoundError: there is none, or more than one.
@@ -132,15 +167,14 @@ def find_row(name: str) -> Run:
 
 def _named(name: str) -> list[Run]:
     rows = list_rows(limit=1000)
-    exact = [row for row in rows if name in (row_name(row), row.info.run_id)]
-    return exact or [row for row in rows if row_name(row).startswith(name) or row.info.run_id.startswith(name)]
+    return [row for row in rows if answers_to(row, name)] or [row for row in rows if begins_as(row, name)]
 
 
 def the_one(name: str, newest: Callable[[], Sequence[_Row]], named: Callable[[], Sequence[_Row]]) -> _Row:
     """The row that answers to a name.
 
     Args:
-        name: of it, or its id, or the start of either, or `latest`.
+        name: of its run, its own in MLflow, or its id, or the start of one of these, or `latest`.
         newest: gives some rows, the newest first.
         named: gives those that answer to the name.
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from zenml.models import PipelineRunResponse
 
 TAG = "status"
+ENDS = {"completed": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+"""How MLflow calls the ends of runs."""
 _NAMES_PER_CALL = 50
 
 End = Literal["completed", "interrupted", "failed"]
@@ -75,4 +77,6 @@ def _said(tags: Mapping[str, object]) -> End | None:
 def _without_zenml(row: str | None, said: End | None) -> Status:
     if row in ("RUNNING", "SCHEDULED"):
         return "running"
+    if row == "KILLED" and said == "interrupted":
+        return "interrupted"
     return "failed" if row in ("FAILED", "KILLED") else said or "failed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from operations.records.keys import COMPARED, current
 from operations.records.reading import Reader
 from operations.records.row import KnownRun, Row, row_name
 from operations.records.rows import artifacts_of, seconds_of
@@ -28,7 +29,7 @@ def briefs(reader: Reader, limit: int) -> list[dict[str, Any]]:
 
 
 def _brief(row: Row, run: KnownRun | None) -> dict[str, Any]:
-    metrics = row.data.metrics
+    metrics = current(row.data.metrics)
     figures = {name: metrics.get(f"evaluate/{name}") for name in FIGURES}
     started = row.info.start_time / 1000
     return {"run": row_name(row), **_origin(row, run), "status": _shown(row, run), "started": started, **figures}
@@ -59,7 +60,7 @@ def describe(reader: Reader, name: str) -> dict[str, Any]:
     return {
         "run": row_name(row),
         **_head(row, run),
-        "metrics": dict(sorted(row.data.metrics.items())),
+        "metrics": dict(sorted(current(row.data.metrics).items())),
         "params": dict(sorted(row.data.params.items())),
         "tags": dict(sorted(tags.items())),
         "artifacts": artifacts_of(row),
@@ -75,17 +76,12 @@ def compare(reader: Reader, names: Sequence[str]) -> dict[str, dict[str, dict[st
     found = {row_name(row): row for row in map(reader.find, names)}
     known = reader.known_runs(list(found.values()), times=True)
     runs = {name: _head(row, known.get(name)) for name, row in found.items()}
-    measured = ("evaluate/", "evaluate_context_", "evaluate_prompt/")
-    metrics = {
-        key
-        for row in found.values()
-        for key in row.data.metrics
-        if key.startswith(measured) or key.endswith("/seconds")
-    }
+    measured = {name: current(row.data.metrics) for name, row in found.items()}
+    metrics = {key for values in measured.values() for key in values if key.startswith(COMPARED)}
     params = {key for row in found.values() for key in row.data.params}
     table = {key: {name: row.data.params.get(key) for name, row in found.items()} for key in sorted(params)}
     return {
         "runs": {key: {name: head[key] for name, head in runs.items()} for key in next(iter(runs.values()))},
-        "metrics": {key: {name: row.data.metrics.get(key) for name, row in found.items()} for key in sorted(metrics)},
+        "metrics": {key: {name: measured[name].get(key) for name in found} for key in sorted(metrics)},
         "params": {key: values for key, values in table.items() if len(set(values.values())) > 1},
     }

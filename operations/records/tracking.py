@@ -1,4 +1,4 @@
-"""From a step's record to its keys in MLflow: `<step>.<name>` for parameters, `<step>/<name>` for the rest."""
+"""From a step's record to MLflow: parameters `<step>.<name>`, series and figures as `keys` has them, pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from mlflow.tracking import MlflowClient
 
 from dreambooth3d.errors import gist
 from dreambooth3d.record import StepRecord
+from operations.records.keys import metric_key
 from operations.records.patience import Outage, briefly
+from operations.records.pictures import log_pictures
 
 _METRICS_PER_CALL = 1000
 _PARAMS_PER_CALL = 100
@@ -142,7 +144,7 @@ def let_go_of_row(status: str = "FINISHED") -> None:
 
 
 def log_record(record: StepRecord, sent: Collection[Point] = ()) -> None:
-    """Log a step's parameters, metrics, series and images to the active run.
+    """Log a step's parameters, metrics, series and pictures to the active run.
 
     Args:
         record: of the step.
@@ -158,8 +160,7 @@ def log_record(record: StepRecord, sent: Collection[Point] = ()) -> None:
         for row in rows
         if (int(row.step), row.name) not in sent
     ]
-    final = [Metric(f"{record.name}/{name}", float(value), now, 0) for name, value in record.metrics.items()]
-    for name, image in record.images.items():
-        mlflow.log_image(image.numpy(), key=f"{record.name}/{name}", step=0, synchronous=True)
+    final = [Metric(metric_key(record.name, name), float(value), now, 0) for name, value in record.metrics.items()]
+    log_pictures(record)
     # The figures last: by them `publish` knows that all has arrived.
     log_metrics(series + final)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal
 
 from dreambooth3d.config.fleet import BoundsConfig, PromotionConfig, RegressionConfig
+from operations.records.keys import current_key
 
 if TYPE_CHECKING:
     from operations.registry.versions import Made, Version
@@ -85,12 +86,13 @@ def objections(gates: PromotionConfig, candidate: Version, production: Version |
         if _TRIPS.search(key) and value != 0
     ]
     for key, bounds in gates.bounds.items():
-        found += _out_of_bounds(key, metrics.get(key), bounds)
+        found += _out_of_bounds(key, metrics.get(current_key(key)), bounds)
     if production is not None and gates.regression and not production.metrics:
         found.append("production's metrics are gone, so that nothing can be compared")
     elif production is not None:
         for key, rule in gates.regression.items():
-            found += _regression(key, metrics.get(key), production.metrics.get(key), rule)
+            now, before = (measured.get(current_key(key)) for measured in (metrics, production.metrics))
+            found += _regression(key, now, before, rule)
     return found
 
 

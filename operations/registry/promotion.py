@@ -43,6 +43,7 @@ from dreambooth3d.naming import model_name
 from operations.records import rows
 from operations.records.status import Status
 from operations.registry import lock as locks
+from operations.registry.describing import tell_change
 from operations.registry.lock import Lock, exclusive, who
 from operations.registry.versions import (
     ALIAS,
@@ -277,7 +278,7 @@ def _closed(changes: tuple[Change, ...], current: str) -> list[Change]:
 
 
 def _switch(registered: Registered, lock: Lock, action: str, number: str, reason: str) -> None:
-    """Intent, stage, alias, outcome: see this module's text for what an interruption leaves."""
+    """Intent, stage, alias, outcome: see this module's text for what an interruption leaves. Tags for people last."""
     change = _change(registered, action, registered.current, number, reason)
     lock.check()
     _write(registered, number, change.key, change.record())
@@ -286,6 +287,7 @@ def _switch(registered: Registered, lock: Lock, action: str, number: str, reason
     lock.check()
     _set_alias(registered, number)
     _write(registered, number, change.key, {"outcome": "done"})
+    tell_change(registered, change)
 
 
 def _change(registered: Registered, action: str, origin: str, target: str, reason: str) -> Change:

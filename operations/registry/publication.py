@@ -14,17 +14,21 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import Run
+from mlflow.tracking import MlflowClient
 from zenml.models import PipelineRunResponse
 
 from dreambooth3d.artifacts import AssetBundle, EvaluationReport, RadianceField, SubjectPhotos
 from dreambooth3d.config.generation import TextTo3dConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
-from dreambooth3d.errors import DreamBooth3DError
-from operations.records import hooks, publishing, rows
-from operations.records.patience import TrackerAwayError, patiently
-from operations.records.status import TAG, status_of
+from dreambooth3d.errors import DreamBooth3DError, gist
+from operations.records import hooks, note, publishing, rows
+from operations.records.checkpoint_models import log_checkpoints
+from operations.records.keys import current, metric_key
+from operations.records.patience import TrackerAwayError, is_away, patiently
+from operations.records.status import ENDS, TAG, status_of
 from operations.records.summary import log_summary
 from operations.records.tracking import active_run_id
+from operations.registry.describing import describe_version, description
 from operations.registry.registration import register_asset
 from operations.registry.reporting import Known, report_if_possible
 
@@ -102,6 +106,7 @@ def write_row(run: PipelineRunResponse, made: Published, page: str) -> dict[str,
         publishing.log_contexts(run, stages, made.config.contexts)
     publishing.set_tags(tags)
     version = register_asset(made.asset, uri, made.photos.subject, tags, made.identity, run)
+    _describe(run, made, version, tags[TAG])
     index = {
         "mlflow_run_id": active_run_id(),
         "pipeline_run": run.name,
@@ -112,6 +117,24 @@ def write_row(run: PipelineRunResponse, made: Published, page: str) -> dict[str,
     mlflow.log_dict(index, "run_index.json")
     publishing.set_end(tags)
     return {"mlflow_run_id": index["mlflow_run_id"], "model_version": version}
+
+
+def _describe(run: PipelineRunResponse, made: Published, version: str, status: str) -> None:
+    """What is there to be looked at: description of row and version, checkpoints as logged models; never an error."""
+    client, row, origin = MlflowClient(), active_run_id(), rows.origin_of(run)
+    figures = {metric_key(made.report.record.name, name): value for name, value in made.report.metrics.items()}
+    shown = "turntable" in made.bundle.record.images
+    for describe in (
+        lambda: note.write(client, row, note.of_asset(row, run.name, figures, status, shown)),
+        lambda: describe_version(client, made.photos.subject, version, description(run.name, row, figures, shown)),
+        lambda: log_checkpoints(run, row, origin),
+    ):
+        try:
+            describe()
+        except Exception as error:
+            if is_away(error):
+                raise  # what is away is waited for; the row is completed later
+            logger.warning("%s: MLflow did not take a description (%s).", run.name, gist(error))
 
 
 def summarize_run(run: PipelineRunResponse, verdicts: Sequence[Mapping[str, Any]]) -> None:
@@ -171,7 +194,8 @@ def is_incomplete(run: PipelineRunResponse, row: Run | None) -> bool:
     if SUMMARIZE in run.steps:
         return "subjects" not in row.data.tags
     ended = [name for name, step in run.steps.items() if step.status.is_successful]
-    unseen = [name for name in ended if f"{name}/cached" not in row.data.metrics]
+    known = current(row.data.metrics)
+    unseen = [name for name in ended if metric_key(name, "cached") not in known]
     return bool(unseen) and any(stage.name in unseen for stage in publishing.finished_stages(run.id))
 
 
@@ -197,7 +221,7 @@ def complete(run: PipelineRunResponse, made: Published | None, verdicts: Sequenc
                 log_summary(run.name, verdicts)
             else:
                 publishing.replay(publishing.finished_stages(run.id))
-                publishing.set_tags(publishing.origin_tags(run))
+                publishing.set_tags(rows.origin_of(run).tags())
 
     patiently(write, run.name)
 
@@ -205,10 +229,12 @@ def complete(run: PipelineRunResponse, made: Published | None, verdicts: Sequenc
 @contextmanager
 def _row_of_the_past(run: PipelineRunResponse) -> Iterator[None]:
     """The row of a run that has ended, open for a while; it keeps its times, or has those of the run."""
-    row = rows.open_row(rows.experiment_of(run), run.name, start=_milliseconds(run.start_time or run.created))
+    origin = rows.origin_of(run)
+    row = rows.open_row(rows.experiment_of(run), origin, start=_milliseconds(run.start_time or run.created))
     try:
         yield
-        ended = "FINISHED" if status_of(run.status) != "failed" else "FAILED"
+        tags = rows.client().get_run(row).data.tags
+        ended = ENDS.get(status_of(run.status, tags=tags), "FINISHED")
         rows.client().set_terminated(row, ended, _milliseconds(run.end_time or run.updated))
     finally:
         _forget_active_row()
@@ -228,4 +254,4 @@ def _milliseconds(moment: datetime) -> int:
 def _require_row(run: PipelineRunResponse) -> None:
     """Open the run's row where it could not be opened when the step began."""
     if mlflow.active_run() is None:
-        rows.open_row(rows.experiment_of(run), run.name)
+        rows.open_row(rows.experiment_of(run), rows.origin_of(run))

@@ -17,6 +17,7 @@ from zenml.utils.pagination_utils import depaginate
 
 from dreambooth3d.naming import LINEAGE, model_name, subject_of
 from operations.records import rows
+from operations.records.keys import current
 from operations.records.status import Status, pipeline_runs, status_of
 
 ALIAS = "production"
@@ -168,7 +169,7 @@ class Registered:
             number=number,
             run=self.run_of(number),
             mlflow_version=str(entry.version),
-            metrics=dict(row.data.metrics) if row else {},
+            metrics=current(row.data.metrics) if row else {},
             identity=self.identity_of(number),
             interrupted=self._status(number, row) == "interrupted",
         )

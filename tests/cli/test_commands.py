@@ -144,6 +144,9 @@ def test_the_user_interface_takes_the_next_free_port(product: Product) -> None:
             assert line.startswith(f"Port {port} is in use; the next free one is "), line
             free = int(re.search(r"(\d+)\.$", line.strip())[1])
             assert free > port
+            line = process.stdout.readline()
+            address = rf"Runs: http://127.0.0.1:{free}/#/experiments(/\d+/runs)?\?workflowType=machine_learning\n"
+            assert re.fullmatch(address, line), line
         finally:
             process.terminate()
             process.wait(30)

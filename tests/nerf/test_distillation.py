@@ -95,6 +95,17 @@ def test_reports_what_happened(fitted: RadianceField) -> None:
     assert trips == dict.fromkeys([f"guards/{guard}_trips" for guard in guards], 0)
 
 
+def test_growth_is_some_pictures_by_step(fitted: RadianceField, tmp_path: Path) -> None:
+    """Of every check of a short stage, and of a long one no more than a picture or two per twelfth."""
+    every, images = settings().check_every, fitted.record.images
+    steps = [int(name.partition("/")[2]) for name in images if name.startswith("growth/")]
+    assert steps == [*range(every, 120, every), 120]
+    assert images["growth/000120"].shape == images["previews"].shape
+    field = distil(DistillInputs(BallGuidance()), settings(steps=50, check_every=1), 0, runtime(tmp_path))
+    shown = [name for name in field.record.images if name.startswith("growth/")]
+    assert 10 <= len(shown) <= 13 and shown[-1] == "growth/000050"
+
+
 def test_a_killed_run_continues_and_ends_the_same(
     fitted: RadianceField, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -109,6 +120,8 @@ def test_a_killed_run_continues_and_ends_the_same(
         torch.testing.assert_close(resumed.state[name], value, atol=0, rtol=0)
     expected = fitted.record.series.query("name != 'ms_per_step'")
     assert resumed.record.series.query("name != 'ms_per_step'").equals(expected)
+    assert resumed.record.images.keys() == fitted.record.images.keys()
+    assert all(torch.equal(resumed.record.images[name], image) for name, image in fitted.record.images.items())
     assert not any(tmp_path.rglob("*.safetensors"))
 
 

@@ -28,7 +28,7 @@ def good(home: Path) -> PipelineRunResponse:
         run_toy(seed=71, fail=True)
     run = run_toy(seed=71)
     row = rows.find_row(run.name).info.run_id
-    values = {"evaluate/psnr": 20.5, "evaluate/clip_i": float("nan"), "finish/seconds": 1.5, "huge": float("inf")}
+    values = {"evaluate/psnr": 20.5, "evaluate/clip_i": float("nan"), "steps/seconds/finish": 1.5, "huge": float("inf")}
     points = [Metric(key, value, 1, 0) for key, value in values.items()]
     later = Metric("evaluate/psnr", 21.25, 2, 1)
     params = [Param("finish.prompt", "a photo of a 'red' dög, \"sks\"")]

@@ -33,7 +33,7 @@ WITHOUT_ZENML = {
     ("FINISHED", "failed"): "failed", ("FINISHED", "a person's own word"): "failed", ("FINISHED", SILENT): "failed",
     ("FAILED", "completed"): "failed", ("FAILED", "interrupted"): "failed", ("FAILED", "failed"): "failed",
     ("FAILED", "a person's own word"): "failed", ("FAILED", SILENT): "failed",
-    ("KILLED", "completed"): "failed", ("KILLED", "interrupted"): "failed", ("KILLED", "failed"): "failed",
+    ("KILLED", "completed"): "failed", ("KILLED", "interrupted"): "interrupted", ("KILLED", "failed"): "failed",
     ("KILLED", "a person's own word"): "failed", ("KILLED", SILENT): "failed",
     (NO_ROW, "completed"): "completed", (NO_ROW, "interrupted"): "interrupted", (NO_ROW, "failed"): "failed",
     (NO_ROW, "a person's own word"): "failed", (NO_ROW, SILENT): "failed",

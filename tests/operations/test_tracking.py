@@ -21,6 +21,7 @@ from dreambooth3d.record import StepLog
 from operations.launch import zenml_steps
 from operations.records import patience, rows, tracking
 from operations.records.patience import Outage, TrackerAwayError, patiently
+from operations.records.row import Origin
 from operations.records.tracking import LiveSeries, log_record_if_possible
 from tests.pipelines.registries import short_locks
 
@@ -176,12 +177,17 @@ def tracker_at(uri: str, ended: list[bool]) -> Any:
     return Tracker()
 
 
+def step_of_a_run() -> Any:
+    pipeline = SimpleNamespace(name="toy", extra={"preset": "demo"}, model=SimpleNamespace(name="dreambooth3d-corgi"))
+    return SimpleNamespace(run_name="run", pipeline_step_name="init_nerf", pipeline=pipeline)
+
+
 def test_a_server_with_a_fault_costs_a_step_one_warning(
     faulty: FaultyServer, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From its beginning to its end, with one retry for each request that is tried."""
     ended: list[bool] = []
-    tracker, info = tracker_at(faulty.uri, ended), SimpleNamespace(run_name="run", pipeline_step_name="init_nerf")
+    tracker, info = tracker_at(faulty.uri, ended), step_of_a_run()
     tracker.prepare(info)
     assert faulty.asked == 1 + patience.BRIEF_RETRIES and mlflow.active_run() is None
     live = LiveSeries("init_nerf", batch=1)
@@ -226,7 +232,7 @@ def test_a_row_that_could_not_be_opened_is_opened_while_the_step_runs(
     mlflow.end_run()
     monkeypatch.setattr(tracking, "PAUSE_S", 0.0)
     tracker = tracker_at(mlflow.get_tracking_uri(), [])
-    info = SimpleNamespace(run_name="run", pipeline_step_name="init_nerf")
+    info = step_of_a_run()
     live = LiveSeries("init_nerf", batch=1)
     with closing(sqlite3.connect(database, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -238,6 +244,6 @@ def test_a_row_that_could_not_be_opened_is_opened_while_the_step_runs(
     assert points("init_nerf/loss") == {1: 2.0} and live.sent == {(1, "loss")}
     tracker.clean_up = None
     mlflow.end_run()
-    assert rows.open_row("dreambooth3d", "run", tracker)
-    named = "tags.mlflow.runName = 'run'"
+    assert rows.open_row("dreambooth3d", Origin("run"), tracker)
+    named = "tags.`zenml.pipeline_run` = 'run'"
     assert len(mlflow.search_runs(search_all_experiments=True, filter_string=named, output_format="list")) == 1

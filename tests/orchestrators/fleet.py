@@ -119,14 +119,15 @@ class Fleet:
         """An experiment's rows, newest first: run, params, metrics, tags."""
         found = self.cluster.ask_mlflow(f"experiments/get-by-name?experiment_name={experiment}")["experiment"]
         query = {"experiment_ids": [found["experiment_id"]], "order_by": ["attributes.start_time DESC"]}
-        return [
-            {"run": row["info"]["run_name"], "status": row["info"]["status"]}
+        found = [
+            {"status": row["info"]["status"]}
             | {
                 what: {one["key"]: one["value"] for one in row["data"].get(what, [])}
                 for what in ("params", "tags", "metrics")
             }
             for row in self.cluster.ask_mlflow("runs/search", query).get("runs", [])
         ]
+        return [row | {"run": row["tags"]["zenml.pipeline_run"]} for row in found]
 
     def trainings(self) -> list[dict[str, Any]]:
         """The child runs as ZenML tells them, newest first."""

@@ -42,4 +42,4 @@ def test_the_shipped_settings_train_what_passes_the_shipped_gates(fleet: Fleet) 
     on_gpu = {step for step, own in read_preset(PRESET).values["steps"].items() if "settings" in own}
     (row,) = fleet.rows("dreambooth3d")
     assert row["status"] == "FINISHED"
-    assert {name.split("/")[0] for name in row["metrics"] if name.endswith("/peak_memory_mib")} == on_gpu
+    assert {name.split("/")[2] for name in row["metrics"] if name.startswith("steps/peak_memory_mib/")} == on_gpu

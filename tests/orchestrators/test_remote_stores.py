@@ -135,7 +135,7 @@ def _row(stores: Stores, name: str) -> dict[str, Any]:
     """A run's row as MLflow's REST API tells it."""
     experiments = stores.ask_mlflow("experiments/search", {"max_results": 100})["experiments"]
     identities = [found["experiment_id"] for found in experiments if found["name"] == "dreambooth3d"]
-    body = {"experiment_ids": identities, "filter": f"attributes.run_name = '{name}'", "max_results": 10}
+    body = {"experiment_ids": identities, "filter": f"tags.`zenml.pipeline_run` = '{name}'", "max_results": 10}
     (row,) = stores.ask_mlflow("runs/search", body).get("runs", [])
     return row
 

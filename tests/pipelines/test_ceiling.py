@@ -72,9 +72,9 @@ def test_its_row_is_complete(row: Run) -> None:
     metrics, params, tags = row.data.metrics, row.data.params, row.data.tags
     for step in STEPS:
         if step != "load_ground_truth":
-            assert metrics[f"{step}/seconds"] > 0
+            assert metrics[f"steps/seconds/{step}"] > 0
     assert 0 < metrics["evaluate/psnr_fg"] < 100
-    assert metrics["evaluate/psnr_fg"] == metrics["evaluate/coarse/psnr_fg"], "there is only one field"
+    assert metrics["evaluate/psnr_fg"] == metrics["evaluate_coarse/psnr_fg"], "there is only one field"
     assert metrics["fit_true_views/steps"] == 12 and params["fit_true_views.count"] == "6"
     assert "init_nerf.steps" not in params and "finetune_dreambooth.steps" not in params
     assert tags["preset"] == "tiny_ceiling" and tags["status"] == "completed" and tags["subject"] == "corgi"
@@ -82,7 +82,7 @@ def test_its_row_is_complete(row: Run) -> None:
 
 @pytest.mark.slow
 def test_its_results_lie_where_they_are_looked_for(product: Product, row: Run) -> None:
-    folder = product.root / "outputs" / row.info.run_name
+    folder = product.root / "outputs" / row.data.tags["zenml.pipeline_run"]
     assert (folder / "asset.html").is_file() and len(list((folder / "frames").glob("*.png"))) == 36
-    values = json.loads(product.dreambooth3d("runs", "show", row.info.run_name, "--json").stdout)
+    values = json.loads(product.dreambooth3d("runs", "show", row.data.tags["zenml.pipeline_run"], "--json").stdout)
     assert values["metrics"]["evaluate/psnr_fg"] == row.data.metrics["evaluate/psnr_fg"]

@@ -33,8 +33,8 @@ def first(product: Product) -> Outcome:
 def test_the_row_has_every_context(product: Product, first: Outcome) -> None:
     metrics, params = first.row.data.metrics, first.row.data.params
     for step in OF_CONTEXTS:
-        assert metrics[f"{step}/seconds"] > 0
-        assert metrics[f"{step}/cached"] == 0
+        assert metrics[f"steps/seconds/{step}"] > 0
+        assert metrics[f"steps/cached/{step}"] == 0
     for index, prompt in enumerate((RED, HAT)):
         assert params[f"edit_nerf_{index}.prompt"] == prompt
         for name in ("clip_t", "attribute_accuracy", "psnr_fg", "mask_iou"):
@@ -49,12 +49,12 @@ def test_the_row_has_every_context(product: Product, first: Outcome) -> None:
         assert files >= {f"{below}/asset/asset.glb", f"{below}/asset/turntable.mp4", f"{below}/report/report.json"}
     assert "evaluate_context_0/colour_accuracy_truth" in metrics
     assert "evaluate_context_1/accessory_accuracy_truth" in metrics
-    assert sum(name.startswith("finetune_dreambooth/seconds") for name in metrics) == 1
+    assert sum(name.startswith("steps/seconds/finetune_dreambooth") for name in metrics) == 1
 
 
 @pytest.mark.slow
 def test_outputs_and_summary(product: Product, first: Outcome) -> None:
-    folder = product.root / "outputs" / first.row.info.run_name / "contexts"
+    folder = product.root / "outputs" / first.row.data.tags["zenml.pipeline_run"] / "contexts"
     for index, prompt in enumerate((RED, HAT)):
         for file in ("asset.html", "asset.glb", "report.json", "views.csv", "comparison.png", "frames/035.png"):
             assert (folder / str(index) / file).is_file()
@@ -68,7 +68,8 @@ def test_outputs_and_summary(product: Product, first: Outcome) -> None:
 def test_a_run_with_the_second_context_alone_is_served_from_the_cache(product: Product, first: Outcome) -> None:
     """Also where a context has another number than in the run that made it."""
     alone = train(product, product.write_config("one", contexts=[HAT], edit_nerf=EDIT)).row.data
-    cached = {key.removesuffix("/cached"): value for key, value in alone.metrics.items() if key.endswith("/cached")}
+    begin = "steps/cached/"
+    cached = {key.removeprefix(begin): value for key, value in alone.metrics.items() if key.startswith(begin)}
     assert {"refine_nerf", *OF_CONTEXTS[:3]} <= set(cached)
     assert set(cached.values()) == {1}
     assert alone.params["edit_nerf_0.prompt"] == HAT
@@ -90,7 +91,7 @@ def test_a_prompt_that_does_not_name_the_subject_is_refused_before_anything_is_w
 
 @pytest.mark.slow
 def test_the_prompt_reaches_the_viewer_s_metrics(product: Product, first: Outcome) -> None:
-    folder = product.root / "outputs" / first.row.info.run_name
+    folder = product.root / "outputs" / first.row.data.tags["zenml.pipeline_run"]
     report = json.loads((folder / "contexts" / "0" / "report.json").read_text())
     assert report["metrics"]["attribute_accuracy"] == first.row.data.metrics["evaluate_context_0/attribute_accuracy"]
     assert set(report["metrics"]) == set(report["definitions"])

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import parse_qs
 
 import pytest
 import torch
@@ -102,12 +104,12 @@ def second(product: Product, first: Outcome) -> Outcome:
 def test_row_is_complete(product: Product, first: Outcome) -> None:
     data = first.row.data
     for step in STEPS:
-        assert data.metrics[f"{step}/seconds"] > 0
-        assert data.metrics[f"{step}/cached"] == 0
+        assert data.metrics[f"steps/seconds/{step}"] > 0
+        assert data.metrics[f"steps/cached/{step}"] == 0
     names = "psnr psnr_fg ssim mask_iou clip_i clip_t r_precision janus_excess front_recall"
     for name in names.split():
         assert f"evaluate/{name}" in data.metrics
-    assert "evaluate/baseline_mean/psnr_fg" in data.metrics
+    assert "evaluate_baseline_mean/psnr_fg" in data.metrics
     assert data.params["init_nerf.steps"] == "4"
     assert data.params["init_nerf.guidance.weighting"] == "sds"
     assert data.params["finetune_dreambooth.base_model"].startswith("sha256:")
@@ -116,6 +118,35 @@ def test_row_is_complete(product: Product, first: Outcome) -> None:
     assert data.tags["data.dvc_md5"].endswith(".dir")
     assert data.tags["git.commit"] == "unknown"
     assert data.tags["status"] == "completed"
+
+
+def test_a_row_says_what_it_is(product: Product, second: Outcome) -> None:
+    """In MLflow's list, on its own page, and by a name that a command takes."""
+    client, row = tracker(product), second.row
+    assert row.info.run_name == f"corgi · tiny · {row.info.run_id[:4]}"
+    shown = json.loads(product.dreambooth3d("runs", "show", str(row.info.run_name), "--json").stdout)
+    assert shown["run"] == row.data.tags["zenml.pipeline_run"]
+    note = row.data.tags["mlflow.note.content"]
+    picture = parse_qs(re.search(r"get-artifact\?(\S+)\)", note)[1])
+    assert picture["run_uuid"] == [row.info.run_id]
+    files = [file.path for file in client.list_artifacts(row.info.run_id, "pictures")]
+    assert picture["path"][0] in files and f"{row.data.metrics['evaluate/clip_i']:.3g}" in note
+    experiment = client.get_experiment_by_name("dreambooth3d")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+
+
+def test_the_best_checkpoint_is_found_among_the_models(product: Product, first: Outcome, second: Outcome) -> None:
+    client = tracker(product)
+    experiment = client.get_experiment_by_name("dreambooth3d").experiment_id
+    order = [{"field_name": "metrics.scores/subject_similarity", "ascending": False}]
+    found = client.search_logged_models([experiment], order_by=order)
+    models = [model for model in found if model.source_run_id == second.row.info.run_id and model.name != "asset_model"]
+    assert [model.model_type for model in models] == ["dreambooth-checkpoint"] * 2
+    history = client.get_metric_history(second.row.info.run_id, "select_checkpoints/subject_similarity")
+    best = max((point for point in history if point.step), key=lambda point: point.value)
+    assert models[0].name == f"checkpoint_{best.step}" and models[0].params["step"] == str(best.step)
+    chosen = {which for model in models for which in model.tags["chosen"].split(", ")}
+    assert {"partial", "full"} <= chosen
 
 
 def test_photos_are_the_dataset(first: Outcome) -> None:
@@ -131,9 +162,13 @@ def test_series_and_pictures(product: Product, first: Outcome) -> None:
     assert history
     # Each point once, although it is sent live and stands in the record.
     assert len({point.step for point in history}) == len(history)
-    names = {Path(file.path).name for file in client.list_artifacts(first.row.info.run_id, "images")}
-    for step in ("validate_photos", "select_checkpoints", "generate_pseudo_views", "evaluate"):
-        assert any(name.startswith(step) for name in names), names
+    shown = ("validate_photos_photos", "select_checkpoints_contact_sheet", "generate_pseudo_views_before_after",
+             "init_nerf_previews", "evaluate_comparison", "export_asset_turntable")  # fmt: skip
+    files = [Path(file.path).name for file in client.list_artifacts(first.row.info.run_id, "pictures")]
+    assert {f"{name}.png" for name in shown} <= {*files} and len(files) == len({*files})
+    images = client.list_artifacts(first.row.info.run_id, "images")
+    grid = {tuple(Path(file.path).name.split("+")[:3]) for file in images}
+    assert ("init_nerf~growth", "step", "4") in grid and ("refine_nerf~growth", "step", "3") in grid
     assert {Path(file.path).name for file in client.list_artifacts(first.row.info.run_id, "asset")} >= {
         "asset.html",
         "turntable.mp4",
@@ -148,11 +183,11 @@ def test_one_row_per_run(product: Product, second: Outcome) -> None:
 
 def test_second_run_is_cached_with_an_equal_row(first: Outcome, second: Outcome) -> None:
     for step in STEPS:
-        assert second.row.data.metrics[f"{step}/cached"] == 1
-    ours = {key: value for key, value in first.row.data.metrics.items() if not key.endswith("/cached")}
-    assert ours == {key: value for key, value in second.row.data.metrics.items() if not key.endswith("/cached")}
+        assert second.row.data.metrics[f"steps/cached/{step}"] == 1
+    ours = {key: value for key, value in first.row.data.metrics.items() if not key.startswith("steps/cached/")}
+    assert ours == {key: value for key, value in second.row.data.metrics.items() if not key.startswith("steps/cached/")}
     assert first.row.data.params == second.row.data.params
-    different = {"zenml.pipeline_run", "mlflow.runName", "mlflow.loggedModels"}
+    different = {"zenml.pipeline_run", "mlflow.runName", "mlflow.loggedModels", "mlflow.note.content"}
     tags = [{k: v for k, v in run.row.data.tags.items() if k not in different} for run in (first, second)]
     assert tags[0] == tags[1]
     assert second.row.inputs.dataset_inputs[0].dataset.digest == first.row.inputs.dataset_inputs[0].dataset.digest
@@ -178,7 +213,7 @@ def test_summary(product: Product, second: Outcome) -> None:
     parts = ("psnr_fg", "mean image", "coarse", "init_nerf", "from the cache", "asset.glb", "turntable.mp4")
     for part in (*parts, "mlflow ui"):
         assert part in text
-    folder = product.root / "outputs" / second.row.info.run_name
+    folder = product.root / "outputs" / second.row.data.tags["zenml.pipeline_run"]
     assert (folder / "asset.html").is_file()
     assert len(list((folder / "frames").glob("*.png"))) == 36
 
@@ -213,7 +248,7 @@ def test_show_as_json(product: Product, second: Outcome) -> None:
     about = ["run", "status", "subject", "preset", "duration_s"]
     assert list(values) == [*about, "metrics", "params", "tags", "artifacts"]
     assert values["subject"] == "corgi"
-    assert values["run"] == second.row.info.run_name
+    assert values["run"] == second.row.data.tags["zenml.pipeline_run"]
     assert values["status"] == "completed"
     assert 0 < values["duration_s"] < 30
     for what in ("asset", "turntable", "page", "frames", "cameras", "report"):
@@ -232,7 +267,7 @@ def test_registered_model_renders(product: Product, second: Outcome) -> None:
     versions = client.search_model_versions("name='dreambooth3d-corgi'")
     newest = max(versions, key=lambda version: int(version.version))
     assert newest.tags["data.dvc_md5"] == second.row.data.tags["data.dvc_md5"]
-    assert newest.tags["zenml.pipeline_run"] == second.row.info.run_name
+    assert newest.tags["zenml.pipeline_run"] == second.row.data.tags["zenml.pipeline_run"]
     script = (
         "import mlflow, pandas as pd;"
         f"mlflow.set_tracking_uri('sqlite:///{next((product.root / '.zenconfig').rglob('mlflow.db'))}');"
@@ -274,9 +309,9 @@ def test_real_photos_by_overrides_with_the_naive_recipe(product: Product, second
     assert values["tags"]["preset"] == "naive_tiny"
     metrics = values["metrics"]
     assert "evaluate/psnr" not in metrics
-    assert "refine_nerf/seconds" not in metrics
-    assert metrics["evaluate/clip_i"] == metrics["evaluate/coarse/clip_i"]
-    compared = product.dreambooth3d("runs", "compare", "latest", second.row.info.run_name, "--json")
+    assert "steps/seconds/refine_nerf" not in metrics
+    assert metrics["evaluate/clip_i"] == metrics["evaluate_coarse/clip_i"]
+    compared = product.dreambooth3d("runs", "compare", "latest", second.row.data.tags["zenml.pipeline_run"], "--json")
     assert json.loads(compared.stdout)["params"]["recipe.refine_with"]
 
 
@@ -284,16 +319,16 @@ def test_change_of_the_library_invalidates_its_steps_only(product: Product, seco
     source = product.root / "dreambooth3d" / "export" / "mesh.py"
     source.write_text(source.read_text() + "\n# another version\n")
     metrics = train(product, "configs/tiny.yaml").row.data.metrics
-    assert metrics["export_asset/cached"] == 0
-    assert metrics["evaluate/cached"] == 1
+    assert metrics["steps/cached/export_asset"] == 0
+    assert metrics["steps/cached/evaluate"] == 1
 
 
 def test_change_of_the_evaluation_distils_no_field_again(product: Product, second: Outcome) -> None:
     source = product.root / "dreambooth3d" / "evaluation" / "report.py"
     source.write_text(source.read_text() + "\n# another version\n")
     metrics = train(product, "configs/tiny.yaml").row.data.metrics
-    assert metrics["evaluate/cached"] == 0
-    assert all(metrics[f"{step}/cached"] == 1 for step in STEPS if step not in ("evaluate", "export_asset"))
+    assert metrics["steps/cached/evaluate"] == 0
+    assert all(metrics[f"steps/cached/{step}"] == 1 for step in STEPS if step not in ("evaluate", "export_asset"))
 
 
 @pytest.mark.slow
@@ -308,14 +343,17 @@ def test_interrupted_stage_goes_on_to_the_end_and_is_resumed(product: Product, s
         assert process.wait() == 0
     values = json.loads(product.dreambooth3d("runs", "show", "latest", "--json").stdout)
     assert values["status"] == "interrupted"
+    experiment = tracker(product).get_experiment_by_name("dreambooth3d").experiment_id
+    named = f"tags.`zenml.pipeline_run` = '{values['run']}'"
+    assert [row.info.status for row in tracker(product).search_runs([experiment], named)] == ["KILLED"]
     assert values["metrics"]["init_nerf/steps"] < 3000
     metrics = train(product, config).row.data.metrics
-    assert metrics["init_nerf/cached"] == 0
+    assert metrics["steps/cached/init_nerf"] == 0
     assert metrics["init_nerf/steps"] == 3000
 
 
 def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: Path) -> None:
-    name, full = second.row.info.run_name, second.row.data.metrics["select_checkpoints/full_step"]
+    name, full = second.row.data.tags["zenml.pipeline_run"], second.row.data.metrics["select_checkpoints/full_step"]
     for folder, options in (("full", ()), ("step", (f"--step={full:.0f}",))):
         result = product.dreambooth3d("checkpoint", "export", name, str(tmp_path / folder), *options)
         assert result.returncode == 0, result.stderr
@@ -332,7 +370,7 @@ def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: P
 
 @pytest.mark.slow
 def test_asset_is_exported_in_any_format(product: Product, second: Outcome, tmp_path: Path) -> None:
-    name = second.row.info.run_name
+    name = second.row.data.tags["zenml.pipeline_run"]
     options = ("--format=glb,obj,ply", "--max-triangles=300", "--texture=64", "--metres=0.1")
     result = product.dreambooth3d("export", name, *options, f"--out={tmp_path / 'out'}")
     assert result.returncode == 0, result.stderr
@@ -361,7 +399,7 @@ def test_asset_is_exported_in_any_format(product: Product, second: Outcome, tmp_
 def test_exported_checkpoints_are_taken_in_place_of_training(product: Product, second: Outcome, tmp_path: Path) -> None:
     for step in (2, 4):
         place = str(tmp_path / f"checkpoint-{step}")
-        command = ("checkpoint", "export", second.row.info.run_name, place, f"--step={step}")
+        command = ("checkpoint", "export", second.row.data.tags["zenml.pipeline_run"], place, f"--step={step}")
         assert product.dreambooth3d(*command).returncode == 0
     settings = TINY["finetune_dreambooth"] | {"pretrained": str(tmp_path)}
     row = train(product, product.write_config("pretrained", finetune_dreambooth=settings)).row
@@ -376,7 +414,7 @@ def test_exported_checkpoints_are_taken_in_place_of_training(product: Product, s
 def test_a_run_by_lora(product: Product, second: Outcome, tmp_path: Path) -> None:
     options = {"lora_rank": 2, "gradient_checkpointing": True, "ema_decay": 0.9}
     sections = {name: TINY[name] | options for name in ("finetune_dreambooth", "finetune_multiview")}
-    name = train(product, product.write_config("lora", **sections)).row.info.run_name
+    name = train(product, product.write_config("lora", **sections)).row.data.tags["zenml.pipeline_run"]
     for which in ("partial", "multiview"):
         command = ("checkpoint", "export", name, str(tmp_path / which), "--which", which, "--lora")
         result = product.dreambooth3d(*command)
@@ -408,4 +446,4 @@ def test_a_file_on_top_of_a_preset_is_the_same_training(product: Product, second
     (files / "own.yaml").write_text("base: ../configs/tiny.yaml\n")
     row = train(product, "files/own.yaml").row
     assert row.data.tags["preset"] == "own"
-    assert [step for step in STEPS if row.data.metrics[f"{step}/cached"] != 1] == []
+    assert [step for step in STEPS if row.data.metrics[f"steps/cached/{step}"] != 1] == []

@@ -335,7 +335,7 @@ def test_the_row_of_a_run_that_failed_is_completed_with_what_it_has_stored(
     assert command("runs", "complete", "--all")[0] == 0
     row = rows.find_row(name)
     whole = rows.find_row(first).data.metrics
-    assert row.data.metrics["refine_nerf/cached"] == 1.0 and row.info.status == "FAILED"
+    assert row.data.metrics["steps/cached/refine_nerf"] == 1.0 and row.info.status == "FAILED"
     made = {key for key in whole if key.startswith(("refine_nerf/", "finetune_dreambooth/", "init_nerf/"))}
     assert {key for key in row.data.metrics if key in made} == made
     assert not any(key.startswith("evaluate/") for key in row.data.metrics) and listed()[0]["status"] == "failed"

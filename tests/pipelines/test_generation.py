@@ -59,7 +59,7 @@ def generated(product: Product) -> tuple[subprocess.CompletedProcess[str], Run]:
 def test_its_row_is_complete(generated: tuple[subprocess.CompletedProcess[str], Run]) -> None:
     result, row = generated
     metrics, params, tags = row.data.metrics, row.data.params, row.data.tags
-    assert {f"{step}/seconds" for step in STEPS} <= {*metrics}
+    assert {f"steps/seconds/{step}" for step in STEPS} <= {*metrics}
     assert "guards/clip_i_trips" not in "".join(metrics) and "init_nerf/guards/janus_trips" in metrics
     assert metrics["init_nerf/steps"] == 4 and metrics["refine_nerf/steps"] == 2
     assert 0 <= metrics["evaluate_prompt/r_precision"] <= 1 and "evaluate_prompt/janus_excess" in metrics
@@ -74,12 +74,12 @@ def test_its_results_lie_where_they_are_looked_for(
     product: Product, generated: tuple[subprocess.CompletedProcess[str], Run]
 ) -> None:
     _, row = generated
-    folder = product.root / "outputs" / row.info.run_name
+    folder = product.root / "outputs" / row.data.tags["zenml.pipeline_run"]
     for name in ("asset.glb", "asset.html", "turntable.mp4", "six_views.png", "comparison.png", "frames/035.png"):
         assert (folder / name).stat().st_size > 0
     assert PROMPT in (folder / "asset.html").read_text()
     assert "evaluate_prompt" not in json.loads((folder / "report.json").read_text())["metrics"]
-    shown = json.loads(product.dreambooth3d("runs", "show", row.info.run_name, "--json").stdout)
+    shown = json.loads(product.dreambooth3d("runs", "show", row.data.tags["zenml.pipeline_run"], "--json").stdout)
     assert shown["metrics"]["evaluate_prompt/clip_t"] == row.data.metrics["evaluate_prompt/clip_t"]
     versions = client(product).search_model_versions("name='dreambooth3d-a red dog'")
     assert [version.run_id for version in versions] == [row.info.run_id]
@@ -94,12 +94,12 @@ def test_the_same_again_comes_from_the_cache_and_another_prompt_keeps_the_guide(
     assert result.returncode == 0, result.stderr[-3000:]
     row = newest_row(product)
     assert row.data.params["generation.prompt"] == "a photo of a blue cat" and row.data.tags["subject"] == "a blue cat"
-    cached = {step: row.data.metrics[f"{step}/cached"] for step in STEPS}
+    cached = {step: row.data.metrics[f"steps/cached/{step}"] for step in STEPS}
     assert cached == {step: float(step == "read_guide") for step in STEPS}
     again = product.dreambooth3d("generate", PROMPT, "refine_nerf.steps=2")
     assert again.returncode == 0, again.stderr[-3000:]
     row = newest_row(product)
-    assert all(row.data.metrics[f"{step}/cached"] for step in STEPS)
+    assert all(row.data.metrics[f"steps/cached/{step}"] for step in STEPS)
     assert row.data.metrics["evaluate_prompt/clip_t"] == first.data.metrics["evaluate_prompt/clip_t"]
 
 
@@ -113,9 +113,10 @@ def test_the_checkpoint_of_a_run_and_a_folder_guide(product: Product) -> None:
     by_run = product.dreambooth3d(*asked, "run:latest/full")
     assert by_run.returncode == 0, by_run.stderr[-3000:]
     first = newest_row(product)
-    assert "read_guide/seconds" not in first.data.metrics and first.data.params["generation.guide"] == "run:latest/full"
+    assert "steps/seconds/read_guide" not in first.data.metrics
+    assert first.data.params["generation.guide"] == "run:latest/full"
     (experiment,) = [found for found in client(product).search_experiments() if found.name == "dreambooth3d"]
-    name = client(product).search_runs([experiment.experiment_id])[0].info.run_name
+    name = client(product).search_runs([experiment.experiment_id])[0].data.tags["zenml.pipeline_run"]
     exported = product.dreambooth3d("checkpoint", "export", name, "mine", "--which", "full")
     assert exported.returncode == 0, exported.stderr[-3000:]
     by_folder = product.dreambooth3d(*asked, "mine")

@@ -566,3 +566,37 @@ def test_unknown_names_are_one_sentence(arguments: tuple[str, ...]) -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("Error: nosuch: ")
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_people_see_in_mlflow_what_is_production_and_why() -> None:
+    """Since when, by whom and why, with both versions of each change."""
+    for number, run in enumerate(("okapi_1", "okapi_2")):
+        add_version("okapi", run, psnr_fg=20.0 + number)
+    promote(candidate("okapi", "okapi_1"), "the first")
+    promote(candidate("okapi", "okapi_2"), "better legs")
+    client, name = rows.client(), model_name("okapi")
+
+    def seen(version: str) -> tuple[str, ...]:
+        tags = client.get_model_version(name, version).tags
+        return tags["stage"], tags["stage.reason"]
+
+    assert (seen("1"), seen("2")) == (("archived", "better legs"), ("production", "better legs"))
+    assert history("okapi")[-1].time == client.get_model_version(name, "2").tags["stage.since"]
+    assert "psnr\\_fg 21 dB" in client.get_model_version(name, "2").description
+    assert "`production`" in client.get_registered_model(name).description
+    rollback("okapi", "worse ears")
+    assert (seen("1"), seen("2")) == (("production", "worse ears"), ("archived", "worse ears"))
+
+
+def test_a_registry_that_takes_no_tags_keeps_nobody_from_promoting(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    add_version("hoopoe", "hoopoe_1")
+
+    def away(*_: object) -> None:
+        raise ConnectionError("no route to the tracker")
+
+    monkeypatch.setattr(MlflowClient, "set_model_version_tag", away)
+    promote(candidate("hoopoe", "hoopoe_1"), "the first")
+    assert seen_by_readers("hoopoe") == (["hoopoe_1"], ["hoopoe_1"])
+    assert [record.message for record in caplog.records if "did not take the tags" in record.message]

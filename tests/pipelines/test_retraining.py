@@ -140,9 +140,9 @@ def test_portfolio(fleet: Fleet) -> None:
         assert dict(fleet.summary("dreambooth3d-portfolio")["action"]) == {"mallard": "trained", "teapot": "trained"}
         newest = fleet.rows("dreambooth3d")[:2]
         assert {row.data.tags["subject"] for row in newest} == {"mallard", "teapot"}
-        assert {row.data.metrics["init_nerf/cached"] for row in newest} == {cached}
+        assert {row.data.metrics["steps/cached/init_nerf"] for row in newest} == {cached}
         # Settings of the YAML reach the steps of the children.
-        assert {row.data.metrics["evaluate/cached"] for row in newest} == {0.0}
+        assert {row.data.metrics["steps/cached/evaluate"] for row in newest} == {0.0}
 
 
 def _run(status: ExecutionStatus, name: str = "some-run") -> SimpleNamespace:

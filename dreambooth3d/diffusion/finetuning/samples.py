@@ -11,7 +11,7 @@ from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.config.finetuning import TrainerConfig
 from dreambooth3d.diffusion.model.components import Components
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling, sample
-from dreambooth3d.images import sheet
+from dreambooth3d.images import captioned, sheet
 from dreambooth3d.prompts import view_prompt
 
 SAMPLES_PER_VIEW = 2
@@ -40,5 +40,5 @@ def sample_grid(
     components.unet.train(training[0])
     components.text_encoder.train(training[1])
     components.forget_prompts()
-    grid = sheet(images, len(VIEW_WORDS))
+    grid = sheet(captioned(images, words), len(VIEW_WORDS))
     return (grid.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous()

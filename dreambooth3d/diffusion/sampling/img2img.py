@@ -15,7 +15,7 @@ from dreambooth3d.cameras import Cameras
 from dreambooth3d.config.pseudo_views import PseudoViewsConfig
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.diffusion.sampling.text_to_image import Sampling, denoise, initial_noise, make_schedule
-from dreambooth3d.images import sheet
+from dreambooth3d.images import captioned, degrees, sheet
 from dreambooth3d.prompts import view_prompts
 from dreambooth3d.runtime import Runtime
 
@@ -103,7 +103,7 @@ def pseudo_views(
     sampling = Sampling(config.guidance_scale, config.inference_steps, seed, batch_size=config.batch_size)
     images = img2img(components, renders, prompts, sampling, strength=config.strength).cpu()
     runtime.log.params(strength=config.strength, count=len(views.cameras), checkpoint_step=checkpoint.step)
-    _report(renders, images, opacity, runtime)
+    _report(renders, images, opacity, views.cameras, runtime)
     return PseudoViews(images, renders, opacity, views.cameras.to("cpu"), config.strength, runtime.log.record())
 
 
@@ -115,7 +115,7 @@ def _resized(images: Tensor, size: int) -> Tensor:
     return images.clamp(0, 1)
 
 
-def _report(renders: Tensor, images: Tensor, opacity: Tensor, runtime: Runtime) -> None:
+def _report(renders: Tensor, images: Tensor, opacity: Tensor, cameras: Cameras, runtime: Runtime) -> None:
     """Log how much img2img changed, inside and outside of the subject, and a sheet of rows before and after."""
     change = (images - renders).abs().mean(1)
     inside, outside = (opacity > 0.5).float(), (opacity <= 0.5).float()
@@ -124,7 +124,11 @@ def _report(renders: Tensor, images: Tensor, opacity: Tensor, runtime: Runtime) 
         subject_change=((change * inside).sum() / inside.sum().clamp_min(1)).item(),
         background_change=((change * outside).sum() / outside.sum().clamp_min(1)).item(),
     )
-    columns = min(10, len(images))
-    rows = [part[start : start + columns] for start in range(0, len(images), columns) for part in (renders, images)]
+    columns, angles = min(10, len(images)), cameras.azimuth_deg.tolist()
+    before, after = (
+        captioned(part, [f"{when}, {degrees(angle)}" for angle in angles])
+        for when, part in (("before", renders), ("after", images))
+    )
+    rows = [part[start : start + columns] for start in range(0, len(images), columns) for part in (before, after)]
     padded = [torch.cat([row, row.new_ones(columns - len(row), *row.shape[1:])]) for row in rows]
     runtime.log.image("before_after", sheet(torch.cat(padded), columns))

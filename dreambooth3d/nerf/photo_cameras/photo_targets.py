@@ -15,7 +15,7 @@ from torch import Tensor
 from dreambooth3d.cameras import TURNTABLE_FOV_Y_DEG, Cameras, orbit_cameras, wrap_degrees
 from dreambooth3d.config.photo_targets import PhotoTargetsConfig
 from dreambooth3d.config.rendering import CameraConfig
-from dreambooth3d.images import sheet
+from dreambooth3d.images import captioned, degrees, sheet
 from dreambooth3d.nerf.field.pose import MirrorPlane, Solid, mirror_plane, stand_up
 from dreambooth3d.nerf.photo_cameras.heading import ViewLogits, front_azimuth
 from dreambooth3d.nerf.photo_cameras.poses import PhotoCameras, find_cameras, usual_scale, view_errors
@@ -373,7 +373,11 @@ class PhotoTargets:
         )
         images = self.photos.images
         renders = field.render(cameras, images.shape[-1])
-        log.image("photo_cameras", sheet(torch.cat([images, renders.color]), columns=len(images)))
+        names = [f"photo {number}" for number in range(1, len(images) + 1)]
+        pairs = zip(cameras.azimuth_deg.tolist(), cameras.elevation_deg.tolist(), strict=True)
+        found_at = [f"{degrees(azimuth)}, {elevation:.0f}\u00b0 up" for azimuth, elevation in pairs]
+        cells = captioned(torch.cat([images, renders.color.to(images)]), [*names, *found_at])
+        log.image("photo_cameras", sheet(cells, columns=len(images)))
 
     def state(self) -> dict[str, Any]:
         """What a resumed stage needs."""

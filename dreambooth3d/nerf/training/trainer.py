@@ -186,6 +186,7 @@ class Trainer:
     def _check(self) -> None:
         """Take previews, count checks without a change, and let the guards look."""
         self._log_scalars(self.checks.compare(self.learner.shown, self.targets.complete))
+        self.checks.remember(self.step)
         self._guard()
 
     def _guard(self) -> None:
@@ -206,6 +207,7 @@ class Trainer:
         if made is not shown:
             made.refresh(self.random.generator)
         previews = self.checks.preview(made)
+        self.checks.show_growth(self.step)
         self._guard()
         self._report(previews.opacity.mean().item())
         before = 0 if self.inputs.init is None else self.inputs.init.steps
