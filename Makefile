@@ -5,6 +5,8 @@
 # make fuzz      damaged and odd input for every reader, 1,000 each, into docs/resilience.json
 # make test-gpu  what needs CUDA
 # make test-resilience    kills and faults, see docs/faults.md; QUICK=1 for the fast part
+# make test-notebook    runs examples/dreambooth3d.ipynb; make notebook writes what it shows into it
+# make wheel     dist/*.whl, which runs outside a clone
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
 # make audit     secrets, yanked releases and known vulnerabilities; make sbom, make licences: what is installed
 # make docs      the documentation as a site, into site/
@@ -24,7 +26,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-resilience audit sbom locks licences docs
+	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-notebook notebook wheel test-resilience audit sbom locks licences docs
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -98,6 +100,26 @@ $(ORCHESTRATORS)/.installed: $(INSTALLED) tests/emulators/requirements.txt
 
 test-orchestrators: setup $(ORCHESTRATORS)/.installed
 	@$(TEST_ENVIRONMENT) $(ORCHESTRATORS)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/orchestrators $(ARGS)
+
+# Likewise what runs a notebook.
+NOTEBOOK := .venv-notebook
+
+$(NOTEBOOK)/.installed: $(INSTALLED) examples/requirements.txt
+	test -x $(NOTEBOOK)/bin/python || $(VENV)/bin/python -m venv $(NOTEBOOK)
+	{ $(VENV)/bin/python -c '$(SITE_PACKAGES)'; echo '$(CURDIR)'; } \
+		> "$$($(NOTEBOOK)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
+	$(NOTEBOOK)/bin/python $(LOCKED) examples/requirements.txt
+	@touch $@
+
+test-notebook: setup $(NOTEBOOK)/.installed
+	@$(TEST_ENVIRONMENT) $(NOTEBOOK)/bin/python -m pytest tests/examples $(ARGS)
+
+notebook: setup $(NOTEBOOK)/.installed
+	@$(TEST_ENVIRONMENT) $(NOTEBOOK)/bin/python -m examples.refresh
+
+wheel: $(INSTALLED)
+	@$(VENV)/bin/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@ls dist/*.whl
 
 # Tools that look at what is installed, in an environment that they cannot change the product's by.
 AUDIT := .venv-audit

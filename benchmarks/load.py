@@ -29,7 +29,7 @@ import yaml
 
 from benchmarks.resilience_report import merge
 from benchmarks.simultaneous import activated
-from dreambooth3d.environment import repository
+from dreambooth3d.places import repository
 
 TINY: dict[str, Any] = {
     "device": "cpu",

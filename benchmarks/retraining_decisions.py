@@ -22,7 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 from benchmarks.simultaneous import activated
-from dreambooth3d.environment import repository
+from dreambooth3d.places import repository
 
 _PHOTO_BYTES = 200_000
 

@@ -24,7 +24,8 @@ from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 from dreambooth3d.cli.setup import STACK
-from dreambooth3d.environment import ACTIVE, HOME, SETTINGS, repository
+from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
+from dreambooth3d.places import repository
 from tests.product import TINY, Product, make_product
 
 SETUP = ("dreambooth3d", "setup")

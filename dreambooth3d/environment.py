@@ -1,8 +1,8 @@
-"""The product's own surroundings: ZenML's and MLflow's state inside the repository, never in the user's home.
+"""The product's own surroundings: ZenML's and MLflow's state in one folder (`places.home`), never in the user's home.
 
 `VARIABLES` says which environment variables count, and whose value. Every way to start follows it: the virtual
 environment's `activate` script (`dreambooth3d.cli.activation`), every command of the console script (`enter`), and
-ZenML's own commands in an activated shell (`operations.zenml_start`, which ZenML calls when it is imported). Nothing
+ZenML's own commands in an activated shell (`operations.zenml_start`, called when ZenML is imported). Nothing
 here imports ZenML or MLflow, which read most of these once, on import.
 """
 
@@ -19,14 +19,13 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.places import ACTIVE, HOME, home, is_set_up, make_importable
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 240
 _ANSWER_S = 5.0
-ACTIVE = "DREAMBOOTH3D_ACTIVE"
-HOME = "DREAMBOOTH3D_HOME"
 IGNORED = "DREAMBOOTH3D_IGNORED"
 STORE_URL = "ZENML_STORE_URL"
 SPINNING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
@@ -128,16 +127,6 @@ SETTINGS = {variable.name: variable.value for variable in VARIABLES if variable.
 """Our values; `{root}` is the folder that holds all state."""
 
 
-def repository() -> Path:
-    """The repository's root."""
-    return Path(__file__).resolve().parents[1]
-
-
-def home() -> Path:
-    """The folder that holds all state: the repository, or `DREAMBOOTH3D_HOME`."""
-    return Path(os.environ.get(HOME) or repository()).resolve()
-
-
 def enter() -> None:
     """Set the product's settings in this process, unless the activated environment has set them, and settle.
 
@@ -152,7 +141,22 @@ def enter() -> None:
         os.environ[ACTIVE] = root
         if root not in sys.path:
             sys.path.insert(0, root)
+    make_importable()
     settle()
+
+
+def require_state() -> None:
+    """Check that a wheel's installation finds a folder of state: ZenML would make one wherever a command is given.
+
+    Raises:
+        ConfigError: there is none, and no server.
+    """
+    if is_set_up(home()) or os.environ.get(STORE_URL):
+        return
+    raise ConfigError(
+        f"{home()}: neither this folder nor one above it is set up. Go to the folder of your runs, set {HOME} to it, "
+        "or start a first run here, for example `dreambooth3d train demo`."
+    )
 
 
 def wait_quietly() -> None:

@@ -28,6 +28,10 @@ class BaseModelError(DreamBooth3DError):
     """A base model or scorer is missing, damaged, or does not know a word it needs."""
 
 
+class HubError(DreamBooth3DError):
+    """The Hugging Face hub refuses an upload, or does not answer."""
+
+
 class ArtifactError(DreamBooth3DError):
     """A stored artifact is gone or damaged, or names a file outside its folder.
 

@@ -1,4 +1,4 @@
-"""Models on the Hugging Face hub: pinned to a commit, read from the hub's cache wherever that is enough."""
+"""Models on the Hugging Face hub: pinned to a commit, read from the hub's cache wherever that is enough; and pushed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dreambooth3d.errors import BaseModelError
+from dreambooth3d.errors import BaseModelError, HubError, gist
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
@@ -97,6 +97,75 @@ def _unreachable(
     )
     return BaseModelError(
         f"{setting}: {wanted} is no local folder, {found}, and it could not be fetched from the Hugging Face hub "
-        f"({type(error).__name__}). Check name and connection, or run `hf download {hub_id} --local-dir FOLDER` where "
-        f"there is a network, bring FOLDER here, and set {setting} to it."
+        f"({type(error).__name__}). {_remedy(setting, hub_id, revision, error)}"
     )
+
+
+def _remedy(setting: str, hub_id: str, revision: str | None, error: Exception) -> str:
+    """What to do about a model that could not be fetched."""
+    from huggingface_hub import errors
+
+    # Of a gated model's kinds of error, that of a repository that is not there is one.
+    if isinstance(error, errors.GatedRepoError):
+        return f"Its owner grants access: ask for it on the hub's page of {hub_id}, and set HF_TOKEN to your token."
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return f"Check name and spelling; for a private model set HF_TOKEN, or set {setting} to a folder."
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"It has no revision {revision}: choose a commit, branch or tag that the hub's page of {hub_id} lists."
+    return (
+        f"Check the connection and try again, which goes on with what has arrived, or run `hf download {hub_id} "
+        f"--local-dir FOLDER` where there is a network, bring FOLDER here, and set {setting} to it."
+    )
+
+
+def require_name(command: str, hub_id: str) -> None:
+    """Check that a text can be the name of a model on the hub.
+
+    Raises:
+        HubError: it cannot.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(hub_id)
+        if hub_id.count("/") == 1:
+            return
+    except HFValidationError:
+        pass
+    raise HubError(f"{command}: {hub_id} is no name of a model. Write owner/name in letters, digits, '-', '_' and '.'.")
+
+
+def push(hub_id: str, folder: Path, token: str, *, private: bool, message: str) -> str:
+    """Push a folder's files as one commit of a model, which is made where there is none.
+
+    Args:
+        hub_id: `owner/name`.
+        folder: all its files but hidden ones.
+        token: may write there; it is sent, and kept nowhere.
+        private: whether a model that is made is for its owner alone.
+        message: of the commit.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        HubError: the hub refuses, or does not answer.
+    """
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    adding = [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in files]
+    api = HfApi(token=token)
+    try:
+        api.create_repo(hub_id, private=private, exist_ok=True)
+        return api.create_commit(hub_id, adding, commit_message=message).commit_url
+    except Exception as error:  # the hub's client raises many kinds
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403):
+            reason, remedy = "the token may not write there", "Give a token with the right to write to it"
+        elif status is not None:
+            reason, remedy = f"the hub refused it with {status}: {gist(error)}", "Try again later, or another name"
+        else:
+            reason, remedy = f"{type(error).__name__}: {gist(error)}", "Check the connection, and try again"
+        raise HubError(f"{hub_id}: could not be pushed ({reason}). {remedy}.") from error

@@ -1,7 +1,7 @@
 """What happens when ZenML is imported, before it reads its settings, in every process of this environment.
 
-ZenML calls `prepare` by the entry point `zenml.init_hooks` of pyproject.toml: also for its own commands, in an
-activated shell, and for steps in containers.
+ZenML calls `dreambooth3d.cli.zenml_hook`, which calls `prepare`: also for its own commands, in an activated shell, and
+for steps in containers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ _ADVERTISING = {
     "zenml.orchestrators.step_run_utils": "Models can be viewed in the dashboard using ZenML Pro",
 }
 """How the lines of loggers begin that recommend ZenML's other products."""
-_OWN = ("dreambooth3d", "dreambooth3d.environment", "dreambooth3d.errors", "operations", __name__)
 
 
 def prepare() -> None:
@@ -31,16 +30,11 @@ def prepare() -> None:
 
     A setting that cannot be used ends the process with one sentence and exit code 1.
     """
-    loaded = {name for name in sys.modules if name.partition(".")[0] in ("dreambooth3d", "operations")}
     _settle()
     write_whole_files()
     list_packages_once()
     silence()
     tell_faults_in_one_sentence()
-    # In a container the run's own code arrives later, and comes before the image's, which was imported just now.
-    if loaded <= {"operations", __name__}:
-        for name in _OWN:
-            sys.modules.pop(name, None)
 
 
 def _settle() -> None:

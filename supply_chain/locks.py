@@ -18,6 +18,7 @@ LOCKS = {
     "docker/requirements-remote.txt": "the image of the steps",
     "docker/requirements-mlflow.txt": "the image of MLflow's server",
     "tests/emulators/requirements.txt": "tests on emulated clusters",
+    "examples/requirements.txt": "the notebook",
     "supply_chain/requirements.txt": "audit, SBOM and lock files",
     "website/requirements.txt": "the documentation site",
 }

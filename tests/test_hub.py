@@ -130,6 +130,40 @@ def test_unknown_id(hub: Hub) -> None:
         resolve(BaseModelConfig(path="someone/else"))
 
 
+def refusal(config: BaseModelConfig) -> str:
+    """The one sentence with which a base model is refused."""
+    with pytest.raises(BaseModelError) as caught:
+        resolve(config)
+    message = str(caught.value)
+    assert message.startswith(f"base_model.path: {config.path}") and "\n" not in message
+    return message
+
+
+def test_each_refusal_of_the_hub_says_what_to_do(hub: Hub, published: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.add(MODEL, published)
+    said = refusal(BaseModelConfig(path=MODEL, revision="no-such-branch"))
+    assert "RevisionNotFoundError" in said and "It has no revision no-such-branch: choose a commit" in said
+    hub.gated.add(MODEL)
+    said = refusal(BaseModelConfig(path=MODEL))
+    assert "GatedRepoError" in said and "Its owner grants access" in said and "HF_TOKEN" in said
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nobody answers
+    assert "Check the connection and try again" in refusal(BaseModelConfig(path="someone/else"))
+
+
+def test_a_connection_that_breaks_off_leaves_nothing_that_counts(hub: Hub, published: Path) -> None:
+    """The same call goes on, with what has arrived, and ends with the whole file."""
+    hub.add(MODEL, published)
+    hub.cut.add("tokenizer.json")
+    try:
+        folder = model_folder(resolve(BaseModelConfig(path=MODEL)))
+    except BaseModelError as error:
+        assert "Check the connection and try again" in str(error) and "\n" not in str(error)
+        folder = model_folder(resolve(BaseModelConfig(path=MODEL)))
+    assert not hub.cut
+    for file in (folder / "tokenizer").iterdir():
+        assert file.read_bytes() == (published / "tokenizer" / file.name).read_bytes()
+
+
 def test_pickled_weights_are_not_fetched(hub: Hub, published: Path) -> None:
     for file in (published / "unet").glob("*.safetensors"):
         file.unlink()

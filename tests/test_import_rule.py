@@ -17,8 +17,8 @@ LIBRARY = [
 ]
 GROUND = (
     "artifacts", "cameras", "digests", "environment", "errors", "faults", "glossary", "guidance", "hub", "images",
-    "locks", "masks", "naming", "parallel", "progress", "prompts", "record", "runtime", "strict_yaml", "temporary",
-    "transfer", "weights",
+    "locks", "masks", "naming", "parallel", "places", "progress", "prompts", "record", "runtime", "strict_yaml",
+    "temporary", "transfer", "weights",
 )  # fmt: skip
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.

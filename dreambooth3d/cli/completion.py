@@ -31,7 +31,19 @@ def _never_fails(complete: Complete) -> Complete:
 
 @_never_fails
 def configs(context: typer.Context, incomplete: str) -> list[str]:  # noqa: ARG001
-    """YAML files and folders, those of `configs/` where nothing is typed yet."""
+    """YAML files and folders, those of `configs/` where nothing is typed yet, and else the presets' names."""
+    if "/" not in incomplete and not Path("configs").is_dir():
+        return [*_files(incomplete), *(f.stem for f in _presets() if f.stem.startswith(incomplete))]
+    return _files(incomplete)
+
+
+def _presets() -> list[Path]:
+    from dreambooth3d.places import repository
+
+    return sorted((repository() / "configs").glob("*.yaml"))
+
+
+def _files(incomplete: str) -> list[str]:
     start = Path(incomplete)
     folder = start if incomplete.endswith("/") or not incomplete else start.parent
     if not incomplete and (Path("configs")).is_dir():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreambooth3d import environment
+from dreambooth3d import environment, places
 from dreambooth3d.cli.activation import activate_script, is_current
 from dreambooth3d.cli.findings import Finding, attempt, shown
 from dreambooth3d.environment import quiet
@@ -72,7 +72,9 @@ def _python() -> str:
 def _packages() -> str:
     from importlib.metadata import PackageNotFoundError, version
 
-    wanted = _pinned((environment.repository() / LOCK).read_text())
+    if places.installed():
+        return _declared()
+    wanted = _pinned((places.repository() / LOCK).read_text())
     wrong = []
     for name, pinned in wanted.items():
         try:
@@ -85,6 +87,24 @@ def _packages() -> str:
     if wrong:
         raise RuntimeError(f"{'; '.join(wrong[:3])} ({len(wrong)} in all). Run: make setup")
     return f"{len(wanted)} packages as pinned in {LOCK}"
+
+
+def _declared() -> str:
+    """As of a wheel, which asks for ranges of versions."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
+    from packaging.requirements import Requirement
+
+    every = [Requirement(text) for text in requires("dreambooth3d") or ()]
+    wanted = [one for one in every if one.marker is None or one.marker.evaluate({"extra": ""})]
+    for requirement in wanted:
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            found = ""
+        if not requirement.specifier.contains(found or "0", prereleases=True):
+            raise RuntimeError(f"{requirement.name} is {found or 'missing'}, not {requirement}. Install it again")
+    return f"{len(wanted)} packages as dreambooth3d {version('dreambooth3d')} asks for them"
 
 
 def _pinned(lock: str) -> dict[str, str]:
@@ -118,11 +138,15 @@ def _settings() -> Iterator[Finding]:
 def _activation() -> str:
     script = activate_script()
     if script is not None and not is_current(script, environment.home()):
+        if places.installed():
+            return f"{script} has not these settings, which only zenml's own commands need: dreambooth3d setup"
         raise RuntimeError(f"{script} lacks this product's settings. Run: dreambooth3d setup")
     return "no virtual environment is in use" if script is None else f"{script} holds these settings"
 
 
-def _stack() -> str:
+def _stack() -> str | Finding:
+    if not places.is_set_up(environment.home()):
+        return Finding("stack", True, f"{environment.home()} is not set up; train does it, or setup", warns=True)
     from operations.records.local_stores import local_stores
     from operations.records.rows import EXPERIMENT, tracking_uri
 
@@ -148,12 +172,14 @@ def _models() -> str:
     return ", ".join(f"{name} {identity.removeprefix('sha256:')[:12]}" for name, identity in names.items())
 
 
-def _data() -> str:
+def _data() -> str | Finding:
     from dreambooth3d.config.photos import PhotosConfig
     from dreambooth3d.photos.dataset import dataset_hash
 
     subjects = sorted(path.name for path in (environment.home() / "data").glob("*/"))
     if not subjects:
+        if places.installed():
+            return Finding("data", True, "data/ is empty; setup renders photos of six toybox subjects", warns=True)
         raise RuntimeError("data/ is empty. Run: dreambooth3d setup")
     for subject in subjects:
         dataset_hash(PhotosConfig(subject=subject), environment.home())
@@ -163,7 +189,7 @@ def _data() -> str:
 def _configs() -> str:
     from operations.launch.checking import check_file
 
-    files = sorted((environment.repository() / "configs").glob("*.yaml"))
+    files = sorted((places.repository() / "configs").glob("*.yaml"))
     for file in files:
         check_file(file)
     return f"{len(files)} files in configs/ are valid"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import cast
 
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.places import repository
 
 DEFAULT_PRESET = "sds"
 _PREFIX = "text_to_3d"
@@ -32,6 +33,9 @@ def run_generation(
     Raises:
         DreamBooth3DError: a user's error, also one in a step.
     """
+    import typer
+
+    from dreambooth3d.cli.setup import ensure_stack
     from dreambooth3d.cli.train import resolve
     from dreambooth3d.config.generation import TextTo3dConfig
     from operations.launch.checking import check_preset
@@ -48,6 +52,7 @@ def run_generation(
 
     # Before ZenML is started, so that a bad input costs nothing and writes nothing.
     preflight(parameters)
+    ensure_stack(typer.echo)
     from pipelines.generation import text_to_3d
 
     with as_file(resolved) as whole:
@@ -70,6 +75,8 @@ def preset_file(preset: str) -> Path:
 
 def presets() -> dict[str, Path]:
     """The presets by name, sds first: configs/text_to_3d.yaml and configs/text_to_3d_NAME.yaml."""
-    files = sorted(Path("configs").glob(f"{_PREFIX}_*.yaml"))
+    here = Path("configs")
+    folder = here if here.is_dir() else repository() / "configs"
+    files = sorted(folder.glob(f"{_PREFIX}_*.yaml"))
     others = {file.stem.removeprefix(f"{_PREFIX}_"): file for file in files}
-    return {DEFAULT_PRESET: Path("configs") / f"{_PREFIX}.yaml", **others}
+    return {DEFAULT_PRESET: folder / f"{_PREFIX}.yaml", **others}

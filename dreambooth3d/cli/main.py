@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from dreambooth3d import __version__, environment
+from dreambooth3d import __version__, environment, places
 from dreambooth3d.cli import completion
 from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.faults import in_one_sentence
@@ -53,6 +53,8 @@ app.add_typer(stack_app, name="stack")
 app.add_typer(toybox_app, name="toybox")
 
 PHOTO_PAGE = "photos.html"
+ABOUT_RUNS = ("checkpoint", "export", "production", "prune", "runs", "schedules", "ui")
+"""Commands that show or change what runs have left, and do nothing where none has been."""
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Config = Annotated[
     str, typer.Argument(help="A YAML file such as configs/demo.yaml.", autocompletion=completion.configs)
@@ -69,6 +71,7 @@ EndRuns = Annotated[bool, typer.Option("--force", help="Also while a run of it i
 
 def main() -> None:
     """Run the console script."""
+    places.make_importable()  # also for what a shell offers at the tab key, which enters nothing
     app(prog_name="dreambooth3d")
 
 
@@ -115,6 +118,8 @@ def _enter(
         # What doctor tells as one of its findings.
         if context.invoked_subcommand != "doctor":
             raise
+    if context.invoked_subcommand in ABOUT_RUNS:
+        environment.require_state()
 
 
 @app.command()
@@ -283,6 +288,29 @@ def models_fetch(
     from dreambooth3d.cli.train import fetch_models
 
     _told(as_json, fetch_models(config, overrides or []))
+
+
+@models_app.command("push")
+def models_push(
+    repository: Annotated[str, typer.Argument(help="owner/name on the hub; made where there is none.")],
+    run: Annotated[
+        str | None,
+        typer.Option(help="Whose checkpoint; without it the bundled models.", autocompletion=completion.runs),
+    ] = None,
+    which: Annotated[str | None, typer.Option(help="partial, full or multiview; default full.")] = None,
+    step: Annotated[int | None, typer.Option(help="The checkpoint of this fine-tuning step.")] = None,
+    lora: Annotated[bool, typer.Option("--lora", help="Push the LoRA only.")] = False,
+    secret: Annotated[
+        str | None, typer.Option(help="A ZenML secret with the token as `token`; default the variable HF_TOKEN.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="Let everybody see a repository that is made.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Push a run's fine-tuned model, or the bundled models, to the Hugging Face hub, with a model card."""
+    from dreambooth3d.cli.pushing import push_model
+
+    address = push_model(repository, run, which=which, step=step, lora=lora, secret=secret, private=not public)
+    _told(as_json, [address])
 
 
 @runs_app.command("list")

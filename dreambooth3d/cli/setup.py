@@ -9,11 +9,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dreambooth3d import environment
+from dreambooth3d import environment, places
 from dreambooth3d.cli.activation import activate_script, write_activation
-from dreambooth3d.errors import DatasetError
+from dreambooth3d.errors import ConfigError, DatasetError
+from dreambooth3d.photos.tracking import DATA
+from dreambooth3d.temporary import temporary_folder
 
-PRIVATE = (".dreambooth3d", ".zenconfig")
+PRIVATE = (".dreambooth3d", places.STATE)
 """Folders of states, stores and results, which nobody else may look into."""
 STACK, TRACKER, REGISTRY = "local_mlflow", "mlflow_tracker", "mlflow_registry"
 
@@ -23,10 +25,53 @@ def run_setup(say: Callable[[str], None]) -> None:
 
     Raises:
         DatasetError: the photos could not be pulled.
+        ConfigError: the folder is another ZenML project.
     """
     root = environment.home()
+    _require_ours(root)
     with _alone(root):
         _set_up(root, say)
+
+
+def bring_subject(name: str | None) -> None:
+    """Of a wheel's installation: render the photos of one of the subjects that come with a clone, if not there."""
+    from dreambooth3d.toybox.subjects import SHIPPED_SUBJECTS
+
+    if places.installed() and name in SHIPPED_SUBJECTS:
+        root = environment.home()
+        _require_ours(root)
+        _render(name, root)
+
+
+def ensure_stack(say: Callable[[str], None]) -> None:
+    """Of a wheel's installation, in a folder that is not set up: register the local stack, as setup does.
+
+    Raises:
+        ConfigError: the folder is another ZenML project.
+    """
+    root = environment.home()
+    if not places.is_set_up(root):
+        _require_ours(root)
+        with _alone(root):
+            say(f"{root} is set up, which holds all state from now on.")
+            register_stack(root)
+            make_tables(root)
+        from zenml.client import Client
+
+        Client().activate_root(root)  # this process' own client has been there before
+
+
+def _require_ours(root: Path) -> None:
+    """A clone is ours; a folder of a user's may be the project of other pipelines.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if places.installed() and (root / places.PROJECT).exists() and not (root / places.STATE).is_dir():
+        raise ConfigError(
+            f"{root}: is a ZenML project of its own, whose active stack would change. Work in another folder, or set "
+            f"{places.HOME} to one."
+        )
 
 
 @contextmanager
@@ -49,7 +94,7 @@ def _set_up(root: Path, say: Callable[[str], None]) -> None:
     else:
         write_activation(script, root)
         say(f"Settings written to {_shown(script, root)}.")
-    say(pull_photos(root))
+    say(render_photos(root) if places.installed() else pull_photos(root))
     say(register_stack(root))
     make_tables(root)
 
@@ -95,6 +140,28 @@ def pull_photos(root: Path) -> str:
             "or put back the recorded photos with `dvc pull --force`."
         )
     return "Photos were pulled into data/."
+
+
+def render_photos(root: Path) -> str:
+    """Render the photo sets that come with a clone, which a wheel does not hold; those that are there stay."""
+    from dreambooth3d.toybox.subjects import SHIPPED_SUBJECTS
+
+    made = [name for name in SHIPPED_SUBJECTS if _render(name, root)]
+    return f"Photos were rendered into {DATA}/: {', '.join(made)}." if made else f"Photos are in {DATA}/."
+
+
+def _render(name: str, root: Path) -> bool:
+    """Render a subject's photos, all or none, unless its folder is there; whether it was not."""
+    from dreambooth3d.toybox.subjects import write_subject
+
+    target = root / DATA / name
+    if target.exists():
+        return False
+    for parent in (target.parent, root / PRIVATE[0]):
+        parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(root / PRIVATE[0]) as folder, suppress(FileExistsError):
+        write_subject(name, folder).rename(target)
+    return True
 
 
 def _dvc(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

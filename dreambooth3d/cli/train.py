@@ -21,16 +21,22 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
     Raises:
         DreamBooth3DError: a user's error, also one in a step.
     """
+    import typer
+
+    from dreambooth3d.cli.setup import bring_subject, ensure_stack
     from operations.launch.checking import check_preset
     from operations.launch.presets import as_file
 
     preset = resolve(config, overrides)
     parameters = _of_one_subject(check_preset(preset), config)
+    if parameters.photos.dir is None and parameters.photos.dataset is None:
+        bring_subject(parameters.photos.subject)
     # Loads for seconds, which what is wrong in the settings alone need not wait for.
     from operations.launch.preflight import preflight
 
     # Before ZenML is started, so that a bad input costs nothing and writes nothing.
     preflight(parameters)
+    ensure_stack(typer.echo)
     from pipelines.training import dreambooth3d
 
     # Under the preset's own name, which becomes a tag of the run.

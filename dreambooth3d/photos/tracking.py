@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dreambooth3d.errors import ConfigError, DatasetError
+from dreambooth3d.places import STATE, home, installed
 from dreambooth3d.strict_yaml import read_yaml
 
 DATA = "data"
@@ -27,10 +28,15 @@ Entries = Mapping[str, str]
 
 
 def repository_root(start: Path = Path(".")) -> Path:
-    """The nearest folder at or above `start` that holds `data.dvc`, `.dvc` or `.git`; else `start` itself."""
+    """The nearest folder at or above `start` with `data.dvc`, `.dvc`, `.git` or this product's state; else `start`.
+
+    Of a wheel's installation, the folder that holds all state stands for the working directory.
+    """
+    if installed() and start == Path("."):
+        return home()
     start = start.absolute()
     for folder in (start, *start.parents):
-        if any((folder / name).exists() for name in (POINTER, ".dvc", ".git")):
+        if any((folder / name).exists() for name in (POINTER, ".dvc", ".git", STATE)):
             return folder
     return start
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.places import repository
 from dreambooth3d.weights import sha256_file
 
-CHECKOUT = Path(__file__).resolve().parents[2]
+CHECKOUT = repository()
 
 
 def given_file(path: Path | str) -> Path | None:

@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zenml.utils import code_utils
+from zenml.utils import code_utils, source_utils
+
+from dreambooth3d import places
 
 LEFT_OUT = frozenset(
     {
-        "models", "data", "data_store", "docs", "tests", "benchmarks", "docker", "outputs", "build", "dist",
+        "models", "data", "data_store", "docs", "tests", "benchmarks", "docker", "examples", "outputs", "build", "dist",
         ".git", ".ci", ".venv", ".zenconfig", ".dreambooth3d", ".carry", ".pytest_cache", ".ruff_cache",
     }
 )  # fmt: skip
@@ -36,6 +38,18 @@ def is_code(name: str) -> bool:
     """
     parts = Path(name).parts
     return parts[0] not in LEFT_OUT and not any(cache in Path(name).as_posix() for cache in _CACHES)
+
+
+@contextmanager
+def known_source_root() -> Iterator[None]:
+    """Let ZenML, for a while, look for the library's files where a wheel has put them, and not in the user's folder."""
+    before = source_utils._CUSTOM_SOURCE_ROOT
+    if places.installed():
+        source_utils.set_custom_source_root(str(places.LIBRARY.parent))
+    try:
+        yield
+    finally:
+        source_utils.set_custom_source_root(before)
 
 
 @contextmanager

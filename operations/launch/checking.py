@@ -21,12 +21,13 @@ from dreambooth3d.config.training import CONTEXT_STEPS, CeilingConfig, TrainingC
 from dreambooth3d.errors import ConfigError, gist
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.subject import folder_setting
+from dreambooth3d.places import repository
 from dreambooth3d.strict_yaml import NotYamlError, parse
 from operations.launch.presets import Preset, read_preset
 from operations.launch.sentences import NO_VALUE, SomeSection, sentence, suggestion
 from operations.orchestrators.airflow_settings import airflow_problems
 
-STEPS = Path(__file__).resolve().parents[2] / "steps"
+STEPS = repository() / "steps"
 _FLAVORS = {
     "docker": "zenml.config.DockerSettings",
     "resources": "zenml.config.ResourceSettings",

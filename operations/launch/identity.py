@@ -12,9 +12,10 @@ from dreambooth3d.diffusion.model.base_model import base_model_identity
 from dreambooth3d.diffusion.model.pretrained import pretrained_identity
 from dreambooth3d.evaluation.clip import scorer_ref
 from dreambooth3d.photos.models import photo_models
+from dreambooth3d.places import repository
 from dreambooth3d.surface.files import with_mesh_digests
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = repository()
 
 
 def training_identity(config: TrainingConfig, data: str) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -13,9 +14,12 @@ from typing import Any
 from pydantic import BaseModel
 
 from dreambooth3d.errors import ConfigError
+from dreambooth3d.naming import printable
+from dreambooth3d.places import repository
 from dreambooth3d.strict_yaml import REMOVED, Place, Said, dump, read_yaml
 
 BASE = "base"
+CONFIGS = "configs"
 _TRAINING = ("parameters", "training")
 _SECTIONS = ((), ("parameters",), _TRAINING, ("settings",), ("steps",))
 
@@ -67,8 +71,37 @@ class Preset:
         return dump(self.values)
 
 
+def shipped() -> dict[str, Path]:
+    """This product's own presets by name."""
+    return {file.stem: file for file in sorted((repository() / CONFIGS).glob("*.yaml"))}
+
+
+def preset_file(named: Path | str) -> Path:
+    """The file of that path; where there is none, the preset that it names: `demo`, `demo.yaml`, `configs/demo.yaml`.
+
+    Raises:
+        ConfigError: a name without a suffix that is neither.
+    """
+    path = Path(named)
+    is_name = len(path.parts) == 1 and not path.suffix
+    if _may_exist(path) and not (is_name and path.is_dir()):
+        return path
+    files = [Path(CONFIGS, f"{path}.yaml")] if is_name else [path]
+    found = [place / file for file in files for place in (Path(), repository(), repository() / CONFIGS)]
+    if known := [file for file in found if file.is_file()]:
+        return known[0]
+    if is_name and not path.is_dir():
+        near = difflib.get_close_matches(path.name, shipped(), n=1)
+        remedy = f"Did you mean {near[0]}?" if near else f"Presets are {', '.join(shipped())}."
+        raise ConfigError(f"{printable(str(named))}: there is no such file, and no preset of this name. {remedy}")
+    return path
+
+
 def read_preset(path: Path | str) -> Preset:
     """Read a pipeline's YAML, and the files that it names as bases.
+
+    Args:
+        path: of the file, or a preset's name, as of `preset_file`.
 
     What a file says goes over what its base says: keys and values are merged at every depth, anything else replaces,
     and `key: !remove` takes a key away. Below `parameters`, `parameters.training`, `settings` or `steps`, `base` says
@@ -78,8 +111,9 @@ def read_preset(path: Path | str) -> Preset:
         ConfigError: one of the files cannot be read, is no YAML or holds no keys, or their bases go round in a circle.
     """
     reader = _Reader()
-    said = reader.file(Path(path))
-    return Preset(str(path), said.plain(), dict(said.places()), tuple(str(file) for file in reader.read))
+    file = preset_file(path)
+    said = reader.file(file)
+    return Preset(str(file), said.plain(), dict(said.places()), tuple(str(file) for file in reader.read))
 
 
 def all_parameters(config: BaseModel) -> dict[str, Any]:
@@ -152,6 +186,8 @@ class _Reader:
         if not isinstance(named.value, str) or not named.value.strip():
             raise ConfigError(f"{named.place}: {key}: must be the name of one file, such as {BASE}: demo.yaml")
         path = Path(os.path.normpath(Path(named.place.file).parent / named.value))
+        if not _may_exist(path):
+            path = shipped().get(named.value.removesuffix(".yaml"), path)
         if not _may_exist(path):
             raise ConfigError(
                 f"{named.place}: {key}: there is no file {path}. Name it as seen from {named.place.file}, or in full."

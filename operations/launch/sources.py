@@ -15,7 +15,8 @@ from zenml.config.cache_policy import CachePolicy
 from zenml.config.source import Source
 
 from dreambooth3d import recipe
-from dreambooth3d.sources import ROOT, STAGES, sources_of
+from dreambooth3d.places import repository
+from dreambooth3d.sources import STAGES, sources_of
 
 
 def sources(stage: Callable[..., Any]) -> CachePolicy:
@@ -35,5 +36,5 @@ def training_digest() -> str:
     stages = [name.removeprefix(f"{STAGES}.") for name in found.functions if name.startswith(f"{STAGES}.")]
     digest = hashlib.sha256(found.digest().encode())
     for file in sorted(["pipelines/training.py", "steps/_support.py", *(f"steps/{name}.py" for name in stages)]):
-        digest.update(file.encode() + b"\0" + ROOT.joinpath(file).read_bytes() + b"\0")
+        digest.update(file.encode() + b"\0" + repository().joinpath(file).read_bytes() + b"\0")
     return digest.hexdigest()

@@ -7,6 +7,7 @@ from typing import Any
 
 from zenml.client import Client
 
+from dreambooth3d import places
 from dreambooth3d.errors import ConfigError
 
 _KINDS = ("orchestrator", "step_operator")
@@ -29,6 +30,11 @@ def require_fitting_stack(values: Mapping[str, Any]) -> None:
         "step_operator": {operator.flavor for operator in stack.step_operators.values()},
     }
     name = Client().active_stack_model.name
+    if places.installed() and (flavors["orchestrator"] != {"local"} or flavors["step_operator"]):
+        raise ConfigError(
+            f"The stack {name!r} runs steps on other machines or in containers, which get their code and image from a "
+            "clone of the repository. Run this in a clone, or choose the local stack with `zenml stack set`."
+        )
     if values.get("schedule") and not stack.orchestrator.config.is_schedulable:
         raise ConfigError(
             f"schedule: the stack {name!r} has the orchestrator flavor {stack.orchestrator.flavor}, which keeps no "

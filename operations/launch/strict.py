@@ -29,7 +29,7 @@ from dreambooth3d.errors import ArtifactError, ConfigError, DreamBooth3DError
 from dreambooth3d.faults import explained as explained_fault
 from dreambooth3d.faults import in_one_sentence
 from dreambooth3d.naming import model_name
-from operations.launch.archive import lean_code_archive
+from operations.launch.archive import known_source_root, lean_code_archive
 from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
 from operations.launch.finished_work import forget_finished_work
 from operations.launch.identity import git_commit
@@ -133,7 +133,7 @@ class _Strict(Pipeline, ABC, Generic[Config]):
         """Run once, and conclude."""
         self._submitted = None
         try:
-            with lean_code_archive():
+            with lean_code_archive(), known_source_root():
                 run = super().__call__(*args, **kwargs)
         except KeyboardInterrupt:
             let_go_of_row("KILLED")
@@ -353,8 +353,8 @@ def _require_tracker() -> None:
     if Client().active_stack_model.components and Client().active_stack.experiment_tracker is not None:
         return
     raise ConfigError(
-        f"The active ZenML stack {Client().active_stack_model.name!r} has no MLflow tracker. Run `make setup` and "
-        "`source .venv/bin/activate`, or choose another stack with `zenml stack set`."
+        f"The active ZenML stack {Client().active_stack_model.name!r} has no MLflow tracker. Run `dreambooth3d setup` "
+        "and activate its environment, or choose another stack with `zenml stack set`."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dreambooth3d.artifacts import CheckpointSet, DreamBoothCheckpoint
+from dreambooth3d.artifacts import CheckpointSet, DreamBoothCheckpoint, SubjectPhotos
 from dreambooth3d.config.generation import RUN_GUIDE
 from dreambooth3d.environment import quiet
 from dreambooth3d.errors import ConfigError, RunNotFoundError
@@ -57,6 +57,16 @@ def find_checkpoint(run: str, step: int | None, which: str) -> DreamBoothCheckpo
             f"{name}: there is no checkpoint of step {step}. Choose one of {', '.join(map(str, checkpoints.steps))}."
         )
     return checkpoints.checkpoints[step]
+
+
+def find_photos(run: str) -> SubjectPhotos:
+    """The photos that a run's checkpoints were trained on.
+
+    Raises:
+        RunNotFoundError: there is no such run, or it has no photos.
+    """
+    quiet()
+    return _output(rows.row_name(rows.find_row(run)), "validate_photos", "photos").load()
 
 
 def _output(run: str, step: str, output: str) -> ArtifactVersionResponse:

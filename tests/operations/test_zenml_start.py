@@ -38,7 +38,7 @@ while True:
 def test_zenml_calls_prepare() -> None:
     """By its entry point, which `make setup` installs."""
     (hook,) = [found for found in entry_points().select(group="zenml.init_hooks") if found.name == "dreambooth3d"]
-    assert hook.value == "operations.zenml_start:prepare"
+    assert hook.value == "dreambooth3d.cli.zenml_hook:prepare"
 
 
 def test_the_packages_of_a_run_are_those_that_pip_lists(monkeypatch: pytest.MonkeyPatch) -> None:

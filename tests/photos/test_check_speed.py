@@ -14,11 +14,11 @@ from skimage.color import rgb2lab
 from torch.nn.functional import avg_pool2d, pad
 
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
-from dreambooth3d.environment import repository
 from dreambooth3d.photos.masks import choose, color_models
 from dreambooth3d.photos.masks.choose import choose_masks
 from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto
 from dreambooth3d.photos.quality import _nearest
+from dreambooth3d.places import repository
 
 _SAID = """
 import sys

@@ -19,6 +19,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from dreambooth3d.glossary import metric
+from tests.hub_server import running_hub
 from tests.product import FRONT_DOOR, TINY, Product, make_product
 
 STEPS = (
@@ -366,6 +367,23 @@ def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: P
     assert refused.returncode == 1 and "holds full weights and no LoRA" in refused.stderr
     missing = product.dreambooth3d("checkpoint", "export", name, str(tmp_path / "none"), "--step=3")
     assert missing.returncode == 1 and "Choose one of 0, 2, 4" in missing.stderr
+
+
+def test_a_checkpoint_is_pushed_with_its_card(
+    product: Product, second: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = second.row.info.run_name
+    with running_hub(tmp_path / "cache", monkeypatch) as hub:
+        hub.writers.add("hf_a")
+        variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_a", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path)}
+        command = ("-m", "dreambooth3d.cli", "models", "push", "me/corgi", "--run", name)
+        result = product.run(*command, **variables)
+        assert result.returncode == 0, result.stderr
+    pushed = hub.pushed / "me--corgi-0"
+    StableDiffusionPipeline.from_pretrained(pushed)
+    card = (pushed / "README.md").read_text()
+    assert "*a photo of a sks dog*" in card and f"| run | {name} |" in card and "| photos |" in card
+    assert hub.private == {"me/corgi"}
 
 
 @pytest.mark.slow

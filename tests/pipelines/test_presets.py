@@ -343,3 +343,26 @@ def test_pipelines_take_a_file_with_its_bases(folder: Folder) -> None:
 def test_every_shipped_preset_is_valid_with_its_bases() -> None:
     assert sum(len(read_preset(file).files) > 1 for file in PRESETS) >= 15
     assert [problem for file in PRESETS for problem in list_problems(read_preset(file).values)] == []
+
+
+@pytest.mark.parametrize("named", ["demo", "demo.yaml", "configs/demo.yaml"])
+def test_a_preset_has_a_name(named: str, folder: Folder) -> None:
+    """Wherever one is; a file that has the name is meant before it."""
+    expected = read_preset(CONFIGS / "demo.yaml").values
+    assert read_preset(named).values == expected and Path(read_preset(named).path).name == "demo.yaml"
+    own = {**expected, "parameters": expected["parameters"] | {"seed": 7}}
+    assert folder.read("base: demo\nparameters: {seed: 7}") == own
+    folder.write(named, "parameters: {seed: 5}")
+    assert read_preset(named).values == {"parameters": {"seed": 5}}
+
+
+def test_a_name_that_is_none(folder: Folder) -> None:
+    assert "no preset of this name. Did you mean demo?" in refused("demmo")
+    assert "Presets are airflow, " in refused("xyz")
+    assert "configs/none.yaml: there is no such file" in refused("configs/none.yaml")
+
+
+def refused(named: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read_preset(named)
+    return str(caught.value)

@@ -17,12 +17,13 @@ from dreambooth3d.artifacts import BaseModelRef
 from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.diffusion.model.nouns import common_nouns, nearest_nouns
 from dreambooth3d.errors import BaseModelError
+from dreambooth3d.places import repository
 from dreambooth3d.weights import require_as_shipped, sha256_once
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = repository()
 NETWORKS = ("text_encoder", "unet", "vae")
 _CONFIGS = ("model_index.json", "scheduler/scheduler_config.json", *(f"{name}/config.json" for name in NETWORKS))
 # One file, or shards, whose variant stands before or behind their number; what diffusers and transformers write.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreambooth3d.environment import repository
+from dreambooth3d.places import repository
 
 WEIGHTS = "model.safetensors"
 

@@ -29,10 +29,24 @@ _ROWS = (
     ("judge_mesh_view", "Judge: view of test meshes with a known front", None),
 )
 _MESHES = ", and continued\non these and pictures of meshes by other people (`docs/pretraining.md`)"
-_TEXT = """# Bundled toybox models
+_TEXT = """---
+license: apache-2.0
+language: en
+library_name: diffusers
+pipeline_tag: text-to-image
+tags:
+- dreambooth
+- dreambooth3d
+- stable-diffusion
+- text-to-3d
+- toybox
+---
 
-A complete base model in Stable Diffusion's layout (`toybox/`) and two CLIP scorers (`selector/`, `judge/`); half
-precision, safetensors. They were trained on renders of the procedural world in `dreambooth3d/toybox`{meshes}. They know
+# Bundled toybox models
+
+A complete base model in Stable Diffusion's layout (`toybox/`, on the hub the top folder) and two CLIP scorers
+(`selector/`, `judge/`); half precision, safetensors. They were trained on renders of the procedural world in
+`dreambooth3d/toybox`{meshes}. They know
 {classes} classes ({class_list}), the generic nouns {generic}, {colours} colours, and {words} words in all. They are
 small, and meant for toybox subjects and for things that a generic noun names.
 
