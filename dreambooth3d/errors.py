@@ -79,9 +79,13 @@ class LockError(PromotionError):
     """Another process holds, or has taken over, the lock on a subject's production version."""
 
 
+_ASIDE = "(raised as a result of Query-invoked autoflush"
+"""What SQLAlchemy says, on a line of its own, before the error itself."""
+
+
 def gist(error: Exception) -> str:
     """The first line of what any error says, or its type where it says nothing; for a log line or a finding."""
-    lines = str(error).strip().splitlines()
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(_ASIDE)]
     return lines[0] if lines else type(error).__name__
 
 

@@ -87,16 +87,26 @@ def _digest(tensors: Mapping[str, Tensor], plain: str) -> str:
     return digest.hexdigest()
 
 
+def _nothing() -> None:
+    """What follows a save where nobody wants to know."""
+
+
 class ResumePoint:
     """A resumable state in a folder, written atomically at an interval.
 
     The state is a nested dict with string keys whose leaves are tensors or JSON values. A state that takes long to
     write, as that of a large model does, is written less often, so that it costs a twentieth of the time at most.
+
+    Args:
+        folder: of the state.
+        interval_s: seconds between two states at least.
+        on_saved: called after each save.
     """
 
-    def __init__(self, folder: Path, interval_s: float = 30.0) -> None:
+    def __init__(self, folder: Path, interval_s: float = 30.0, on_saved: Callable[[], None] = _nothing) -> None:
         self.folder = folder
         self.interval_s = interval_s
+        self._on_saved = on_saved
         self._last = time.monotonic()
         self._took = 0.0
 
@@ -124,6 +134,7 @@ class ResumePoint:
             os.replace(partial, self.folder / "state.safetensors")
         self._last = time.monotonic()
         self._took = self._last - started
+        self._on_saved()
 
     def load(self) -> dict[str, Any] | None:
         """The stored state with tensors on the CPU, or None; a damaged one is set aside, which the log says."""
@@ -194,6 +205,7 @@ class Runtime:
         should_stop: true once the user asked to finish the current stage early.
         progress: show progress bars.
         origin: facts about what runs it, such as run and commit, for files that name their origin.
+        on_saved: called whenever a resumable state was saved, to keep it in another place as well.
     """
 
     log: StepLog
@@ -202,7 +214,8 @@ class Runtime:
     should_stop: Callable[[], bool] = never_stop
     progress: bool = True
     origin: Mapping[str, str] = field(default_factory=dict)
+    on_saved: Callable[[], None] = _nothing
 
     def resume_point(self, name: str = "state", interval_s: float = 30.0) -> ResumePoint:
         """A resumable state inside the work folder."""
-        return ResumePoint(self.folder / name, interval_s)
+        return ResumePoint(self.folder / name, interval_s, self.on_saved)

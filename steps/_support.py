@@ -27,6 +27,7 @@ from dreambooth3d.sources import library_digest
 from materializers.hashing import content_hash
 from materializers.healing import recomputed_if_damaged
 from operations.launch.finished_work import keep_until_stored, let_go_of_work
+from operations.launch.stored_states import TravellingFolder
 from operations.records.tracking import LiveSeries, log_record_if_possible
 
 if TYPE_CHECKING:
@@ -47,9 +48,16 @@ class StepSession:
             is none, and the step has to do its work.
     """
 
-    def __init__(self, runtime: Runtime, live: LiveSeries, lock: FolderLock, taken: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        live: LiveSeries,
+        lock: FolderLock,
+        copy: TravellingFolder,
+        taken: tuple[Any, ...] | None,
+    ) -> None:
         self.runtime, self.taken = runtime, taken
-        self._live, self._lock = live, lock
+        self._live, self._lock, self._copy = live, lock, copy
         self._start = time.monotonic()
 
     def finish(self, artifact: Artifact) -> Artifact:
@@ -62,7 +70,8 @@ class StepSession:
         if self.runtime.should_stop():
             log.params(interrupted=True)
             _never_cache_this_step()
-        keep_until_stored(self._lock, resumable=self.runtime.should_stop())
+            self._copy.keep(now=True)
+        keep_until_stored(self._lock, self._copy, resumable=self.runtime.should_stop())
         self._live.flush()
         record = log.record()
         log_record_if_possible(record, self._live.sent)
@@ -118,7 +127,9 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
         stop_signal() as should_stop,
         _alone(folder, should_stop) as (lock, waited),
     ):
-        runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, origin=origin())
+        copy = _copy_in_store(folder)
+        copy.fetch()
+        runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, True, origin(), copy.keep)
         if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.
             gc.collect()
@@ -126,8 +137,24 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
             torch.cuda.reset_peak_memory_stats()
         taken = _stored_meanwhile() if waited else None
         if taken is not None:
-            keep_until_stored(lock)
-        yield StepSession(runtime, live, lock, taken)
+            keep_until_stored(lock, copy)
+        yield StepSession(runtime, live, lock, copy, taken)
+
+
+def _copy_in_store(folder: Path) -> TravellingFolder:
+    """The copy of a work folder in the active stack's artifact store, where that is remote."""
+    from zenml.client import Client
+
+    return TravellingFolder(folder, Client().active_stack.artifact_store, _note())
+
+
+def _note() -> dict[str, str | int]:
+    """Which run and step use a work folder, and with which code."""
+    from zenml.steps import get_step_context
+
+    context = get_step_context()
+    run, step = context.pipeline_run.name, str(context.step_run.id)
+    return {"run": run, "pid": os.getpid(), "step_run": step, "library": library_digest()}
 
 
 @contextmanager
@@ -138,10 +165,8 @@ def _alone(folder: Path, should_stop: Callable[[], bool]) -> Iterator[tuple[Fold
     """
     from zenml.steps import get_step_context
 
-    context = get_step_context()
-    lock, waited, name = FolderLock(folder), False, context.step_run.name
-    note = {"run": context.pipeline_run.name, "pid": os.getpid(), "step_run": str(context.step_run.id)}
-    while not lock.acquire({**note, "library": library_digest()}):
+    lock, waited, name = FolderLock(folder), False, get_step_context().step_run.name
+    while not lock.acquire(_note()):
         if not waited:
             holder = lock.note()
             who = f"run {holder.get('run', 'unknown')} (process {holder.get('pid', 'unknown')})"

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -61,3 +62,16 @@ def _skip_without_gpu(request: pytest.FixtureRequest) -> None:
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available() and not interpreted:
         pytest.skip("needs CUDA")
+
+
+@pytest.fixture
+def remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """An empty artifact store with addresses, in a folder; ZenML forgets it afterwards."""
+    from zenml.io.filesystem_registry import default_filesystem_registry
+
+    from tests.remote_folder import Remote
+
+    monkeypatch.setattr(Remote, "root", tmp_path / "bucket")
+    monkeypatch.setitem(default_filesystem_registry._filesystems, "faulty://", Remote)
+    names = ("open", "exists", "listdir", "makedirs", "remove", "rmtree")
+    return SimpleNamespace(path="faulty://store", **{name: getattr(Remote, name) for name in names})

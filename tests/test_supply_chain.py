@@ -10,7 +10,7 @@ import subprocess
 import tomllib
 import zipfile
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import pytest
@@ -199,6 +199,22 @@ def test_every_locked_package_is_on_the_page_of_licences() -> None:
     assert {(row.name, row.version) for row in rows} == wanted, "after new packages: make licences"
     assert licences.problems(rows) == []
     assert [row.name for row in rows if "GPL" in row.licence and not row.reason] == ["dulwich"]  # which has a choice
+
+
+def test_the_page_of_licences_says_what_the_installed_packages_say() -> None:
+    """A package that changes its licence with a version does not keep the row of before."""
+    installed = {(canonicalize_name(found.name), found.version.partition("+")[0]): found for found in distributions()}
+    rows = licences.read_page((ROOT / licences.PAGE).read_text())
+    seen = {row: installed[row.name, row.version].metadata for row in rows if (row.name, row.version) in installed}
+    said = {row.name: (row.licence, licences.licence_of(row.name, metadata)) for row, metadata in seen.items()}
+    assert {name: both for name, both in said.items() if both[0] != both[1]} == {} and len(said) > 200
+
+
+def test_what_is_stated_of_a_licence_is_what_metadata_leave_open() -> None:
+    """A statement would hide the day on which the package says it itself, and otherwise."""
+    stated = licences._settings()["stated"]
+    telling = [found.name for found in distributions() if found.metadata.get("License-Expression")]
+    assert stated.keys() & {*map(canonicalize_name, telling)} == set()
 
 
 @pytest.mark.parametrize(

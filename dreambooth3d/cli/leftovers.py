@@ -30,6 +30,7 @@ from dreambooth3d.runtime import work_root
 from dreambooth3d.sources import library_digest
 from dreambooth3d.temporary import abandoned_folders
 from materializers.files import join
+from operations.launch.stored_states import remove_state, stored_states
 from operations.records.status import status_of
 from operations.registry.retention import is_record, linked_artifacts, linked_runs, model_versions, product_runs
 
@@ -69,6 +70,7 @@ def find_leftovers(dead: Collection[str], alive: bool, states: bool) -> Iterator
     runs = product_runs()
     failed = [run for run in runs if run.name in dead or status_of(run.status) == "failed"]
     yield from _half_stored(failed)
+    yield from _states_in_store({run.name for run in runs if status_of(run.status) == "running"} - {*dead}, states)
     yield from _empty_versions({run.id for run in failed}, {run.id for run in runs})
 
 
@@ -147,6 +149,22 @@ def _half_stored(runs: Collection[PipelineRunResponse]) -> Iterator[Leftover]:
                     yield Leftover(place, f"run {run.name} ended while it was storing it", partial(store.rmtree, place))
 
 
+def _states_in_store(running: Collection[str], states: bool) -> Iterator[Leftover]:
+    """What an unfinished stage would go on from on another machine; as in the work folder it is worth its time."""
+    store = _active_store()
+    for state in stored_states(store):
+        run, remove = state.note.get("run"), partial(remove_state, store, state.place)
+        if run in running:
+            yield Leftover(state.place, f"run {run} uses it", None)
+        elif _is_stored(str(state.note.get("step_run"))):
+            yield Leftover(state.place, f"run {run} has stored its result", remove)
+        elif states:
+            yield Leftover(state.place, f"run {run} has not finished this stage", remove)
+        else:
+            why = "the same command goes on from it on any machine; --states removes it"
+            yield Leftover(state.place, f"run {run} has not finished this stage, and {why}", None)
+
+
 def _holds_files(store: BaseArtifactStore, place: str) -> bool:
     return store.exists(place) and any(files for _, _, files in store.walk(place))
 
@@ -157,6 +175,10 @@ def _versions_below(place: str) -> bool:
 
 def _store(stack: StackResponse) -> BaseArtifactStore:
     return cast(BaseArtifactStore, StackComponent.from_model(stack.components[StackComponentType.ARTIFACT_STORE][0]))
+
+
+def _active_store() -> BaseArtifactStore:
+    return Client().active_stack.artifact_store
 
 
 def _empty_versions(failed: Collection[UUID], known: Collection[UUID]) -> Iterator[Leftover]:

@@ -6,34 +6,37 @@ import shutil
 import threading
 
 from dreambooth3d.locks import FolderLock
+from operations.launch.stored_states import TravellingFolder
 
 
 class _Ended(threading.local):
     """What the steps of one thread have left that are not known to be stored yet; a thread runs one at a time."""
 
     def __init__(self) -> None:
-        self.locks: list[tuple[FolderLock, bool]] = []
+        self.locks: list[tuple[FolderLock, TravellingFolder, bool]] = []
 
 
 _ended = _Ended()
 
 
-def keep_until_stored(lock: FolderLock, resumable: bool = False) -> None:
+def keep_until_stored(lock: FolderLock, copy: TravellingFolder, resumable: bool = False) -> None:
     """Keep the work folder of a step that has ended locked until its result is stored.
 
     Args:
         lock: of the folder.
+        copy: of the folder.
         resumable: whether the folder stays afterwards, since the step was told to end early.
     """
-    _ended.locks.append((lock, resumable))
+    _ended.locks.append((lock, copy, resumable))
 
 
 def forget_finished_work() -> None:
     """Remove the work folders of this thread's steps, whose results are stored now."""
     while _ended.locks:
-        lock, resumable = _ended.locks.pop()
+        lock, copy, resumable = _ended.locks.pop()
         if not resumable:
             shutil.rmtree(lock.folder, ignore_errors=True)
+            copy.forget()
         lock.release()
 
 

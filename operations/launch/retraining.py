@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from mlflow.exceptions import MlflowException
+
 from dreambooth3d.config.fleet import PromotionConfig
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.errors import gist
 from dreambooth3d.photos.subjects import FoundSubject
 from operations.launch.children import Child
 from operations.launch.identity import training_identity
+from operations.records.patience import TrackerAwayError, bounded, is_away
 from operations.registry import promotion
 from operations.registry.decisions import Verdict, decide, objections
 from operations.registry.overview import SUBJECTS_PER_CALL, read_together
@@ -25,14 +28,23 @@ def decide_subjects(found: Sequence[FoundSubject], training: TrainingConfig, gat
         found: the subjects with the hashes of their photos.
         training: of any of them; which photos it names plays no part.
         gates: of a promotion.
+
+    Raises:
+        TrackerAwayError: MLflow does not answer, so that nothing is known of any subject's production.
     """
     verdicts: list[Verdict] = []
     identity = _common_identity(training) if any(not one.error for one in found) else {}
     for start in range(0, len(found), SUBJECTS_PER_CALL):
         some = found[start : start + SUBJECTS_PER_CALL]
         asked = [] if isinstance(identity, str) else [one.subject for one in some if not one.error]
-        seen = read_together(asked)
-        verdicts += [_decide(one, identity, gates, seen.get(one.subject)) for one in some]
+        try:
+            seen = read_together(asked)
+            verdicts += [_decide(one, identity, gates, seen.get(one.subject)) for one in some]
+        except TrackerAwayError as error:
+            raise TrackerAwayError(
+                f"MLflow does not answer ({error}), and knows what is in production. Nothing was trained: give the "
+                "command again once it does, or leave it to the next tick of the schedule."
+            ) from None
     return verdicts
 
 
@@ -61,13 +73,16 @@ def _decide(
         return Verdict(found.subject, "failed", common, found.data)
     identity = {**common, "data": found.data}
     try:
-        registered = promotion.settled(found.subject, seen)
+        with bounded():
+            registered = promotion.settled(found.subject, seen)
         number = promotion.in_production(registered)
         needed, reason = decide(identity, registered.made(number) if number else None)
         if needed and (against := known_outcome(registered, identity, gates.digest)):
             needed, reason = False, against
-    # A subject that fails, for whatever reason, must not stop the others.
+    # A subject that fails, for whatever reason, must not stop the others; a tracker that is away is away for all.
     except Exception as error:
+        if isinstance(error, MlflowException) and is_away(error):
+            raise TrackerAwayError(gist(error)) from None
         return Verdict(found.subject, "failed", gist(error), found.data)
     return Verdict(found.subject, "train" if needed else "skipped", reason, found.data, production=number)
 
@@ -82,7 +97,7 @@ def judge_child(verdict: Verdict, child: Child, gates: PromotionConfig) -> Verdi
     if child.error:
         return Verdict(subject, "failed", child.error, data, child.run)
     try:
-        with promotion.exclusive(subject):
+        with bounded(), promotion.exclusive(subject):
             candidate, production = promotion.candidate(subject, child.run), promotion.production(subject)
             if production is not None and production.number == candidate.number:
                 return Verdict(subject, "promoted", reason, data, child.run, candidate.number)

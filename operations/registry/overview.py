@@ -15,6 +15,7 @@ from zenml.utils.pagination_utils import depaginate
 from dreambooth3d.errors import gist
 from dreambooth3d.naming import model_name
 from operations.records import rows
+from operations.records.patience import TrackerAwayError, patiently
 from operations.registry.versions import ALIAS, Registered, registered
 
 SUBJECTS_PER_CALL = 50
@@ -30,14 +31,21 @@ def read_together(subjects: Sequence[str]) -> dict[str, Registered]:
     does not agree.
 
     Returns:
-        By subject. Left out is what cannot be read so (a registry that is away or takes no lists of names, a damaged
-        record), so that each subject is asked for by itself, and an error is that of one.
+        By subject. Left out is what cannot be read so (a registry that takes no lists of names, a damaged record), so
+        that each subject is asked for by itself, and an error is that of one.
+
+    Raises:
+        TrackerAwayError: MLflow does not answer, for minutes; each subject would wait for it as long.
     """
     names = {model_name(subject): subject for subject in subjects}
     if not names:
         return {}
+    asked = list(names)
     try:
-        versions, entries, aliases = _zenml_versions(list(names)), _mlflow_versions(list(names)), _aliases(list(names))
+        versions = _zenml_versions(asked)
+        entries, aliases = patiently(lambda: (_mlflow_versions(asked), _aliases(asked)), "The registry")
+    except TrackerAwayError:
+        raise
     # Each store and each way to it raises errors of its own.
     except Exception as error:
         _logger.info("The registries of %d subjects are read one by one: %s", len(names), gist(error))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import pickle
 import shutil
 import struct
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from dreambooth3d.artifacts import DreamBoothCheckpoint
 from dreambooth3d.config.models import BaseModelConfig
+from dreambooth3d.diffusion.model import components as model_components
 from dreambooth3d.diffusion.model import lora
 from dreambooth3d.diffusion.model.base_model import base_model_identity, resolve
 from dreambooth3d.diffusion.model.components import load_components
@@ -41,6 +43,14 @@ SHORT = 12
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     """The libraries warn about every odd setting."""
     monkeypatch.setenv("TRANSFORMERS_VERBOSITY", "error")
+
+
+@pytest.fixture
+def base_model_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies of the base model's parts: no input touches it here, and reading it anew would take most of the time."""
+    read = model_components._load_parts
+    stored = functools.cache(lambda *where: pickle.dumps(read(*where)))
+    monkeypatch.setattr(model_components, "_load_parts", lambda *where: pickle.loads(stored(*where)))
 
 
 @functools.cache
@@ -108,6 +118,7 @@ def tensors_of(folder: Path, kind: str) -> dict[str, Tensor]:
     return load_file(folder / kind / WEIGHTS[kind])
 
 
+@pytest.mark.usefixtures("base_model_read_once")
 @tries(SHORT)
 @given(st.data())
 def test_checkpoints(playground: Path, tiny_base_model: Path, data: st.DataObject) -> None:
@@ -153,6 +164,7 @@ def kohya_of(folder: Path) -> dict[str, Tensor]:
     return lora.kohya_weights(named)
 
 
+@pytest.mark.usefixtures("base_model_read_once")
 @tries(SHORT)
 @given(st.data())
 def test_lora_files(playground: Path, tiny_base_model: Path, data: st.DataObject) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from zenml.client import Client
+from zenml.enums import ExecutionStatus
 
 from dreambooth3d.cli import leftovers
 from dreambooth3d.cli.leftovers import Leftover, find_leftovers
@@ -17,6 +21,7 @@ from dreambooth3d.locks import FolderLock
 from dreambooth3d.runtime import work_root
 from dreambooth3d.sources import library_digest
 from dreambooth3d.temporary import temporary_folder
+from operations.launch.stored_states import TravellingFolder, stored_states
 from tests.operations.toy import run_toy
 
 DIE = (
@@ -34,10 +39,11 @@ def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 
 @pytest.fixture
-def nothing_in_zenml(monkeypatch: pytest.MonkeyPatch) -> None:
+def nothing_in_zenml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(leftovers, "product_runs", list)
     monkeypatch.setattr(leftovers, "model_versions", list)
     monkeypatch.setattr(leftovers, "_is_stored", lambda step_run: step_run == "stored")
+    monkeypatch.setattr(leftovers, "_active_store", lambda: SimpleNamespace(path=str(tmp_path)))
 
 
 def work(name: str, **note: str) -> Path:
@@ -83,6 +89,25 @@ def test_work_goes_that_is_finished_or_that_no_code_goes_on_from(nothing_in_zenm
     holder.release()
     clean()
     assert not in_use.exists()
+
+
+def test_states_in_a_remote_store_go_once_nobody_needs_them(
+    nothing_in_zenml: None, remote_store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leftovers, "_active_store", lambda: remote_store)
+    alive = SimpleNamespace(id="0", name="alive", status=ExecutionStatus.RUNNING, steps={})
+    monkeypatch.setattr(leftovers, "product_runs", lambda: [alive])
+    for name, run, step_run in (("a", "alive", "running"), ("b", "ended", "stored"), ("c", "died", "lost")):
+        folder = work(name)
+        (folder / "state.safetensors").write_bytes(b"whole")
+        TravellingFolder(folder, remote_store, {"run": run, "step_run": step_run}).keep(now=True)
+        shutil.rmtree(folder)
+    told = {leftover.what[-1]: leftover.why for leftover in clean()}
+    assert (told["a"], told["b"]) == ("run alive uses it", "run ended has stored its result")
+    assert "the same command goes on from it on any machine" in told["c"]
+    assert [state.place[-1] for state in stored_states(remote_store)] == ["a", "c"]
+    clean(states=True)
+    assert [state.place[-1] for state in stored_states(remote_store)] == ["a"]
 
 
 def test_a_killed_processs_temporary_folder_goes(nothing_in_zenml: None, own_temporary_folder: Path) -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import closing
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +21,9 @@ from operations.records import patience, rows, tracking
 from operations.records.patience import Outage, TrackerAwayError, patiently
 from operations.records.row import Origin
 from operations.records.tracking import LiveSeries, log_record_if_possible
+from operations.registry.publication import IncompleteRowError, summarize_run
 from tests.pipelines.registries import short_locks
+from tests.tracking_server import HANGS, FaultyServer
 
 
 @pytest.fixture(scope="module")
@@ -102,42 +102,7 @@ def test_a_tracker_that_is_away_is_asked_ever_less_often(monkeypatch: pytest.Mon
     assert not live.sent
 
 
-class FaultyServer(ThreadingHTTPServer):
-    """A tracking server that answers every request with one status, or, for 0, not at all until it is closed."""
-
-    daemon_threads = True
-
-    def __init__(self, status: int) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.status, self.asked, self.closing = status, 0, threading.Event()
-        threading.Thread(target=self.serve_forever, daemon=True).start()
-
-    @property
-    def uri(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: FaultyServer
-
-    def do_GET(self) -> None:
-        self.server.asked += 1
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        if self.server.status == 0:
-            self.server.closing.wait()
-            return
-        self.send_response(self.server.status)
-        self.send_header("Retry-After", "3600")  # what a proxy that wants to be left alone says
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    do_POST = do_PATCH = do_GET
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@pytest.fixture(params=[429, 500, 503, 0], ids=["429", "500", "503", "hangs"])
+@pytest.fixture(params=[429, 500, 503, HANGS], ids=["429", "500", "503", "hangs"])
 def faulty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyServer]:
     """A server with a fault; as an hour's wait would show, nothing waits for as long as it asks for."""
     server, before = FaultyServer(request.param), mlflow.get_tracking_uri()
@@ -149,9 +114,7 @@ def faulty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     monkeypatch.setattr(tracking, "outage", Outage())
     yield server
-    server.closing.set()
-    server.shutdown()
-    server.server_close()
+    server.close()
     mlflow.set_tracking_uri(before)
 
 
@@ -209,6 +172,19 @@ def test_a_server_with_a_fault_is_given_up_on(faulty: FaultyServer, monkeypatch:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     with pytest.raises(TrackerAwayError):
         patiently(MlflowClient(faulty.uri).search_experiments, "run")
+    assert faulty.asked == 3 * (1 + 1)
+
+
+def test_the_row_of_a_run_over_many_subjects_is_given_up_on(
+    faulty: FaultyServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one sentence that says what writes it later."""
+    monkeypatch.setattr(patience, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setattr(rows, "_tracker", lambda: tracker_at(faulty.uri, []))
+    run: Any = SimpleNamespace(name="run", config=SimpleNamespace(settings={}), pipeline=None)
+    with pytest.raises(IncompleteRowError, match=r"^run: MLflow did not take .* `dreambooth3d runs complete run`"):
+        summarize_run(run, [{"subject": "corgi", "action": "skipped", "reason": "nothing changed"}])
     assert faulty.asked == 3 * (1 + 1)
 
 

@@ -28,6 +28,7 @@ from dreambooth3d.config.photos import DatasetConfig
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.photos.remote import fetch_subject, open_dataset
 from dreambooth3d.photos.subjects import find_subjects
+from operations.launch.stored_states import FOLDER
 from tests.orchestrators.conftest import ZENML
 from tests.product import SHORTEST, TINY, Product, make_product
 
@@ -148,6 +149,7 @@ def test_a_run_leaves_everything_in_the_stores(team: Team, first: str) -> None:
     objects = team.stores.objects("zenml")
     assert len(uris) > 8 and all(uri.startswith("s3://zenml/") for uri in uris)
     assert all(any(key.startswith(uri.removeprefix("s3://zenml/")) for key in objects) for uri in uris)
+    assert not [key for key in objects if key.startswith(f"{FOLDER}/")], "no state of a finished step"
     local = [path for path in (team.root / ".zenconfig").rglob("*") if path.suffix in (".safetensors", ".png")]
     assert local == []
     for database in team.root.rglob("mlflow.db"):  # setup makes the tables before a team's stack is chosen

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 from zenml.client import Client
 
@@ -21,11 +22,13 @@ from dreambooth3d.photos.subjects import FoundSubject
 from operations.launch import retraining
 from operations.launch.identity import training_identity
 from operations.launch.retraining import decide_subjects
-from operations.records import rows
+from operations.records import patience, rows
+from operations.records.patience import TrackerAwayError
 from operations.registry import overview, promotion
 from operations.registry.decisions import Verdict, decide
 from operations.registry.versions import Change, note
 from tests.pipelines.registries import add_version, delete_version, own_registries, set_stage
+from tests.tracking_server import FaultyServer
 
 GATES = PromotionConfig()
 NOW = training_identity(TrainingConfig(), "")
@@ -170,11 +173,45 @@ def test_registry_that_takes_no_lists_of_names_is_asked_for_each(
 
     def refusing(self: MlflowClient, filter_string: str, **options: object) -> object:
         if " IN " in filter_string:
-            raise MlflowException("Invalid comparator for attribute: IN")
+            raise MlflowException("Invalid comparator for attribute: IN", error_code=INVALID_PARAMETER_VALUE)
         return search(self, filter_string, **options)
 
     monkeypatch.setattr(MlflowClient, "search_model_versions", refusing)
     assert decide_subjects(found, TrainingConfig(), GATES) == together
+
+
+@pytest.mark.parametrize("batch", [1, 50])
+def test_a_tracker_that_is_away_is_waited_for_once_and_decides_nothing(
+    batch: int, found: list[FoundSubject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many subjects there are: one sentence, and nothing that would train them all."""
+    server = FaultyServer(503)
+    monkeypatch.setattr(rows, "client", lambda: MlflowClient(server.uri, registry_uri=server.uri))
+    monkeypatch.setattr(patience, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(retraining, "SUBJECTS_PER_CALL", batch)
+    for name, value in (("MAX_RETRIES", "1"), ("BACKOFF_FACTOR", "0"), ("BACKOFF_JITTER", "0")):
+        monkeypatch.setenv(f"MLFLOW_HTTP_REQUEST_{name}", value)
+    with pytest.raises(TrackerAwayError, match="^MLflow does not answer .* Nothing was trained"):
+        decide_subjects(found, TrainingConfig(), GATES)
+    assert server.asked == 3 * (1 + 1)
+    server.close()
+
+
+def test_a_tracker_that_goes_away_between_two_reads_decides_nothing(
+    found: list[FoundSubject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retraining, "read_together", lambda subjects: {})
+    away = MlflowException("locked", error_code=TEMPORARILY_UNAVAILABLE)
+    asked = list[str]()
+
+    def fail(subject: str) -> None:
+        asked.append(subject)
+        raise away
+
+    monkeypatch.setattr(promotion, "read", fail)
+    with pytest.raises(TrackerAwayError, match="Nothing was trained"):
+        decide_subjects(found, TrainingConfig(), GATES)
+    assert asked == [found[0].subject]
 
 
 def test_version_that_comes_or_goes_between_the_pages_is_not_missed(

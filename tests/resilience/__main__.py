@@ -1,12 +1,16 @@
 """The long form of the resilience tests: `make test-resilience`. Its figures go to docs/resilience.json and .md.
 
-Usage: python -m tests.resilience [--kills 30] [--seed 0] [--skip kills] [--skip faults]
+Which faults were shown is kept in the checkout's state, so that `--again` runs only the tests that are left. The three
+tests of whole chains of interruptions are not run: the kills are the same, and more of them.
+
+Usage: python -m tests.resilience [--kills 30] [--seed 0] [--skip kills] [--skip faults] [--again]
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -15,9 +19,10 @@ from benchmarks.resilience_report import merge
 from tests.product import ROOT
 from tests.resilience.kills import CLOCKS, SIGNALS, Tally, plan, survive, untouched_run
 from tests.resilience.shim import AVAILABLE
-from tests.resilience.table import faults, passed
+from tests.resilience.table import faults, passed, shown_by_kills
 
 REPORT = ROOT / "docs" / "resilience.json"
+SHOWN = ROOT / ".dreambooth3d" / "shown_faults.json"
 PER_RUN = 10
 
 
@@ -27,9 +32,10 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip", action="append", choices=("kills", "faults"), default=[])
+    parser.add_argument("--again", action="store_true", help="only the faults that the last time did not show")
     arguments = parser.parse_args()
     good = "kills" in arguments.skip or _kills(arguments.kills, arguments.seed)
-    good &= "faults" in arguments.skip or _faults()
+    good &= "faults" in arguments.skip or _faults(arguments.again)
     sys.exit(not good)
 
 
@@ -51,9 +57,14 @@ def _kills(count: int, seed: int) -> bool:
     return not wrong
 
 
-def _faults() -> bool:
+def _faults(again: bool) -> bool:
     listed = faults()
-    good = passed(sorted({test for fault in listed for test in fault.tests}))
+    named = {test for fault in listed for test in fault.tests}
+    good = shown_by_kills(json.loads(REPORT.read_text()).get("kills", {}))
+    good |= named & {*json.loads(SHOWN.read_text())} if again and SHOWN.is_file() else set()
+    good |= passed(sorted(named - good))
+    SHOWN.parent.mkdir(exist_ok=True)
+    SHOWN.write_text(json.dumps(sorted(good)))
     tested = [fault for fault in listed if set(fault.tests) <= good]
     for fault in listed:
         if fault not in tested:

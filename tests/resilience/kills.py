@@ -155,7 +155,11 @@ class Workshop:
                 raise RuntimeError(f"hangs: {self.said()[-1000:]}") from None
         if code != 0:
             raise RuntimeError(f"exit code {code}: {self.said()[-2000:]}")
-        return self._result(_RUN_NAME.findall(self._log.read_bytes())[-1].decode())
+        return self.result(self.run_name())
+
+    def run_name(self) -> str:
+        """Of the run that the latest command was."""
+        return _RUN_NAME.findall(self._log.read_bytes())[-1].decode()
 
     def durations(self, **variables: str) -> dict[str, float]:
         """Give the command, and measure each moment, in seconds."""
@@ -190,15 +194,24 @@ class Workshop:
             except subprocess.TimeoutExpired:
                 raise RuntimeError(f"{what} does not end it: {self.said()[-1000:]}") from None
 
-    def _result(self, run: str) -> Result:
+    def result(self, run: str, database: Path | None = None) -> Result:
+        """What a run has left.
+
+        Args:
+            run: its name.
+            database: MLflow's, where it is not the product's own.
+
+        Raises:
+            RuntimeError: its row does not say that it is completed.
+        """
         folder = self.product.root / "outputs" / run
         files = {
             path.relative_to(folder).as_posix(): hashlib.sha256(_RUN_NAME.sub(b"RUN", path.read_bytes())).hexdigest()
             for path in folder.rglob("*")
             if path.is_file()
         }
-        (database,) = (self.product.root / ".zenconfig").rglob("mlflow.db")
-        with closing(sqlite3.connect(database)) as rows:
+        (own,) = (self.product.root / ".zenconfig").rglob("mlflow.db")
+        with closing(sqlite3.connect(database or own)) as rows:
             ((row, status),) = rows.execute("SELECT run_uuid, status FROM runs WHERE name = ?", (run,)).fetchall()
             points = rows.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (row,)).fetchall()
             params = dict(rows.execute("SELECT key, value FROM params WHERE run_uuid = ?", (row,)).fetchall())

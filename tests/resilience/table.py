@@ -7,14 +7,20 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from tests.product import ROOT
 
 PAGE = ROOT / "docs" / "faults.md"
+_CHAINS = {
+    "": "test_a_run_that_was_killed_in_every_step_ends_as_an_untouched_one",
+    "told to stop": "test_a_run_that_was_told_to_stop_ends_as_an_untouched_one",
+    "wrong clock": "test_a_clock_that_jumps_by_years_changes_nothing",
+}
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(test_\w+)`")
 
 
@@ -48,8 +54,25 @@ def names_of_tests(file: Path) -> Iterator[str]:
             yield f"{file.relative_to(ROOT).as_posix()}::{node.name}"
 
 
+def shown_by_kills(figures: Mapping[str, Any]) -> set[str]:
+    """The tests whose chains of interruptions the kills of the long form are, if all of these ended well.
+
+    Args:
+        figures: `kills` of the report; empty where there are none yet.
+    """
+    chains = {"": figures, **figures.get("others", {})}
+    good = {
+        name
+        for name, each in chains.items()
+        if each.get("tried") and each["identical"] == each["tried"] and not each["left_behind"]
+    }
+    return {f"tests/resilience/test_kills.py::{_CHAINS[name]}" for name in good & _CHAINS.keys()}
+
+
 def passed(tests: Sequence[str]) -> set[str]:
     """Run tests, slow ones too, and return those of which every case has passed; a skipped one has not."""
+    if not tests:
+        return set()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-o", "junit_family=xunit1", f"--junitxml={report}", *tests]

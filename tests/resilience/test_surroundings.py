@@ -20,7 +20,7 @@ LOCKED_FOR_S = 300.0
 def test_a_home_that_is_read_only_and_no_shared_memory_change_nothing(untouched: Untouched) -> None:
     workshop = untouched.workshop
     workshop.reset()
-    result = workshop.finish(**read_only_disk(workshop.product.home), **no_shared_memory())
+    result = workshop.finish(**read_only_disk(workshop.product.home) | no_shared_memory())
     assert untouched.result.differences(result) == []
 
 

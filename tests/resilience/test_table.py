@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tests.product import ROOT
-from tests.resilience.table import faults, names_of_tests, passed_in
+from tests.resilience.table import faults, names_of_tests, passed_in, shown_by_kills
 
 HARNESS = ROOT / "tests" / "resilience"
 OF_ITSELF = ("tests/resilience/test_table.py", "tests/resilience/test_kills.py::test_kills_are_spread_over_all_moments")
@@ -37,3 +37,12 @@ def test_only_a_test_whose_cases_have_all_passed_counts(tmp_path: Path) -> None:
     report.write_text(f"<testsuites><testsuite>{body}</testsuite></testsuites>")
     asked = ("a.py::test_a", "a.py::test_b", "b.py::test_b", "b.py::test_c", "c.py::test_never_run")
     assert passed_in(report, asked) == {"a.py::test_a", "a.py::test_b"}
+
+
+def test_kills_show_only_what_has_ended_well() -> None:
+    good, bad = {"tried": 5, "identical": 5, "left_behind": 0}, {"tried": 2, "identical": 1, "left_behind": 0}
+    shown = shown_by_kills({**good, "others": {"told to stop": good, "wrong clock": bad}})
+    assert {test.partition("::")[0] for test in shown} == {"tests/resilience/test_kills.py"}
+    assert shown < set(names_of_tests(HARNESS / "test_kills.py")) and len(shown) == 2
+    assert not any("clock" in test for test in shown) and shown_by_kills({}) == set()
+    assert shown_by_kills({**good, "tried": 0, "identical": 0}) == shown_by_kills({**good, "left_behind": 1}) == set()

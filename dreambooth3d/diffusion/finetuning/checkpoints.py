@@ -9,6 +9,7 @@ from typing import Any
 from dreambooth3d.artifacts import BaseModelRef, DreamBoothCheckpoint
 from dreambooth3d.diffusion.finetuning.networks import TrainedNetworks
 from dreambooth3d.diffusion.finetuning.plan import CheckpointSchedule
+from dreambooth3d.naming import below
 from dreambooth3d.weights import WeightsRef, save_weights, sha256_file
 
 
@@ -62,10 +63,10 @@ class CheckpointKeeper:
                 folder.rmdir()
 
     def state(self) -> dict[str, list[list[Any]]]:
-        """The checkpoints that a resumed training finds again: those that are due, by steps done."""
+        """The checkpoints that a resumed training finds again, in its folder: those that are due, by steps done."""
         return {
             str(done): [
-                [checkpoint.step, ref.uri, ref.sha256, ref.size_bytes]
+                [checkpoint.step, Path(ref.uri).relative_to(self._folder).as_posix(), ref.sha256, ref.size_bytes]
                 for ref in (checkpoint.unet, checkpoint.text_encoder)
             ]
             for done, checkpoint in self.kept.items()
@@ -74,16 +75,18 @@ class CheckpointKeeper:
 
     def restore(self, entries: Mapping[str, list[list[Any]]]) -> bool:
         """Inverse of `state`; False, and nothing is changed, if a file is gone or not what it was."""
-        found = _find_again(entries, self._networks.components.base)
+        found = _find_again(entries, self._networks.components.base, self._folder)
         if found is not None:
             self.kept = found
         return found is not None
 
 
-def _find_again(entries: Mapping[str, list[list[Any]]], base: BaseModelRef) -> dict[int, DreamBoothCheckpoint] | None:
+def _find_again(
+    entries: Mapping[str, list[list[Any]]], base: BaseModelRef, folder: Path
+) -> dict[int, DreamBoothCheckpoint] | None:
     checkpoints = {}
     for done, pair in entries.items():
-        unet, text_encoder = (WeightsRef(uri, sha256, size) for _, uri, sha256, size in pair)
+        unet, text_encoder = (WeightsRef(str(below(folder, name)), sha256, size) for _, name, sha256, size in pair)
         try:
             if any(sha256_file(ref.uri) != ref.sha256 for ref in (unet, text_encoder)):
                 return None
