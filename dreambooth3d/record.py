@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pandas as pd
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from dreambooth3d.live import Growth
 
 SERIES_COLUMNS = ("step", "name", "value")
 Scalar = str | int | float | bool
@@ -40,12 +45,28 @@ class StepRecord:
 SeriesListener = Callable[[int, Mapping[str, float]], None]
 
 
+class Watcher(Protocol):
+    """Somebody who looks on while a step runs, and is no part of its record."""
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Take a point of each named series."""
+        ...
+
+    def image(self, name: str, image: np.ndarray) -> None:
+        """Take a picture, uint8 (height, width, 3)."""
+        ...
+
+    def growth(self, make: Callable[[], Growth]) -> None:
+        """Take the asset as it is now."""
+        ...
+
+
 class StepLog:
     """Collects a step's record while it runs; listeners see every point of a series as it is written."""
 
-    def __init__(self, name: str, listener: SeriesListener | None = None) -> None:
+    def __init__(self, name: str, listener: SeriesListener | None = None, watcher: Watcher | None = None) -> None:
         self.name = name
-        self._listener = listener
+        self._listener, self._watcher = listener, watcher
         self._params: dict[str, Scalar] = {}
         self._metrics: dict[str, float] = {}
         self._rows: list[tuple[int, str, float]] = []
@@ -65,12 +86,21 @@ class StepLog:
         self._rows.extend((step, name, value) for name, value in values.items())
         if self._listener is not None:
             self._listener(step, values)
+        if self._watcher is not None:
+            self._watcher.scalars(step, values)
 
     def image(self, name: str, image: Tensor) -> None:
         """Keep an image: float (3, height, width) in [0, 1], or uint8 (height, width, 3)."""
         if image.dtype != torch.uint8:
             image = (image.detach().float().cpu().clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0)
         self._images[name] = image.contiguous()
+        if self._watcher is not None:
+            self._watcher.image(name, self._images[name].cpu().numpy())
+
+    def growth(self, make: Callable[[], Growth]) -> None:
+        """Show the asset as it is now to whoever watches; nothing is made where nobody does."""
+        if self._watcher is not None:
+            self._watcher.growth(make)
 
     def record(self) -> StepRecord:
         """The frozen record of all that was logged so far."""

@@ -20,6 +20,7 @@ import torch
 import materializers  # noqa: F401  (registers them)
 from dreambooth3d.errors import ArtifactError
 from dreambooth3d.faults import in_one_sentence
+from dreambooth3d.live import live_folder
 from dreambooth3d.locks import FolderLock
 from dreambooth3d.record import StepLog, StepRecord
 from dreambooth3d.runtime import Runtime, pick_device, work_folder
@@ -129,7 +130,8 @@ def step_session(name: str, device: str, *inputs: object) -> Iterator[StepSessio
     ):
         copy = _copy_in_store(folder)
         copy.fetch()
-        runtime = Runtime(StepLog(name, live), folder, pick_device(device), should_stop, True, origin(), copy.keep)
+        log = StepLog(name, live, live_folder(name))
+        runtime = Runtime(log, folder, pick_device(device), should_stop, True, origin(), copy.keep)
         if runtime.device.type == "cuda":
             # What the step before has left in cycles would count as this one's, and take its memory.
             gc.collect()

@@ -17,7 +17,7 @@ LIBRARY = [
 ]
 GROUND = (
     "artifacts", "cameras", "digests", "environment", "errors", "faults", "glossary", "guidance", "hub", "images",
-    "locks", "masks", "naming", "parallel", "places", "progress", "prompts", "record", "runtime", "strict_yaml",
+    "live", "locks", "masks", "naming", "parallel", "places", "progress", "prompts", "record", "runtime", "strict_yaml",
     "temporary", "transfer", "weights",
 )  # fmt: skip
 FLOORS = (

@@ -20,6 +20,7 @@ def run_generation(
     *,
     negative: str | None = None,
     guide: str | None = None,
+    live: bool = False,
 ) -> None:
     """Check the resolved configuration, then make the asset.
 
@@ -29,18 +30,22 @@ def run_generation(
         overrides: `key.sub=value`, below the file's parameters.
         negative: prompt of the unconditional branch.
         guide: as `generation.guide`.
+        live: show in a browser what is made meanwhile.
 
     Raises:
         DreamBooth3DError: a user's error, also one in a step.
     """
     import typer
 
+    from dreambooth3d.cli.live.starting import require_live, watching
     from dreambooth3d.cli.setup import ensure_stack
     from dreambooth3d.cli.train import resolve
     from dreambooth3d.config.generation import TextTo3dConfig
     from operations.launch.checking import check_preset
     from operations.launch.presets import as_file
 
+    if live:
+        require_live()
     # The command's own word goes last. Settings are texts, which an override takes as they stand.
     named = {"prompt": prompt, "negative_prompt": negative, "guide": guide}
     given = [f"generation.{name}={value}" for name, value in named.items() if value is not None]
@@ -55,7 +60,7 @@ def run_generation(
     ensure_stack(typer.echo)
     from pipelines.generation import text_to_3d
 
-    with as_file(resolved) as whole:
+    with as_file(resolved) as whole, watching(live, typer.echo):
         text_to_3d.with_options(config_path=str(whole))()
 
 

@@ -66,6 +66,7 @@ RunName = Annotated[
     str, typer.Argument(help="Name of a run, or its beginning, or latest.", autocompletion=completion.runs)
 ]
 All = Annotated[bool, typer.Option("--all", help="Everything: tags, metrics, parameters and files.")]
+Live = Annotated[bool, typer.Option("--live", help="Show in a browser what is made meanwhile (extra: live).")]
 EndRuns = Annotated[bool, typer.Option("--force", help="Also while a run of it is under way, which ends that run.")]
 
 
@@ -153,11 +154,12 @@ def train(
         list[str] | None,
         typer.Argument(help="key.sub=value, below the file's parameters.", autocompletion=completion.overrides),
     ] = None,
+    live: Live = False,
 ) -> None:
     """Run the main job with overrides, for example photos.dir=my_photos photos.class_noun=duck."""
     from dreambooth3d.cli.train import run_training
 
-    run_training(config, overrides or [])
+    run_training(config, overrides or [], live)
 
 
 @app.command()
@@ -167,11 +169,12 @@ def generate(
     preset: Annotated[str, typer.Option(help="A name such as sds or sjc, or a YAML file.")] = "sds",
     negative: Annotated[str | None, typer.Option(help="What it should not look like.")] = None,
     guide: Annotated[str | None, typer.Option(help="base, a folder of a model or LoRA, or run:NAME.")] = None,
+    live: Live = False,
 ) -> None:
     """Make an asset from a prompt alone, without photos, for example "a photo of a red snowman"."""
     from dreambooth3d.cli.generate import run_generation
 
-    run_generation(prompt, preset, overrides or [], negative=negative, guide=guide)
+    run_generation(prompt, preset, overrides or [], negative=negative, guide=guide, live=live)
 
 
 @config_app.command("check")
@@ -553,6 +556,17 @@ def ui(
     from dreambooth3d.cli.interface import show
 
     raise typer.Exit(show(port, host, open_browser))
+
+
+@app.command()
+def web(
+    port: Annotated[int, typer.Option(help="The next free one is taken where it is in use.")] = 7860,
+    host: Annotated[str, typer.Option(help="Others see the page only by another one than this.")] = "127.0.0.1",
+) -> None:
+    """Open a page to drop photos on, start a run, watch it, and take the asset along (extra: web)."""
+    from dreambooth3d.cli.web.starting import serve
+
+    raise typer.Exit(serve(host, port, typer.echo))
 
 
 @stack_app.command("kubernetes")

@@ -99,8 +99,8 @@ def _write_checkpoint(folder: Path, hub_id: str, run: str, which: str | None, st
     from dreambooth3d.diffusion.model.card import checkpoint_card
     from dreambooth3d.diffusion.model.lora import LORA_FILE
 
-    tags = row.data.tags
-    origin = {"run": row_name(row), "photos": photos.dataset_hash, "code": tags.get("git.commit", "")}
+    commit = row.data.tags.get("git.commit", "").replace("unknown", "")
+    origin = {"run": row_name(row), "photos": photos.dataset_hash, "code": commit}
     card = checkpoint_card(
         find_checkpoint(run, step, which or "full"), photos, hub_id, origin, lora_file=LORA_FILE if lora else None
     )

@@ -7,8 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from dreambooth3d.errors import ConfigError
 
@@ -30,6 +30,19 @@ def free_port(host: str, port: int) -> int:
         except OSError as error:
             reason = error.strerror or str(error)
     raise ConfigError(f"{host}:{port}: no server can listen there ({reason}). Give another --port or --host.")
+
+
+@contextmanager
+def beside(command: Sequence[str]) -> Iterator[None]:
+    """A server that runs beside what this process does, and ends with that, or with this process however it ends."""
+    watched = [sys.executable, "-m", "dreambooth3d.cli.watched", *command]
+    process = subprocess.Popen(watched, start_new_session=True, stdin=subprocess.PIPE)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def run_until_told(command: Sequence[str]) -> int:

@@ -15,18 +15,26 @@ if TYPE_CHECKING:
     from operations.launch.presets import Preset
 
 
-def run_training(config: str, overrides: Sequence[str]) -> None:
+def run_training(config: str, overrides: Sequence[str], live: bool = False) -> None:
     """Check the resolved configuration, then run the main job with it.
+
+    Args:
+        config: a preset's file.
+        overrides: `key.sub=value`, below the file's parameters.
+        live: show in a browser what is made meanwhile.
 
     Raises:
         DreamBooth3DError: a user's error, also one in a step.
     """
     import typer
 
+    from dreambooth3d.cli.live.starting import require_live, watching
     from dreambooth3d.cli.setup import bring_subject, ensure_stack
     from operations.launch.checking import check_preset
     from operations.launch.presets import as_file
 
+    if live:
+        require_live()
     preset = resolve(config, overrides)
     parameters = _of_one_subject(check_preset(preset), config)
     if parameters.photos.dir is None and parameters.photos.dataset is None:
@@ -40,7 +48,7 @@ def run_training(config: str, overrides: Sequence[str]) -> None:
     from pipelines.training import dreambooth3d
 
     # Under the preset's own name, which becomes a tag of the run.
-    with as_file(preset) as file:
+    with as_file(preset) as file, watching(live, typer.echo):
         dreambooth3d.with_options(config_path=str(file))()
 
 

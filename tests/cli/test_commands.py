@@ -45,6 +45,7 @@ def test_help_is_fast(product: Product) -> None:
         "prune",
         "stack",
         "ui",
+        "web",
         "toybox",
     ):
         assert command in result.stdout

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dreambooth3d.cameras import Cameras, orbit_cameras
 from dreambooth3d.config.distillation import DistillConfig
 from dreambooth3d.images import captioned, degrees, sheet
+from dreambooth3d.live import Growth
 from dreambooth3d.nerf.training.guards import Guards, Look, Reading
 from dreambooth3d.record import StepLog
 from dreambooth3d.representation.interface import Rendering, Representation
@@ -19,6 +21,7 @@ PREVIEW_VIEWS = 8
 PREVIEW_SIZE = 64
 GROWTH_PICTURES = 12
 """At most so many pictures, evenly over a stage, show how an asset has grown."""
+SEEN_OPACITY = 0.5
 
 
 class Checks:
@@ -49,8 +52,10 @@ class Checks:
     def preview(self, shown: Representation) -> Rendering:
         """Render and log previews."""
         self.previews = render_previews(shown, self.config)
-        self.log.image("previews", preview_sheet(self.previews.color))
-        return self.previews
+        previews = self.previews
+        self.log.image("previews", preview_sheet(previews.color))
+        self.log.growth(lambda: seen_growth(previews))
+        return previews
 
     def compare(self, shown: Representation, settled: bool) -> dict[str, float]:
         """Take new previews, and count checks in a row that differ by too little in the mean; returns figures.
@@ -126,3 +131,21 @@ def preview_sheet(color: Tensor, title: str = "") -> Tensor:
 def render_previews(model: Representation, config: DistillConfig) -> Rendering:
     """The eight views on white."""
     return model.render(preview_cameras(), PREVIEW_SIZE, samples_per_ray=config.render.samples_per_ray)
+
+
+def seen_growth(previews: Rendering) -> Growth:
+    """Previews for whoever watches: as views, and as the points of the surface that they show."""
+    seen = previews.cpu()
+    cameras = preview_cameras()
+    origins, directions = cameras.rays(*seen.opacity.shape[-2:])
+    opaque = seen.opacity > SEEN_OPACITY
+    points = (origins + seen.depth[..., None] * directions)[opaque]
+    # Without the share of white behind them.
+    opacity = seen.opacity[opaque][:, None]
+    colors = (seen.color.permute(0, 2, 3, 1)[opaque] - (1 - opacity)) / opacity
+    views = seen.color.permute(0, 2, 3, 1)
+    return Growth(_bytes(views), cameras.azimuth_deg.numpy(), points.float().numpy(), _bytes(colors))
+
+
+def _bytes(colors: Tensor) -> np.ndarray:
+    return (colors.detach().float().clamp(0, 1) * 255).round().to(torch.uint8).contiguous().numpy()
