@@ -282,6 +282,11 @@ _FINETUNING = {
         "cosine", "How much a checkpoint's samples look like the photos: mean cosine of the selector's features."
     ),
     "view_obedience": _up("share", "Share of a checkpoint's samples that show the view that the prompt asked for."),
+    "harmonic_mean": _up(
+        "share",
+        "Harmonic mean of a checkpoint's subject_similarity, counted from the base model's to the run's best one, and "
+        "its view_obedience, relative to the best one; the partial checkpoint has the best mean.",
+    ),
     "partial_subject_similarity": _up("cosine", "The subject_similarity of the partial checkpoint."),
     "partial_view_obedience": _up("share", "The view_obedience of the partial checkpoint."),
     "full_subject_similarity": _up("cosine", "The subject_similarity of the full checkpoint."),

@@ -221,7 +221,7 @@ def test_summary(product: Product, second: Outcome) -> None:
 
 def test_the_report_is_written_shown_and_kept(product: Product, second: Outcome, tmp_path: Path) -> None:
     """In the folder of results, in MLflow, as a visualisation of ZenML, and on request."""
-    name, client = second.row.info.run_name, tracker(product)
+    name, client = second.row.data.tags["zenml.pipeline_run"], tracker(product)
     page = (product.root / "outputs" / name / "report.html").read_text()
     for text in (name, "00.jpg", "<svg", "select_checkpoints", "finetune_dreambooth", "first asset", "mean image"):
         assert text in page, text
@@ -372,7 +372,7 @@ def test_checkpoints_are_exported(product: Product, second: Outcome, tmp_path: P
 def test_a_checkpoint_is_pushed_with_its_card(
     product: Product, second: Outcome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name = second.row.info.run_name
+    name = second.row.data.tags["zenml.pipeline_run"]
     with running_hub(tmp_path / "cache", monkeypatch) as hub:
         hub.writers.add("hf_a")
         variables = {"HF_ENDPOINT": hub.url, "HF_TOKEN": "hf_a", "HF_HUB_DISABLE_XET": "1", "HF_HOME": str(tmp_path)}

@@ -269,8 +269,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def figures(row: Run) -> tuple[set[str], dict[str, float], dict[str, str], dict[str, str]]:
     """What a row says of its run, times and names aside."""
-    times = ("seconds", "cached", "ms_per_step", "peak_memory_mib", "process_memory_mib")
-    metrics = {key: value for key, value in row.data.metrics.items() if not key.endswith(times)}
+    metrics = row.data.metrics.items()
+    metrics = {key: value for key, value in metrics if not key.startswith("steps/") and not key.endswith("ms_per_step")}
     tags = {key: value for key, value in row.data.tags.items() if not key.startswith(("mlflow.", "zenml."))}
     return set(row.data.metrics), metrics, dict(row.data.params), tags
 
@@ -292,7 +292,7 @@ def test_a_tracker_that_is_locked_from_a_step_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The run gets to its end and says what is missing; from what is stored the row is completed."""
-    before = {line["run"] for line in listed()}
+    before = {line["run"] for line in listed() if line["status"] == "completed"}
     prepare, other = MLFlowExperimentTracker.prepare_step_run, None
 
     def lock_then_prepare(tracker: MLFlowExperimentTracker, info: Any) -> None:
@@ -315,7 +315,8 @@ def test_a_tracker_that_is_locked_from_a_step_on(
     assert len([text for text in told if "runs complete" not in text]) == 1, "one warning"
     assert name not in good_versions()
     assert command("production", "promote", name)[0] == 1
-    assert {line["run"] for line in listed()} <= before, "nothing reached the tracker"
+    # A call that was given up on may still open the row, once the tracker answers.
+    assert {line["run"] for line in listed() if line["status"] == "completed"} <= before, "nothing is complete there"
 
     code, said, error = command("runs", "complete", name)
     assert code == 0 and "completed" in said, error

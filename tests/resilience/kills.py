@@ -42,7 +42,6 @@ _FOLLOWING = {step: STEPS[place:] for place, step in enumerate(STEPS)}
 _RUN_NAME = re.compile(rb"dreambooth3d-\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d_\d{6}")
 _EVENT = re.compile(r"Step (\w+) has (started|finished)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-_OF_THE_RUN = ("seconds", "cached", "ms_per_step", "peak_memory_mib", "process_memory_mib")
 _CACHES = {"class_images"}
 
 
@@ -218,7 +217,9 @@ class Workshop:
             tags = dict(rows.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (row,)).fetchall())
         if (status, tags.get("status")) != ("FINISHED", "completed"):
             raise RuntimeError(f"{run}: MLflow says {status}, {tags.get('status')}")
-        metrics = frozenset(point for point in points if not point[0].endswith(_OF_THE_RUN))
+        metrics = frozenset(
+            point for point in points if not point[0].startswith("steps/") and not point[0].endswith("ms_per_step")
+        )
         return Result(files, metrics, params, tuple(self._left()))
 
     def _left(self) -> Iterator[str]:
