@@ -40,6 +40,10 @@ LONGEST_S = 900.0
 """A command that takes longer hangs."""
 _FOLLOWING = {step: STEPS[place:] for place, step in enumerate(STEPS)}
 _RUN_NAME = re.compile(rb"dreambooth3d-\d{4}_\d\d_\d\d-\d\d_\d\d_\d\d_\d{6}")
+_OF_ONE_RUN = re.compile(_RUN_NAME.pattern + rb"|\d{1,2} [A-Z][a-z]+ \d{4}")
+"""Its name, and the day that its page says."""
+_TIMED = "report.html"
+"""Says how long each step took."""
 _EVENT = re.compile(r"Step (\w+) has (started|finished)")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _CACHES = {"class_images"}
@@ -205,13 +209,14 @@ class Workshop:
         """
         folder = self.product.root / "outputs" / run
         files = {
-            path.relative_to(folder).as_posix(): hashlib.sha256(_RUN_NAME.sub(b"RUN", path.read_bytes())).hexdigest()
+            path.relative_to(folder).as_posix(): hashlib.sha256(_OF_ONE_RUN.sub(b"", path.read_bytes())).hexdigest()
             for path in folder.rglob("*")
-            if path.is_file()
+            if path.is_file() and path.name != _TIMED
         }
         (own,) = (self.product.root / ".zenconfig").rglob("mlflow.db")
         with closing(sqlite3.connect(database or own)) as rows:
-            ((row, status),) = rows.execute("SELECT run_uuid, status FROM runs WHERE name = ?", (run,)).fetchall()
+            query = "SELECT run_uuid, status FROM runs NATURAL JOIN tags WHERE key = ? AND value = ?"
+            ((row, status),) = rows.execute(query, ("zenml.pipeline_run", run)).fetchall()
             points = rows.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (row,)).fetchall()
             params = dict(rows.execute("SELECT key, value FROM params WHERE run_uuid = ?", (row,)).fetchall())
             tags = dict(rows.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (row,)).fetchall())
