@@ -182,7 +182,7 @@ def test_the_row_of_a_run_over_many_subjects_is_given_up_on(
     monkeypatch.setattr(patience, "PAUSES_S", (0.0, 0.0))
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
     monkeypatch.setattr(rows, "_tracker", lambda: tracker_at(faulty.uri, []))
-    run: Any = SimpleNamespace(name="run", config=SimpleNamespace(settings={}), pipeline=None)
+    run: Any = SimpleNamespace(name="run", config=SimpleNamespace(settings={}, extra={}, model=None), pipeline=None)
     with pytest.raises(IncompleteRowError, match=r"^run: MLflow did not take .* `dreambooth3d runs complete run`"):
         summarize_run(run, [{"subject": "corgi", "action": "skipped", "reason": "nothing changed"}])
     assert faulty.asked == 3 * (1 + 1)
