@@ -11,6 +11,7 @@ from PIL import Image
 from benchmarks import photo_masks
 from benchmarks.photo_masks import MaskSet, Row, mask_sets, measure
 from benchmarks.real.layout import LayoutError
+from dreambooth3d.images import STRIP_PX
 
 SIDE = 160
 
@@ -85,4 +86,4 @@ def test_a_folder_of_sets_is_printed_and_drawn(
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[1:4]] == ["one", "two", "all"] and "7 of 7" in lines[3]
     with Image.open(sheet) as picture:
-        assert picture.width == 4 * 194 + 2 and picture.height == 2 * 196
+        assert picture.width == 4 * 194 + 2 and picture.height == 2 * (196 + STRIP_PX)

@@ -132,9 +132,9 @@ class Counting:
     ran: list[str] = []
     folders: list[Path] = []
 
-    def __init__(self, name: str, seed: int, device: torch.device, work: Path, source: Source, files: object) -> None:
+    def __init__(self, name: str, seed: int, device: torch.device, work: Path, source: Source, exports: bool) -> None:
         assert source == Toybox(name), "a subject's photos are its own"
-        assert files is None, "nobody has asked for exports"
+        assert not exports, "nobody has asked for exports"
         self.name = name
         Counting.folders.append(work)
 
