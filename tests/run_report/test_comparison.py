@@ -14,9 +14,9 @@ import pytest
 from dreambooth3d.cli.run_pages import comma_separated
 from dreambooth3d.run_report.comparison import Seen, called, comparison_page, side_by_side
 from dreambooth3d.run_report.figures import best_of
-from tests.cli.test_photo_page import BROWSER
+from tests.phone import BROWSER, in_a_phone
 from tests.run_report.runs import PAYLOAD, noise
-from tests.run_report.test_report import checked, in_a_phone
+from tests.run_report.test_report import checked
 
 FIRST, SECOND = "first-run", PAYLOAD
 

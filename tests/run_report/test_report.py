@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
-import subprocess
 from html import unescape
 from pathlib import Path
 
@@ -19,7 +17,8 @@ from dreambooth3d.run_report.curve import curve
 from dreambooth3d.run_report.page import run_report
 from dreambooth3d.run_report.parts import LIMIT_BYTES
 from dreambooth3d.run_report.sketch import sketch
-from tests.cli.test_photo_page import BROWSER, Checker
+from tests.cli.test_photo_page import Checker
+from tests.phone import BROWSER, in_a_phone
 from tests.run_report.runs import PAYLOAD, whole
 
 
@@ -136,26 +135,3 @@ def test_a_phone_shows_it_without_sideways_scrolling(page: str, tmp_path: Path) 
     """Also without the policy that would keep a payload from running anyway; the turntable turns."""
     beyond, pictures, ran, turning = in_a_phone(page, tmp_path)
     assert (beyond, pictures, ran, turning) == (0, 18, False, 2)
-
-
-def in_a_phone(page: str, folder: Path) -> list[object]:
-    """What a browser finds in a frame as wide as a phone: pixels beyond it, pictures, whether a payload ran, films."""
-    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page)
-    assert free != page
-    held = json.dumps(free).replace("<", "\\u003c")
-    script = f"""
-        const frame = document.createElement("iframe");
-        frame.style = "width: 390px; height: 800px; border: 0";
-        frame.onload = () => setTimeout(() => {{
-          const inside = frame.contentDocument, root = inside.documentElement;
-          document.title = JSON.stringify([root.scrollWidth - root.clientWidth, inside.images.length, !!window.ran,
-            inside.getAnimations().length]);
-        }}, 300);
-        frame.srcdoc = {held};
-        document.body.append(frame);"""
-    outer = f"<!doctype html><meta charset=utf-8><title></title><body><script>{script}</script>"
-    (folder / "phone.html").write_text(outer)
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}",
-               "--virtual-time-budget=3000", "--dump-dom", (folder / "phone.html").as_uri()]  # fmt: skip
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    return json.loads(re.findall("<title>(.*?)</title>", shown)[0])
