@@ -9,16 +9,22 @@ from operations.records.keys import COMPARED, current
 from operations.records.reading import Reader
 from operations.records.row import KnownRun, Row, row_name
 from operations.records.rows import artifacts_of, seconds_of
-from operations.records.status import Status, status_of_row
+from operations.records.status import TAG, Status, status_of_row
 
 FIGURES = ("psnr", "psnr_fg", "clip_i", "r_precision")
-Shown = Status | Literal["dead"]
-"""A run that ZenML takes for running, and whose process is gone, is dead until `runs clean` marks it."""
+Shown = Status | Literal["dead", "incomplete"]
+"""A run that ZenML takes for running, and whose process is gone, is dead until `runs clean` marks it. One that ended well
+is incomplete as long as its row is: MLflow was away, and `runs complete` completes it."""
 
 
 def _shown(row: Row, run: KnownRun | None) -> Shown:
     status = status_of_row(run.status if run else None, row)
-    return "dead" if status == "running" and run is not None and run.gone else status
+    if run is None:
+        return status
+    # A pipeline of the user's own need not publish; those of the presets all do.
+    if status == "completed" and TAG not in row.data.tags and _origin(row, run)["preset"]:
+        return "incomplete"
+    return "dead" if status == "running" and run.gone else status
 
 
 def briefs(reader: Reader, limit: int) -> list[dict[str, Any]]:
