@@ -4,11 +4,13 @@ Every pair is one of `PAIRS`, in turn, in a folder of state of its own, so that 
 starts two processes that have imported ZenML already, and look up the stack at the same moment: less time between
 starts, and closer in time. `--setup` starts two `dreambooth3d setup` at once, each time on an empty folder.
 
-`--runs 2` starts two identical runs of a product with tiny models in each of `--rounds`, twice: fresh, when each stage
-is computed by one of them for both, and warm, when ZenML's cache has all of it. A round fails if a run does, if their
-figures differ, or if a work folder is left.
+`--runs 2 4 8` starts so many identical runs of a product with tiny models, one of the numbers after the other, each of
+them fresh, when each stage is computed by one of them for all, and then warm, when ZenML's cache has all of it; so
+often that there are `--rounds` such starts. Each run is a fork of a process that has imported the libraries, so that
+all begin within milliseconds. A round fails if a run does, if their figures differ, or if a work folder is left.
 
-Usage: python -m benchmarks.simultaneous [--pairs 200] [--clients | --setup] [--runs 2 --rounds 3]
+Usage: python -m benchmarks.simultaneous [--pairs 200] [--clients | --setup]
+    [--runs 2 4 8 --rounds 50 --json docs/resilience.json]
 """
 
 from __future__ import annotations
@@ -20,15 +22,20 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
+from benchmarks.resilience_report import merge
 from dreambooth3d.cli.setup import STACK
 from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
 from dreambooth3d.places import repository
-from tests.product import TINY, Product, make_product
+from tests.product import FRONT_DOOR, SHORTEST, Product, make_product
+from tests.warm import WarmProcess
 
 SETUP = ("dreambooth3d", "setup")
+KINDS = ("fresh", "warm")
 PAIRS = (
     (("dreambooth3d", "schedules", "list"), ("zenml", "stack", "list")),
     (("zenml", "stack", "list"), ("zenml", "project", "list")),
@@ -91,22 +98,25 @@ def clients_at_once() -> list[str]:
     return [f"a client: exit code {process.exitcode}" for process in started if process.exitcode]
 
 
-def identical_runs(product: Product, config: str, count: int) -> tuple[int, list[str]]:
-    """The same run several times at once; how often one waited for another, and one line for each problem."""
-    logs = [product.root / f"run{index}.log" for index in range(count)]
-    started = []
-    for log in logs:
-        with log.open("w") as output:
-            started.append(product.start_training(config, output))
-    codes = [process.wait() for process in started]
-    texts = [log.read_text() for log in logs]
+def identical_runs(product: Product, config: str, processes: Sequence[WarmProcess]) -> tuple[int, list[str]]:
+    """The same run once per process, all at once; how often one waited for another, and one line for each problem."""
+
+    def train(process: WarmProcess) -> subprocess.CompletedProcess[str]:
+        return process.run((*FRONT_DOOR, config), product.root, product.environment)
+
+    with ThreadPoolExecutor(len(processes)) as pool:
+        ended = list(pool.map(train, processes))
+    texts = [run.stdout + run.stderr for run in ended]
     problems = [
-        f"run {index}: exit code {code}: {text.strip().splitlines()[-1:]}"
-        for index, (code, text) in enumerate(zip(codes, texts, strict=True))
-        if code
+        f"run {index}: exit code {run.returncode}: {text.strip().splitlines()[-1:]}"
+        for index, (run, text) in enumerate(zip(ended, texts, strict=True))
+        if run.returncode
     ]
-    figures = newest_figures(product, count)
-    problems += ["their figures differ"] * any(row != figures[0] for row in figures)
+    figures = newest_figures(product, len(processes))
+    known = {key for row in figures for key in row}
+    differ = sorted(key for key in known if len({str(row.get(key)) for row in figures}) > 1)
+    problems += [f"{len(differ)} figures differ, such as {differ[0]}"] if differ else []
+    problems += [f"{len(figures)} rows"] * (len(figures) != len(processes))
     left = [path.name for path in (product.root / ".dreambooth3d" / "work").iterdir() if path.name != "class_images"]
     waits = sum(text.count("computes the same at present") for text in texts)
     return waits, problems + [f"{name} is left" for name in left]
@@ -121,27 +131,43 @@ def newest_figures(product: Product, count: int) -> list[dict[str, float]]:
     experiment = client.get_experiment_by_name("dreambooth3d")
     assert experiment is not None
     rows = client.search_runs([experiment.experiment_id], max_results=count, order_by=["attributes.start_time DESC"])
-    timed = ("steps/",)
-    return [{key: value for key, value in row.data.metrics.items() if not key.endswith(timed)} for row in rows]
+    return [
+        {
+            key: value
+            for key, value in row.data.metrics.items()
+            if not key.startswith("steps/") and not key.endswith("ms_per_step")
+        }
+        for row in rows
+    ]
 
 
-def rounds_of_runs(folder: Path, count: int, rounds: int) -> int:
-    """Print a line for each start of identical runs, and return how many went wrong."""
-    product, failed = make_product(folder), 0
+def rounds_of_runs(folder: Path, counts: Sequence[int], rounds: int, report: Path | None) -> int:
+    """Print a line for each start of identical runs, and note it in the report; return how many failed."""
+    product = make_product(folder)
     if (result := product.dreambooth3d("setup")).returncode:
         sys.exit(result.stderr)
-    no_photos: dict[str, object] = {"photos": {"weight": 0.0}}
+    processes = [WarmProcess(product.environment) for _ in range(max(counts))]
+    failed = 0
+    tally = {f"{count} at once, {kind}": {"starts": 0, "failed": 0, "waits": 0} for count in counts for kind in KINDS}
     for index in range(rounds):
-        sections = {name: TINY[name] | no_photos for name in ("init_nerf", "refine_nerf")}
-        config = product.write_config(seed=100 + index, **sections)
-        for kind in ("fresh", "warm"):
-            started = time.perf_counter()
-            waits, problems = identical_runs(product, config, count)
-            failed += bool(problems)
-            seconds = time.perf_counter() - started
-            line = f"round {index + 1}, {count} runs, {kind}: {waits} waits, {seconds:.0f} s"
-            print(line, *problems, sep="; ", flush=True)
-    print(f"{failed} of {2 * rounds} starts of {count} runs failed")
+        turn, kind = index // len(KINDS), KINDS[index % len(KINDS)]
+        count = counts[turn % len(counts)]
+        sections = {name: section for name, section in SHORTEST.items() if name != "seed"}
+        config = product.write_config(seed=100 + turn, **sections)
+        started = time.perf_counter()
+        waits, problems = identical_runs(product, config, processes[:count])
+        row = tally[f"{count} at once, {kind}"]
+        row["starts"], row["failed"], row["waits"] = (
+            row["starts"] + 1,
+            row["failed"] + bool(problems),
+            row["waits"] + waits,
+        )
+        line = f"round {index + 1}, {count} runs, {kind}: {waits} waits, {time.perf_counter() - started:.0f} s"
+        print(line, *problems, sep="; ", flush=True)
+        failed = sum(row["failed"] for row in tally.values())
+        if report is not None:
+            merge(report, "simultaneous", {"rounds": index + 1, "failed": failed, "starts": tally})
+    print(f"{failed} of {rounds} starts failed")
     return failed
 
 
@@ -152,12 +178,14 @@ def main() -> None:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--clients", action="store_true", help="two processes that have imported ZenML already")
     kind.add_argument("--setup", action="store_true", help="two setups at once")
-    kind.add_argument("--runs", type=int, help="so many identical runs of a product with tiny models")
-    parser.add_argument("--rounds", type=int, default=3, help="of --runs, each fresh and warm")
+    kind.add_argument("--runs", type=int, nargs="+", help="so many identical runs of a product with tiny models")
+    parser.add_argument("--rounds", type=int, default=6, help="starts of --runs, fresh and warm in turn")
+    parser.add_argument("--json", type=Path, help="a report to put the figures of --runs into, under `simultaneous`")
     arguments = parser.parse_args()
     if arguments.runs:
         with tempfile.TemporaryDirectory() as temporary:
-            sys.exit(1 if rounds_of_runs(Path(temporary), arguments.runs, arguments.rounds) else 0)
+            failed = rounds_of_runs(Path(temporary), arguments.runs, arguments.rounds, arguments.json)
+        sys.exit(1 if failed else 0)
     started, failed = time.perf_counter(), 0
     with tempfile.TemporaryDirectory() as temporary:
         shared = Path(temporary, "state")

@@ -59,7 +59,7 @@ def show_list(limit: int, as_json: bool) -> None:
     if dead := [row["run"] for row in found if row["status"] == "dead"]:
         typer.echo(f"{len(dead)} of them died without a word; `dreambooth3d runs clean` marks them.", err=True)
     if lacking := sum(row["status"] == "incomplete" for row in found):
-        typer.echo(f"MLflow lacks figures of {lacking} of them; `dreambooth3d runs complete --all` adds them.", err=True)
+        typer.echo(f"MLflow lacks figures of {lacking} of them: `dreambooth3d runs complete --all`.", err=True)
 
 
 def show_run(name: str, as_json: bool, everything: bool) -> None:

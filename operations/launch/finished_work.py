@@ -1,9 +1,12 @@
-"""The work folders of finished steps: locked until ZenML has stored what they hold, then removed."""
+"""What finished steps leave: work folders, removed once ZenML has stored what they hold, and memory that is free."""
 
 from __future__ import annotations
 
+import ctypes
 import shutil
+import sys
 import threading
+from contextlib import suppress
 
 from dreambooth3d.locks import FolderLock
 from operations.launch.stored_states import TravellingFolder
@@ -44,3 +47,10 @@ def let_go_of_work() -> None:
     """Let others have the work folders of this thread's steps whose results could not be stored."""
     while _ended.locks:
         _ended.locks.pop()[0].release()
+
+
+def return_free_memory() -> None:
+    """Give the system back what malloc keeps of a step's memory; of many runs in a process it would keep ever more."""
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL("libc.so.6").malloc_trim(0)

@@ -15,7 +15,7 @@ from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracke
 from zenml.orchestrators import step_runner
 
 from dreambooth3d.errors import gist
-from operations.launch.finished_work import forget_finished_work
+from operations.launch.finished_work import forget_finished_work, return_free_memory
 from operations.records import tracking
 from operations.records.patience import bounded, briefly
 from operations.records.row import Origin
@@ -104,12 +104,13 @@ def _patient_cleanup(clean_up: CleanUp) -> CleanUp:
 
 
 def _and_forget_work(publish: Callable[..., Any]) -> Callable[..., Any]:
-    """ZenML's function that says that a step's result is stored, after which the step's work folder goes."""
+    """ZenML's function that says that a step's result is stored, after which its work folder and free memory go."""
 
     @functools.wraps(publish)
     def publish_successful_step_run(*arguments: Any, **options: Any) -> Any:
         published = publish(*arguments, **options)
         forget_finished_work()
+        return_free_memory()
         return published
 
     return publish_successful_step_run

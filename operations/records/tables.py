@@ -13,8 +13,8 @@ from operations.records.status import TAG, Status, status_of_row
 
 FIGURES = ("psnr", "psnr_fg", "clip_i", "r_precision")
 Shown = Status | Literal["dead", "incomplete"]
-"""A run that ZenML takes for running, and whose process is gone, is dead until `runs clean` marks it. One that ended well
-is incomplete as long as its row is: MLflow was away, and `runs complete` completes it."""
+"""A run that ZenML takes for running, and whose process is gone, is dead until `runs clean` marks it. One that ended
+well is incomplete as long as its row is: MLflow was away, and `runs complete` completes it."""
 
 
 def _shown(row: Row, run: KnownRun | None) -> Shown:
