@@ -124,8 +124,8 @@ def resolve_folder(config: PhotosConfig, root: Path = Path(".")) -> tuple[Path, 
     if "class_noun" not in values:
         raise ConfigError(
             f"{shown_path(folder)}: it is not known what the subject is. "
-            f"Set photos.class_noun, for example photos.class_noun=dog, "
-            f"or write `class_noun: dog` into {SUBJECT_FILE} there."
+            f"Write `class_noun: dog`, for example, into {SUBJECT_FILE} there, or give `photos check` --class-noun dog "
+            "and a run photos.class_noun=dog."
         )
     return folder, _subject_info(values, path)
 
