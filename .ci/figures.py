@@ -27,7 +27,7 @@ FLOORS = (
     ("dreambooth3d", "dreambooth3d.config"),
     ("dreambooth3d.toybox", "dreambooth3d.photos", "dreambooth3d.diffusion", "dreambooth3d.nerf"),
     ("dreambooth3d.evaluation", "dreambooth3d.export"),
-    JOINERS,
+    (*JOINERS, "dreambooth3d.run_report"),
     ("materializers",),
     ("operations.records", "operations.orchestrators"),
     ("operations.registry",),

@@ -32,6 +32,7 @@ def commands(runs: Sequence[str]) -> list[tuple[str, ...]]:
         found += [("runs", "show", runs[0]), ("runs", "show", runs[0], "--all")]
     if len(runs) > 1:
         found += [("runs", "compare", *runs[:2]), ("runs", "compare", *runs[:2], "--all")]
+    found.append(("photos", "check", "data/corgi"))
     return [*found, ("config", "check", "configs/demo.yaml"), ("doctor",), ("doctor", "configs/demo.yaml")]
 
 

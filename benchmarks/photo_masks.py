@@ -26,7 +26,9 @@ from benchmarks.real.photos import alone, overlaps, true_mask
 from dreambooth3d.config.photos import MaskSourceName, PhotosConfig
 from dreambooth3d.errors import DreamBooth3DError
 from dreambooth3d.images import save_image
-from dreambooth3d.photos.check import PhotoReport, check_folder, contact_sheet
+from dreambooth3d.photos.check import check_folder
+from dreambooth3d.photos.report import PhotoReport
+from dreambooth3d.photos.showing import contact_sheet
 from dreambooth3d.photos.subject import SubjectInfo, mask_file, photo_files
 
 SOURCES = ("auto", "learned", "rembg", "smooth_background")

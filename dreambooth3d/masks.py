@@ -1,4 +1,7 @@
-"""Telling a subject from a smooth background, without a segmentation network."""
+"""Telling a subject from a smooth background, without a segmentation network.
+
+Where it concerns photos alone, `dreambooth3d.backdrops` does so without torch.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,20 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
-TOLERANCE = 0.1
-"""Largest difference from the background in any channel that still is background."""
-MIN_TOLERANCE = 0.03
-NOISE_MARGIN = 2.0
-"""Times by which the differences inside a frame may exceed those at its border."""
-MIN_BORDER_SHARE = 0.6
-BACKGROUND_SHARES = (0.2, 0.995)
-MAX_CUT_SHARE = 0.2
-"""Largest share of the border that a subject may cover; beyond it the frame cuts the subject, or the mask is wrong."""
-MAX_CUT_OUTLINE = 0.02
-"""Share of a subject's outline on the frame up to which nothing of it is taken to be beyond the frame."""
+from dreambooth3d.backdrops import (
+    BACKGROUND_SHARES,
+    FIT_ROUNDS,
+    FIT_SCALE,
+    MAX_CUT_SHARE,
+    MIN_BORDER_SHARE,
+    RIDGE,
+    TOLERANCE,
+    background_pixels,
+)
+
 UNSURE = (0.1, 0.9)
 UNSURE_WIDTH, MAX_UNSURE = 0.05, 0.5
 """Width of an unsure region in terms of the photo's side, and the largest share of a subject that may be unsure."""
-FIT_ROUNDS = 4
-FINE_SIZE = 256
-"""Pixels per side at which photos are masked."""
-GROWTH_STEPS = 16
 
 
 def smooth_background(images: Float[Tensor, "n 3 height width"]) -> Float[Tensor, "n 3 height width"]:
@@ -66,7 +65,7 @@ def _linear_background(images: Tensor) -> Tensor:
     basis = torch.stack([torch.ones_like(x), x, y], dim=-1)  # (height, width, 3)
     border = border_pixels(height, width, images.device)
     rows, colors = basis[border], images[..., border].transpose(1, 2)  # (p, 3), (n, p, 3)
-    ridge = 1e-3 * torch.eye(3, device=images.device)
+    ridge = RIDGE * torch.eye(3, device=images.device)
     expected = colors.median(dim=1, keepdim=True).values
     fit = colors.new_zeros(len(colors), 3, 3)  # (n, 3 terms, 3 colours)
     for _ in range(FIT_ROUNDS):
@@ -86,7 +85,7 @@ def border_pixels(
     return edge
 
 
-def _agreement(colors: Tensor, expected: Tensor, scale: float = 0.05) -> Tensor:
+def _agreement(colors: Tensor, expected: Tensor, scale: float = FIT_SCALE) -> Tensor:
     """(n, p) weight in (0, 1] of each pixel: small where it is far from what is expected."""
     return 1 / (1 + ((colors - expected).abs().amax(-1) / scale) ** 4)
 
@@ -97,21 +96,8 @@ def background_mask(image: Float[Tensor, "3 height width"]) -> Bool[Tensor, "hei
     These are the pixels like `smooth_background` that connect to the border. If too little of the border is like it,
     the background is not smooth, and nothing is masked.
     """
-    edge = border_pixels(image.shape[-2], image.shape[-1], image.device)
     difference = (image - smooth_background(image[None])[0]).abs().amax(0)
-    border = difference[edge]
-    fitting = border[border <= TOLERANCE]
-    if len(fitting) < MIN_BORDER_SHARE * len(border):
-        return torch.zeros_like(edge)
-    # A clean background shows also a subject of nearly its colour; a noisy one needs all of the tolerance.
-    alike = difference <= (NOISE_MARGIN * fitting.quantile(0.95)).clamp(MIN_TOLERANCE, TOLERANCE)
-    filled, previous = alike & edge, -1
-    while (count := int(filled.sum())) != previous:
-        previous = count
-        # Several growth steps per check; a step reaches one pixel further inside the like-coloured region.
-        for _ in range(GROWTH_STEPS):
-            filled = (max_pool2d(filled[None, None].float(), 3, 1, 1)[0, 0] > 0) & alike
-    return filled
+    return torch.from_numpy(background_pixels(difference.detach().cpu().numpy())).to(image.device)
 
 
 def subject_masks(

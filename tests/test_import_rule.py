@@ -16,9 +16,9 @@ LIBRARY = [
     if "cli" not in path.parts and path != ROOT / "dreambooth3d" / "__main__.py"  # which is the command line
 ]
 GROUND = (
-    "artifacts", "cameras", "digests", "environment", "errors", "faults", "glossary", "guidance", "hub", "images",
-    "live", "locks", "masks", "naming", "parallel", "places", "progress", "prompts", "record", "runtime", "strict_yaml",
-    "temporary", "transfer", "weights",
+    "artifacts", "backdrops", "cameras", "digests", "environment", "errors", "faults", "glossary", "guidance", "hub",
+    "images", "live", "locks", "masks", "naming", "parallel", "places", "progress", "prompts", "record", "runtime",
+    "strict_yaml", "temporary", "transfer", "weights",
 )  # fmt: skip
 FLOORS = (
     # The library. Rooms side by side on one floor do not know each other.

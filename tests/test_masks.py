@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from dreambooth3d import backdrops, masks
+from dreambooth3d.backdrops import FINE_SIZE
 from dreambooth3d.cameras import turntable_cameras
-from dreambooth3d.masks import FINE_SIZE, background_mask, smooth_background, subject_masks
+from dreambooth3d.masks import background_mask, smooth_background, subject_masks
+from dreambooth3d.photos.masks import backgrounds
 from dreambooth3d.photos.masks.smooth_background import SmoothBackground
 from dreambooth3d.photos.masks.source import SourcePhoto
 from dreambooth3d.toybox.render import render_views
@@ -41,6 +45,47 @@ def with_subject(image: Tensor, bottom: int = 50) -> tuple[Tensor, Tensor]:
     image = torch.where(mask, torch.tensor([0.9, 0.05, 0.1])[:, None, None], image)
     image[:, 26:32, 26:32] = 1.0
     return image, mask
+
+
+def grown(seeds: Tensor, among: Tensor) -> Tensor:
+    """Bool (height, width): what seeds reach within `among`, pixel by pixel, also over corners."""
+    reached = seeds & among
+    while True:
+        wider = (torch.nn.functional.max_pool2d(reached[None, None].float(), 3, 1, 1)[0, 0] > 0) & among
+        if torch.equal(wider, reached):
+            return reached
+        reached = wider
+
+
+def test_background_is_what_the_border_reaches() -> None:
+    among = torch.rand(SIZE, SIZE, generator=torch.Generator().manual_seed(1)) < 0.38
+    edge = masks.border_pixels(SIZE, SIZE)
+    among |= edge
+    expected = grown(edge, among)
+    assert 0.1 < expected.float().mean() < among.float().mean(), "some of it is not reached"
+    difference = torch.where(among, 0.0, 1.0).numpy()
+    assert np.array_equal(backdrops.background_pixels(difference), expected.numpy())
+
+
+@pytest.mark.parametrize("background", [plain, gradient, floor_and_wall])
+@pytest.mark.parametrize("strength", [0.0, 0.02])
+def test_numpy_tells_what_torch_tells(background, strength: float) -> None:
+    image = (with_subject(background())[0] + noise(strength)).clamp(0, 1)
+    pixels = np.ascontiguousarray(image.movedim(0, -1).numpy())
+    behind = smooth_background(image[None])[0].movedim(0, -1).numpy()
+    np.testing.assert_allclose(backdrops.smooth_background(pixels), behind, atol=2e-6)
+    found, trusted = backdrops.subject_pixels(pixels)
+    expected, expected_trusted = subject_masks(image[None])
+    assert np.array_equal(found, expected[0].numpy()) and trusted == bool(expected_trusted)
+
+
+@pytest.mark.parametrize("side, largest", [(FINE_SIZE, 1e-6), (411, 1e-4)])
+def test_pillow_resizes_as_torch_does(side: int, largest: float) -> None:
+    image = torch.rand(1, 1, 300, 300, generator=torch.Generator().manual_seed(2))
+    expected = torch.nn.functional.interpolate(
+        image, size=(side, side), mode="bilinear", antialias=True, align_corners=False
+    )
+    np.testing.assert_allclose(backgrounds._resized(image[0, 0].numpy(), side), expected[0, 0].numpy(), atol=largest)
 
 
 @pytest.mark.parametrize("background", [plain, gradient, floor_and_wall])

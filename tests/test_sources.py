@@ -25,7 +25,7 @@ from tests.product import TINY, write_models
 
 NOT_LOADED_HERE = {
     "nerf/field/triton_grid.py",  # on a GPU
-    "photos/remote.py",  # for other photo sets
+    "photos/remote.py", "photos/masks/learned.py", "photos/masks/color_models.py",  # for other photo sets
     "toybox/captions.py", "toybox/contexts.py",  # for photos that somebody has described
     "export/page.css", "export/viewer.html", "export/viewer.js",  # no modules
 }  # fmt: skip

@@ -1,7 +1,7 @@
 """Pictures of the site: strips of the benchmarks' sheets, and what a run has logged.
 
 `python -m website.pictures` cuts the strips into docs/images/strips; `--run RUN` also takes the pictures of a finished
-run of the demo, for the page "How it works", into docs/images/run.
+run of the demo, for the page "How it works", into docs/images/run, and makes the moving picture of the README of it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ from pathlib import Path
 from PIL import Image
 
 from website.pages import ROOT
+from website.turning import turning, write_turning
 
 DOCS = ROOT / "docs"
 STRIPS = DOCS / "images" / "strips"
 RUN = DOCS / "images" / "run"
+TURNING = "turning.webp"
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom, in pixels of the sheet."""
 _FAMILY = "benchmarks/family.webp"
 _ROW = 132
 _SYSTEMS = ("sds", "sjc", "latent", "mesh", "gaussians", "fantasia3d")
 SHEETS: dict[str, tuple[str, tuple[int, int], tuple[Box, ...]]] = {
-    "hero": ("images/demo.png", (1118, 985), ((78, 0, 728, 132), (78, 264, 1118, 396))),
     "demo": ("images/demo.png", (1118, 985), ((78, 0, 728, 132), (78, 132, 1118, 396))),
     "toybox": ("benchmarks/quality_koi.webp", (755, 1056), ((104, 0, 755, 132), (104, 264, 624, 396))),
     "real_studio": ("benchmarks/real_bob.webp", (640, 1100), ((149, 100, 640, 300),)),
@@ -76,13 +77,14 @@ def write_logged(name: str, folder: Path) -> None:
     """
     from zenml.client import Client
 
-    from dreambooth3d.images import save_image
+    from dreambooth3d.images import save_image, to_pil
     from operations.records.publishing import finished_stages
     from operations.records.reading import Reader
     from operations.records.row import row_name
 
     run = row_name(Reader.of_active_state().find(name))
-    records = {stage.name: stage.record for stage in finished_stages(Client().get_pipeline_run(run).id)}
+    finished = Client().get_pipeline_run(run)
+    records = {stage.name: stage.record for stage in finished_stages(finished.id)}
     images = {}
     for file, (step, key) in LOGGED.items():
         found = records[step].images if step in records else {}
@@ -92,6 +94,9 @@ def write_logged(name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for file, image in images.items():
         save_image(image, folder / f"{file}.webp")
+    photos, bundle = (finished.steps[step].output.load() for step in ("validate_photos", "export_asset"))
+    views = [Image.open(bundle.folder / name) for name in bundle.files if name.startswith("frames/")]
+    write_turning(turning(list(map(to_pil, photos.images)), views), folder / TURNING)
 
 
 def main() -> None:

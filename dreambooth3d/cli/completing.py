@@ -11,8 +11,9 @@ from dreambooth3d.errors import ArtifactError, ConfigError, RunNotFoundError
 from operations.launch.checking import parse_parameters
 from operations.records import rows
 from operations.records.patience import TrackerAwayError, patiently
+from operations.records.publishing import PUBLISH, SUMMARIZE
 from operations.records.status import status_of
-from operations.registry.publication import PUBLISH, SUMMARIZE, Published, complete, is_incomplete
+from operations.registry.publication import Published, complete, is_incomplete
 from operations.registry.retention import product_runs
 
 

@@ -350,7 +350,7 @@ def check_photos(config: TrainingConfig) -> Finding:
 
 def check_masks(config: PhotosConfig) -> Finding:
     """Which sources of masks a run will have."""
-    from dreambooth3d.photos.masks import learned, rembg
+    from dreambooth3d.photos.masks import bundled, rembg
     from dreambooth3d.photos.networks.weights import network_folder
 
     wanted, model = config.masks, config.rembg_model
@@ -359,13 +359,13 @@ def check_masks(config: PhotosConfig) -> Finding:
         if wanted == "rembg":
             rembg.require_model(model)
         if wanted == "learned":
-            learned.require_network()
+            bundled.require_network()
     except DreamBooth3DError as error:
         return Finding("masks", False, str(error), brings.get(wanted, ()))
     if wanted != "auto":
         return Finding("masks", True, f"{wanted}, as photos.masks asks for")
     here = rembg.installed() and rembg.model_file(model) is not None
-    network = network_folder(learned.FOLDER) is not None
+    network = network_folder(bundled.FOLDER) is not None
     sources = {"files": True, "transparency": True, "rembg": here, "smooth backgrounds": True, "learned": network}
     return Finding("masks", True, f"the first that serves of {', '.join(name for name in sources if sources[name])}")
 

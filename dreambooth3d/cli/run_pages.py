@@ -12,11 +12,11 @@ from typing import Any
 from dreambooth3d.cli.files import require_writable, write_file
 from dreambooth3d.cli.show import require_several
 from dreambooth3d.environment import quiet
-from dreambooth3d.errors import ConfigError, RunNotFoundError
+from dreambooth3d.errors import ConfigError
 from dreambooth3d.naming import printable
 from operations.records import tables
 from operations.records.reading import Reader
-from operations.records.row import row_name
+from operations.records.row import Row, row_name
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """How a cell begins that a spreadsheet would take for something to compute."""
@@ -29,28 +29,28 @@ def write_report(name: str, path: Path) -> str:
         Where it lies.
 
     Raises:
-        RunNotFoundError: there is no such run, or ZenML has deleted it.
+        RunNotFoundError: there is no such run.
         ConfigError: the file cannot be written.
     """
     require_writable(path, "report.html")
     quiet()
-    from operations.registry.reporting import report_of
-
-    run = row_name(Reader.of_active_state().find(name))
-    write_file(path, report_of(_zenml_run(run)), "the report")
+    row = Reader.of_active_state().find(name)
+    write_file(path, _report(row), "the report")
     return printable(str(path))
 
 
-def _zenml_run(name: str) -> Any:
+def _report(row: Row) -> str:
+    """The report of a row's run; of one that ZenML has deleted, what the row still has."""
     from zenml.client import Client
 
+    from dreambooth3d.run_report.page import run_report
+    from operations.registry.remains import of_row
+    from operations.registry.reporting import report_of
+
     try:
-        return Client().get_pipeline_run(name)
+        return report_of(Client().get_pipeline_run(row_name(row)))
     except KeyError:
-        raise RunNotFoundError(
-            f"{name}: ZenML no longer knows this run, so that its pictures are gone. `dreambooth3d runs show {name} "
-            "--all` shows what its row still has."
-        ) from None
+        return run_report(of_row(row))
 
 
 def write_comparison(names: Sequence[str], page: Path | None, table: Path | None) -> list[str]:

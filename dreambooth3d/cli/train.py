@@ -142,20 +142,26 @@ def resolve(config: str, overrides: Sequence[str]) -> Preset:
     return preset.overridden(parameters, keys) if overrides else preset
 
 
-def show_file(config: str, overrides: Sequence[str], defaults: bool = False) -> None:
+def show_file(config: str, overrides: Sequence[str], defaults: bool = False, as_json: bool = False) -> None:
     """Print a pipeline's YAML with its bases and overrides in it, where asked for with all defaults: a file by itself.
+
+    As JSON it is the same values.
 
     Raises:
         ConfigError: no such file, no YAML, or with `defaults` any other problem.
     """
     import typer
 
+    from dreambooth3d.cli.show import print_json
     from dreambooth3d.strict_yaml import dump
     from operations.launch.checking import check_preset
     from operations.launch.presets import all_parameters
 
     preset = resolve(config, overrides)
     values = {**preset.values, "parameters": all_parameters(check_preset(preset))} if defaults else preset.values
+    if as_json:
+        print_json(values)
+        return
     origin = f"# {', on top of '.join(preset.files)}{' with overrides' if overrides else ''}"
     shown = "".join(letter if letter.isprintable() else "?" for letter in origin)
     # As files are: in UTF-8, whatever the locale.

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
 from dreambooth3d.artifacts import RadianceField, SubjectPhotos
+from dreambooth3d.backdrops import FINE_SIZE, MAX_CUT_OUTLINE
 from dreambooth3d.config.results import EvaluateConfig
 from dreambooth3d.evaluation.figures import labelled_rows
 from dreambooth3d.evaluation.pixels import Views, mask_iou, psnr_fg
@@ -25,7 +26,6 @@ from dreambooth3d.evaluation.registration import (
 )
 from dreambooth3d.glossary import meanings
 from dreambooth3d.kinds import load_representation
-from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE
 from dreambooth3d.photos.cameras.search import assumed_fov_y_deg
 from dreambooth3d.representation.interface import Representation
 from dreambooth3d.runtime import Runtime

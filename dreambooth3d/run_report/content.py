@@ -151,6 +151,7 @@ class RunContent:
         turntable: pictures all around, evenly from the front; empty where there are none.
         steps: in the order in which they ran.
         config: exact configuration as YAML.
+        gone: steps whose results are deleted, so that figures of theirs come from the run's row.
     """
 
     run: str
@@ -177,3 +178,4 @@ class RunContent:
     turntable: tuple[Image.Image, ...] = ()
     steps: tuple[StepTaken, ...] = ()
     config: str = ""
+    gone: tuple[str, ...] = ()

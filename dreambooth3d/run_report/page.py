@@ -88,7 +88,17 @@ def _lead(content: RunContent) -> str:
     known = [name for name in HEADLINE if name in content.metrics][:KEY_FIGURES]
     figures = "".join(f"<li><b>{_shown(name, content.metrics[name])}</b>{html.escape(label(name))}</li>"
                       for name in known)  # fmt: skip
-    return f'{prompt}<p class="soft">{status}{said}</p>' + (f'<ul class="key">{figures}</ul>' if figures else "")
+    key = f'<ul class="key">{figures}</ul>' if figures else ""
+    return f'{prompt}<p class="soft">{status}{said}</p>{key}{_gone(content)}'
+
+
+def _gone(content: RunContent) -> str:
+    """What can no longer be shown, and where the rest comes from."""
+    if not content.gone:
+        return ""
+    names = ", ".join(content.gone)
+    said = f"What these steps had stored is gone: {names}. Their figures and times are those of the run's row in "
+    return f'<p class="soft gone">{html.escape(said)}MLflow; their pictures cannot be shown.</p>'
 
 
 def _shown(name: str, value: float) -> str:

@@ -18,11 +18,11 @@ from dreambooth3d.diffusion.model.base_model import (
 from dreambooth3d.diffusion.model.guides import guide_identity, is_of_run, prompt_noun
 from dreambooth3d.diffusion.model.pretrained import pretrained_folders
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.photos.check import inspect_folder, resolve_folder, with_captions
+from dreambooth3d.photos.check import inspect_folder, with_captions
 from dreambooth3d.photos.dataset import dataset_hash, ground_truth, require_ground_truth
 from dreambooth3d.photos.models import photo_models
 from dreambooth3d.photos.prompted import prompted_name
-from dreambooth3d.photos.subject import subject_name
+from dreambooth3d.photos.subject import resolve_folder, subject_name
 from dreambooth3d.prompts import names
 from dreambooth3d.runtime import pick_device
 from dreambooth3d.surface.files import check_meshes

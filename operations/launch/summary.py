@@ -22,9 +22,9 @@ from dreambooth3d.faults import gone_if_failed
 from dreambooth3d.images import save_image
 from dreambooth3d.naming import below
 from operations.records.keys import CACHED, SECONDS, current, metric_key
-from operations.records.publishing import REPORT
+from operations.records.publishing import PUBLISH, REPORT
 from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
-from operations.registry.publication import PAGE, PUBLISH
+from operations.registry.publication import PAGE
 
 SHOWN = (
     "psnr",

@@ -20,7 +20,7 @@ SECONDS, CACHED = f"{STEPS}/seconds/", f"{STEPS}/cached/"
 COMPARED = ("evaluate/", "evaluate_", SECONDS)
 """How the keys begin of what a comparison of runs shows."""
 _OF_ANY_STEP = frozenset({"seconds", "cached", "peak_memory_mib", "process_memory_mib"})
-_EVALUATION = "evaluate"
+_EVALUATION, _EXPORT = "evaluate", "export_asset"
 
 
 def metric_key(step: str, name: str) -> str:
@@ -35,6 +35,22 @@ def metric_key(step: str, name: str) -> str:
     if step == _EVALUATION and "/" in name:
         return f"{step}_{name}"
     return f"{step}/{name}"
+
+
+def asset_figures(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The figures of a row's asset and mesh by the names of the glossary, such as `psnr` and `coarse/psnr`.
+
+    Args:
+        metrics: of the row, under the keys of now.
+    """
+    found: dict[str, float] = {}
+    for key, value in metrics.items():
+        step, _, name = key.partition("/")
+        if (step == _EXPORT and name.startswith("mesh")) or step in (_EVALUATION, f"{_EVALUATION}_prompt"):
+            found[name] = value
+        elif step.startswith(f"{_EVALUATION}_") and not step.startswith(f"{_EVALUATION}_context_"):
+            found[f"{step.removeprefix(f'{_EVALUATION}_')}/{name}"] = value
+    return found
 
 
 def current_key(key: str) -> str:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from operations.records.keys import metric_key
-from operations.records.pictures import picture_file
+from operations.records.pictures import STRIP
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 TAG = "mlflow.note.content"
-PICTURE = picture_file("export_asset", "turntable")
 FIGURES = {
     "evaluate": {"psnr_fg": "dB", "mask_iou": "", "clip_i": "", "r_precision": "", "janus_excess": ""},
     "evaluate_prompt": {"clip_t": "", "r_precision": "", "view_accuracy": "", "janus_rate": "", "front_recall": ""},
@@ -38,7 +37,7 @@ def figures(metrics: Mapping[str, float]) -> list[str]:
     ]
 
 
-def picture(row: str, path: str = PICTURE) -> str:
+def picture(row: str, path: str = STRIP) -> str:
     """Markdown of a picture among a row's files; the address is that which MLflow's own pages ask, relative to them."""
     return f"![asset](get-artifact?path={quote(path, safe='')}&run_uuid={row})"
 
@@ -54,8 +53,7 @@ def of_asset(row: str, run: str, metrics: Mapping[str, float], status: str, show
         shown: whether the row holds the picture.
     """
     lines = [
-        plain(", ".join(figures(metrics))),
-        picture(row) if shown else "",
+        "  \n".join(filter(None, [plain(", ".join(figures(metrics))), picture(row) if shown else ""])),
         "The run was stopped early; the asset is what there was by then." if status == "interrupted" else "",
         "Open `asset/asset.html` among the artifacts to turn it, `asset/asset.glb` in any 3D program, "
         "`report/report.json` for what each figure means. Where the run was started, the same lies in "

@@ -27,6 +27,8 @@ from operations.records.rows import origin_of
 from operations.records.status import ENDS, TAG, End
 from operations.records.tracking import Point, active_run_id, log_params, log_record
 
+PUBLISH, SUMMARIZE = "publish", "summarize"
+"""The steps that write the row of a run, and of one over many subjects."""
 _DIGEST_LENGTH = 36
 OURS = "materializers"
 """The package whose materializers store records."""

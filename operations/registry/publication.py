@@ -25,6 +25,8 @@ from operations.records import hooks, note, publishing, rows
 from operations.records.checkpoint_models import log_checkpoints
 from operations.records.keys import current, metric_key
 from operations.records.patience import TrackerAwayError, is_away, patiently
+from operations.records.pictures import log_strip
+from operations.records.publishing import PUBLISH, SUMMARIZE
 from operations.records.status import ENDS, TAG, status_of
 from operations.records.summary import log_summary
 from operations.records.tracking import active_run_id
@@ -33,7 +35,6 @@ from operations.registry.registration import register_asset
 from operations.registry.reporting import Known, report_if_possible
 
 logger = logging.getLogger(__name__)
-PUBLISH, SUMMARIZE = "publish", "summarize"
 INDEX, PAGE = "run_index", "run_report"
 """Outputs of `publish`."""
 INCOMPLETE = "incomplete"
@@ -102,11 +103,12 @@ def write_row(run: PipelineRunResponse, made: Published, page: str) -> dict[str,
     uri = publishing.bundle_uri(stages)
     publishing.log_files(made.report, made.bundle, uri)
     publishing.log_report(page)
+    shown = log_strip(made.bundle)
     if isinstance(made.config, TrainingConfig):
         publishing.log_contexts(run, stages, made.config.contexts)
     publishing.set_tags(tags)
     version = register_asset(made.asset, uri, made.photos.subject, tags, made.identity, run)
-    _describe(run, made, version, tags[TAG])
+    _describe(run, made, version, tags[TAG], shown)
     index = {
         "mlflow_run_id": active_run_id(),
         "pipeline_run": run.name,
@@ -119,11 +121,10 @@ def write_row(run: PipelineRunResponse, made: Published, page: str) -> dict[str,
     return {"mlflow_run_id": index["mlflow_run_id"], "model_version": version}
 
 
-def _describe(run: PipelineRunResponse, made: Published, version: str, status: str) -> None:
+def _describe(run: PipelineRunResponse, made: Published, version: str, status: str, shown: bool) -> None:
     """What is there to be looked at: description of row and version, checkpoints as logged models; never an error."""
     client, row, origin = MlflowClient(), active_run_id(), rows.origin_of(run)
     figures = {metric_key(made.report.record.name, name): value for name, value in made.report.metrics.items()}
-    shown = "turntable" in made.bundle.record.images
     for describe in (
         lambda: note.write(client, row, note.of_asset(row, run.name, figures, status, shown)),
         lambda: describe_version(client, made.photos.subject, version, description(run.name, row, figures, shown)),

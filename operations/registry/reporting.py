@@ -25,7 +25,7 @@ from dreambooth3d.images import to_pil
 from dreambooth3d.naming import subject_of
 from dreambooth3d.nerf.photo_cameras.photo_targets import reported_cameras
 from dreambooth3d.nerf.training.checks import PREVIEW_VIEWS
-from dreambooth3d.photos.check import outlined
+from dreambooth3d.photos.showing import outlined
 from dreambooth3d.record import StepRecord
 from dreambooth3d.run_report.comparison import Seen
 from dreambooth3d.run_report.content import (
@@ -41,15 +41,14 @@ from dreambooth3d.run_report.content import (
 )
 from dreambooth3d.run_report.page import run_report
 from operations.records.patience import briefly
-from operations.records.publishing import end_of, finished_stage
+from operations.records.publishing import PUBLISH, end_of, finished_stage
 from operations.records.rows import seconds_between
 from operations.records.status import status_of
-from operations.registry import versions
+from operations.registry import remains, versions
 
 logger = logging.getLogger(__name__)
 Value = TypeVar("Value")
 PHOTOS_SHOWN, SHOTS_SHOWN, PHOTO_PX = 24, 10, 360
-PUBLISH = "publish"
 MAKERS = ("validate_photos", "read_prompt")
 DISTILLING = ("init_nerf", "refine_nerf", "edit_nerf", "fit_true_views")
 EVALUATIONS = ("evaluate", "evaluate_prompt")
@@ -118,7 +117,7 @@ def content_of(run: PipelineRunResponse, known: Known = Known()) -> RunContent:
         status = end_of(records.values())
     shown, more = _photos(photos)
     on_gpu = _on_gpu(records)
-    return RunContent(
+    content = RunContent(
         run=run.name,
         subject=subject,
         prompt=photos.instance_prompt if photos else "",
@@ -144,6 +143,7 @@ def content_of(run: PipelineRunResponse, known: Known = Known()) -> RunContent:
         steps=tuple(_taken(name, step, records.get(name), on_gpu) for name, step in steps.items()),
         config=_config(steps, known.config),
     )
+    return content if known.made else remains.completed(content, records)
 
 
 def metrics_of(run: PipelineRunResponse) -> dict[str, float]:

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from typer.testing import Result
 
@@ -90,6 +91,35 @@ def test_photos_check_writes_the_page_and_names_it_last(invoke: Invoke, tmp_path
     refused = invoke(*command, "--html", str(tmp_path / "none" / "page.html"))
     assert refused.exit_code == 1 and refused.stdout == "" and "no file can be written there" in refused.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["noise", "page.html"]
+
+
+def test_photos_check_as_json_says_what_the_lines_say(invoke: Invoke, tmp_path: Path) -> None:
+    folder = tmp_path / "boxes"
+    folder.mkdir()
+    for seed in range(3):
+        pixels = np.full((96, 128, 3), 170, np.uint8)
+        pixels[30:70, 20 + 10 * seed : 60 + 10 * seed] = (200, 40, 30 + 90 * seed)
+        Image.fromarray(pixels).save(folder / f"{seed}.png")
+    command = ("photos", "check", str(folder), "--class-noun", "toy")
+    lines = invoke(*command).stdout.splitlines()
+    sheet = tmp_path / "sheet.png"
+    result = invoke(*command, "--json", "--sheet", str(sheet))
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert lines[0] == f"{folder}: {said['class_noun']}, {said['dataset_hash']}" and said["folder"] == str(folder)
+    for line, photo in zip(lines[2:5], said["photos"], strict=True):
+        name, size, *_ = line.split()
+        assert name == photo["file"] and size == f"{photo['width']}x{photo['height']}"
+        assert line.endswith(f"{photo['mask_source']} {photo['mask_confidence']:.2f}") and photo["mask_trusted"] is True
+    assert f"usable as targets: {said['usable_as_targets']} of {said['targets_at_most']}" in lines
+    assert [f"warning: {text}" for text in said["findings"]] == lines[7:] != []
+    assert said["files"] == [str(sheet)] and sheet.is_file() and said["held_out"] == []
+
+
+def test_a_file_as_json_is_the_file(invoke: Invoke) -> None:
+    plain, as_json = (invoke("config", "show", "configs/tiny.yaml", *more) for more in ((), ("--json",)))
+    assert as_json.exit_code == 0, as_json.stderr
+    assert json.loads(as_json.stdout) == yaml.safe_load(plain.stdout)
 
 
 def test_photos_add_asks_for_the_noun_on_a_terminal_only(invoke: Invoke, tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 from dreambooth3d.cli.photo_page.diagnosis import Diagnosis, diagnose
 from dreambooth3d.cli.photo_page.page import photo_page
 from dreambooth3d.config.photos import PhotosConfig
-from dreambooth3d.photos.check import PhotoReport, as_photos, check_folder
+from dreambooth3d.photos.check import as_photos, check_folder
+from dreambooth3d.photos.report import PhotoReport
 from dreambooth3d.photos.subject import SubjectInfo
 from tests.phone import BROWSER, in_a_phone
 from tests.photos.photo_sets import photo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from zenml.utils.pagination_utils import depaginate
 from dreambooth3d.artifacts import DreamBoothCheckpoint
 from dreambooth3d.cli import prune
 from dreambooth3d.cli.prune import run_prune
+from dreambooth3d.cli.run_pages import write_report
 from dreambooth3d.errors import ConfigError
 from operations.records import rows
 from operations.registry import retention
@@ -83,6 +85,19 @@ def test_an_old_run_goes_and_its_row_stays(lines: list[str]) -> None:
     lines.clear()
     run_prune(lines.append, keep_runs=1, older_than_days=0)
     assert lines[-1] == "Nothing to prune."
+
+
+def test_the_report_of_a_run_that_is_gone_has_its_rows_figures(lines: list[str], tmp_path: Path) -> None:
+    old, _ = run_frosty(seed=1), run_frosty(seed=2)
+    row = rows.find_row(old.name).info.run_id
+    figures = {"evaluate/psnr_fg": 21.25, "steps/seconds/evaluate": 12.0, "steps/seconds/init_nerf": 65.0}
+    for key, value in figures.items():
+        rows.client().log_metric(row, key, value)
+    run_prune(lines.append, keep_runs=1, older_than_days=0)
+    write_report(old.name, tmp_path / "report.html")
+    said = re.sub(r"<style>.*?</style>|<[^>]*>", " ", (tmp_path / "report.html").read_text(), flags=re.DOTALL)
+    assert "21.2" in said and "1 min" not in said and "65 s" in said
+    assert "is gone: evaluate, init_nerf." in said
 
 
 def test_production_stays_with_what_its_cached_steps_took_from_an_older_run(lines: list[str]) -> None:

@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pytest
 import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
+from dreambooth3d.artifacts import AssetBundle
 from dreambooth3d.record import StepLog
 from operations.records import keys, note
-from operations.records.pictures import log_pictures, picture_file
+from operations.records.pictures import STRIP, log_pictures, log_strip, picture_file
 from operations.records.row import Origin
 
 
@@ -51,6 +53,17 @@ def test_rows_of_before_are_read_as_those_of_now() -> None:
     assert keys.current(before) == now == keys.current(now)
 
 
+def test_figures_of_an_asset_are_read_back_from_its_row() -> None:
+    """By the names that the steps gave them; those of contexts and of other steps are another asset's, or none."""
+    record = {
+        "evaluate": ("psnr", "near/psnr", "baseline_mean/psnr_fg", "seconds"), "evaluate_prompt": ("clip_t",),
+        "evaluate_context_0": ("clip_t",), "init_nerf": ("psnr",), "export_asset": ("mesh/psnr", "glb_bytes"),
+    }  # fmt: skip
+    row = {keys.metric_key(step, name): float(len(name)) for step, names in record.items() for name in names}
+    own = ("psnr", "near/psnr", "baseline_mean/psnr_fg", "clip_t", "mesh/psnr")
+    assert keys.asset_figures(row) == {name: float(len(name)) for name in own}
+
+
 def test_a_row_is_called_by_what_it_is_for() -> None:
     extra = {"preset": "demo", "git_commit": "abc"}
     assert Origin.of("run", "dreambooth3d", extra, "dreambooth3d-corgi").shown("3f2a91") == "corgi · demo · 3f2a"
@@ -76,6 +89,26 @@ def test_each_picture_is_one_file_and_a_series_plays(row: str) -> None:
         assert picture.getpixel((3, 3)) == (64, 64, 64)
 
 
+def test_the_descriptions_picture_fits_its_place(row: str, tmp_path: Path) -> None:
+    """A red bar that grows from frame to frame stands in each view, without the white that is around it in all."""
+    (tmp_path / "frames").mkdir()
+    for index in range(36):
+        frame = Image.new("RGB", (256, 256), "white")
+        frame.paste((255, 0, 0), (100, 160 - index, 140, 200))
+        frame.save(tmp_path / "frames" / f"{index:03d}.png")
+    names = tuple(f"frames/{index:03d}.png" for index in range(36))
+    assert not log_strip(AssetBundle(tmp_path, ("asset.glb",)))
+    assert log_strip(AssetBundle(tmp_path, ("asset.glb", *names)))
+    with Image.open(MlflowClient().download_artifacts(row, STRIP)) as picture:
+        width, height = picture.size
+        red = np.asarray(picture.convert("RGB"))[..., 1] < 128
+    assert height <= 50 and width <= 640 and width % 8 == 0
+    heights = red.reshape(height, 8, width // 8).any(2).sum(0)
+    expected = (40 + np.array([0, 4, 9, 14, 18, 22, 27, 32])) * height / 72
+    np.testing.assert_allclose(heights, expected, atol=1.5)
+    assert red.any(0).all()
+
+
 def test_a_description_replaces_a_failure_and_nothing_else(row: str) -> None:
     client = MlflowClient()
 
@@ -88,7 +121,7 @@ def test_a_description_replaces_a_failure_and_nothing_else(row: str) -> None:
     text = note.of_asset(row, "run-1", figures, "interrupted", shown=True)
     note.write(client, row, text)
     assert said() == text and "psnr\\_fg 25.3 dB, clip\\_i 0.871" in text and "stopped early" in text
-    assert f"get-artifact?path=pictures%2Fexport_asset_turntable.png&run_uuid={row}" in text
+    assert f"get-artifact?path=pictures%2Fasset.png&run_uuid={row}" in text
     note.write(client, row, "something else")
     assert said() == text
     client.set_tag(row, note.TAG, "a person's own words")

@@ -10,7 +10,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.masks import FINE_SIZE, subject_masks
+from dreambooth3d.backdrops import FINE_SIZE
+from dreambooth3d.masks import subject_masks
 
 BLUE, ORANGE = (70, 110, 190), (230, 140, 30)
 

@@ -31,14 +31,15 @@ print(*sorted(name for name in ("torch", "zenml", "mlflow", "operations.launch.c
 """
 
 
-def write_balls(folder: Path, count: int, masks: bool) -> Path:
-    """Photos of a ball before noise, each with a mask if asked for."""
+def write_balls(folder: Path, count: int, masks: bool, noise: bool = True) -> Path:
+    """Photos of a ball before noise, or before one colour, each with a mask if asked for."""
     folder.mkdir()
     y, x = np.mgrid[:96, :96]
     for index in range(count):
         random = np.random.default_rng(index)
         ball = (y - random.integers(40, 56)) ** 2 + (x - random.integers(40, 56)) ** 2 < 500
         pixels = random.integers(0, 256, (96, 96, 3), dtype=np.uint8)
+        pixels[:] = pixels if noise else 180
         pixels[ball] = (200, 40, 30)
         Image.fromarray(pixels).save(folder / f"{index:03}.png")
         if masks:
@@ -47,10 +48,17 @@ def write_balls(folder: Path, count: int, masks: bool) -> Path:
 
 
 @pytest.mark.parametrize(
-    "count, masks, said", [(300, False, "300 photos, at most 20 are allowed"), (4, True, "usable as targets: 4 of 4")]
+    "count, masks, noise, said",
+    [
+        (300, False, True, "300 photos, at most 20 are allowed"),
+        (4, True, True, "usable as targets: 4 of 4"),
+        (4, False, False, "usable as targets: 4 of 4"),
+    ],
 )
-def test_what_needs_no_network_imports_no_torch(count: int, masks: bool, said: str, tmp_path: Path) -> None:
-    folder = write_balls(tmp_path / "balls", count, masks)
+def test_what_needs_no_network_imports_no_torch(
+    count: int, masks: bool, noise: bool, said: str, tmp_path: Path
+) -> None:
+    folder = write_balls(tmp_path / "balls", count, masks, noise)
     result = subprocess.run(
         [sys.executable, "-c", _SAID, str(folder)], capture_output=True, text=True, check=True, cwd=repository()
     )

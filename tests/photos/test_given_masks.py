@@ -12,8 +12,9 @@ from PIL import Image
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import PhotoSetError
-from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines
+from dreambooth3d.photos.check import check_photos, inspect_folder
 from dreambooth3d.photos.dataset import content_digest
+from dreambooth3d.photos.showing import report_lines
 from dreambooth3d.photos.subject import photo_files
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime

@@ -16,9 +16,10 @@ from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.cameras import search
 from dreambooth3d.photos.cameras.locate import locate_photos
-from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines
+from dreambooth3d.photos.check import check_photos, inspect_folder
 from dreambooth3d.photos.dataset import ground_truth
 from dreambooth3d.photos.held_out import evenly_spread
+from dreambooth3d.photos.showing import report_lines
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
 from materializers.hashing import content_hash

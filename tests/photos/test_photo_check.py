@@ -12,7 +12,9 @@ from pydantic import ValidationError
 
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, PhotoSetError
-from dreambooth3d.photos.check import check_photos, inspect_folder, report_lines, resolve_folder
+from dreambooth3d.photos.check import check_photos, inspect_folder
+from dreambooth3d.photos.showing import report_lines
+from dreambooth3d.photos.subject import resolve_folder
 from dreambooth3d.record import StepLog
 from dreambooth3d.runtime import Runtime
 from tests.photos.photo_sets import photo, write_set

@@ -164,7 +164,7 @@ def test_series_and_pictures(product: Product, first: Outcome) -> None:
     # Each point once, although it is sent live and stands in the record.
     assert len({point.step for point in history}) == len(history)
     shown = ("validate_photos_photos", "select_checkpoints_contact_sheet", "generate_pseudo_views_before_after",
-             "init_nerf_previews", "evaluate_comparison", "export_asset_turntable")  # fmt: skip
+             "init_nerf_previews", "evaluate_comparison", "export_asset_turntable", "asset")  # fmt: skip
     files = [Path(file.path).name for file in client.list_artifacts(first.row.info.run_id, "pictures")]
     assert {f"{name}.png" for name in shown} <= {*files} and len(files) == len({*files})
     images = client.list_artifacts(first.row.info.run_id, "images")

@@ -79,6 +79,13 @@ def test_what_is_missing_is_left_out(content: RunContent) -> None:
     assert "Measured" not in checker.text
 
 
+def test_what_is_gone_is_said() -> None:
+    page = run_report(RunContent("run-1", metrics={"psnr": 20.5}, gone=("init_nerf", "<evaluate>")))
+    said = " ".join(words(page).split())
+    assert "is gone: init_nerf, <evaluate>." in said and "20.5" in said
+    assert "is gone" not in run_report(RunContent("run-1", metrics={"psnr": 20.5}))
+
+
 def test_its_size_is_bounded() -> None:
     """Pictures become smaller until it fits, and go where nothing else helps."""
     content = whole("x", side=130)

@@ -7,13 +7,12 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-import torch
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
-from dreambooth3d.record import StepLog
+from dreambooth3d.artifacts import AssetBundle
 from operations.records import note
-from operations.records.pictures import log_pictures
+from operations.records.pictures import log_strip
 from operations.records.row import VIEW, Origin
 from website.browser import BROWSER
 from website.mlflow_pages import served, shoot
@@ -30,9 +29,10 @@ def test_a_row_is_shown_as_what_it_is(tmp_path: Path) -> None:
         with mlflow.start_run(experiment_id=experiment) as run:
             row, origin = run.info.run_id, Origin("run-1", "dreambooth3d", "demo", "abc", "corgi")
             MlflowClient().update_run(row, name=origin.shown(row))
-            log = StepLog("export_asset")
-            log.image("turntable", torch.tensor([0.9, 0.1, 0.1]).view(3, 1, 1).expand(3, 60, 200))
-            log_pictures(log.record())
+            (tmp_path / "frames").mkdir()
+            for name in (names := tuple(f"frames/{index:03d}.png" for index in range(36))):
+                Image.new("RGB", (256, 256), (230, 25, 25)).save(tmp_path / name)
+            assert log_strip(AssetBundle(tmp_path, names))
             text = note.of_asset(row, "run-1", {"evaluate/psnr_fg": 25.3}, "completed", shown=True)
             note.write(MlflowClient(), row, text)
     finally:

@@ -10,15 +10,16 @@ from typing import Any, Literal
 import numpy as np
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.masks import MAX_CUT_OUTLINE
+from dreambooth3d.backdrops import MAX_CUT_OUTLINE
 from dreambooth3d.photos.backgrounds import SAME, background_sameness
 from dreambooth3d.photos.cameras.locate import NO_MASK, REASON
 from dreambooth3d.photos.cameras.search import MIN_PHOTOS
-from dreambooth3d.photos.check import PADDED, PhotoReport
 from dreambooth3d.photos.colour_cast import colour_casts, tint
 from dreambooth3d.photos.coverage import NextPhoto, next_photos, place_name, seen_share
+from dreambooth3d.photos.findings import PADDED
 from dreambooth3d.photos.masks.source import Mask
 from dreambooth3d.photos.quality import Photo, frame_in_square
+from dreambooth3d.photos.report import PhotoReport
 from dreambooth3d.photos.strangers import strangers
 
 Weight = Literal["good", "note", "warning"]

@@ -10,7 +10,7 @@ from PIL import Image
 from dreambooth3d.cli.photo_page.circle import circle
 from dreambooth3d.cli.photo_page.diagnosis import Diagnosis, PhotoCard, Said
 from dreambooth3d.export.page import filled, jpeg_address, style
-from dreambooth3d.photos.check import outlined
+from dreambooth3d.photos.showing import outlined
 
 THUMBNAIL_PX = 360
 _JPEG_QUALITY = 80

@@ -14,8 +14,9 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.evaluation.clip import scorer_ref
 from dreambooth3d.evaluation.viewpoints import with_viewpoints
 from dreambooth3d.naming import printable
-from dreambooth3d.photos.check import PhotoReport, as_photos
+from dreambooth3d.photos.check import as_photos
 from dreambooth3d.photos.models import photo_models
+from dreambooth3d.photos.report import PhotoReport
 from dreambooth3d.photos.subject import SubjectInfo
 from dreambooth3d.photos.tracking import DATA, repository_root
 

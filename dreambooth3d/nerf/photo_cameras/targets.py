@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from dreambooth3d.artifacts import PseudoViews, SubjectPhotos
+from dreambooth3d.backdrops import FINE_SIZE, MAX_CUT_OUTLINE
 from dreambooth3d.cameras import Cameras
-from dreambooth3d.masks import FINE_SIZE, MAX_CUT_OUTLINE, smooth_background, subject_masks, unsure_regions
+from dreambooth3d.masks import smooth_background, subject_masks, unsure_regions
 from dreambooth3d.photos.cameras.placement import (
     PlacedCameras,
     fitting_fov_y_deg,

@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.backdrops import FINE_SIZE
 from dreambooth3d.cameras import Cameras, wrap_degrees
-from dreambooth3d.masks import FINE_SIZE
 from dreambooth3d.photos.cameras.extent import subject_middle
 from dreambooth3d.photos.cameras.placement import PlacedCameras
 from dreambooth3d.photos.cameras.search import (

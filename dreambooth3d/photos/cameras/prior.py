@@ -7,9 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from dreambooth3d.artifacts import SubjectPhotos
+from dreambooth3d.backdrops import FINE_SIZE
 from dreambooth3d.digests import sha256_once
 from dreambooth3d.errors import ConfigError
-from dreambooth3d.masks import FINE_SIZE
 from dreambooth3d.photos.cameras.starts import ViewPrior
 from dreambooth3d.photos.masks.source import require_pinned
 from dreambooth3d.photos.networks.relative_views import BINS, RelativeViewNetwork, centred_cutouts

@@ -140,11 +140,9 @@ def _network(name: str, config: PhotosConfig, models: PhotoModels) -> MaskSource
     """One of the networks, pinned."""
     if name == "rembg":
         return rembg.Rembg(rembg.require_model(config.rembg_model), models.rembg.removeprefix(_PREFIX))
-    from dreambooth3d.photos.masks.learned import Learned  # needs torch, which takes seconds to import
-
     folder, sha256 = bundled.require_network(), models.learned.removeprefix(_PREFIX)
     require_pinned(folder / WEIGHTS, sha256)
-    return Learned(folder, sha256)
+    return bundled.Learned(folder, sha256)
 
 
 def _opinions(

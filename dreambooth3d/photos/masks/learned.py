@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,10 @@ import torch
 from PIL import Image
 
 from dreambooth3d.images import antialiased, from_pil
-from dreambooth3d.photos.masks.bundled import FOLDER, require_network
 from dreambooth3d.photos.masks.color_models import sharpen
-from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, require_pinned, says_something
+from dreambooth3d.photos.masks.source import PhotoMask, SourcePhoto, says_something
 from dreambooth3d.photos.networks.subject_masks import SubjectMaskNetwork
-from dreambooth3d.photos.networks.weights import WEIGHTS
 from dreambooth3d.photos.quality import frame_in_square, pad_to_square
-
-__all__ = ["FOLDER", "Learned", "require_network"]
 
 SIZE = 256
 """Pixels per side of the padded photos that the network is given."""
@@ -26,32 +21,14 @@ TRUST_FROM = 0.6
 """Confidence from which a mask is a target."""
 
 
-@dataclass(frozen=True)
-class Learned:
-    """The bundled network.
-
-    Attributes:
-        folder: of its weights.
-        sha256: of the weights, as a run has pinned them.
-    """
-
-    folder: Path
-    sha256: str
-    name: str = "learned"
-
-    def masks(self, photos: Sequence[SourcePhoto]) -> list[PhotoMask | None]:
-        """A mask of each photo, None where the network sees no subject.
-
-        Raises:
-            ConfigError: the weights are others than those pinned.
-        """
-        require_pinned(self.folder / WEIGHTS, self.sha256)
-        squares = [from_pil(Image.fromarray(pad_to_square(photo.pixels))) for photo in photos]
-        images = torch.cat([antialiased(square[None], SIZE) for square in squares])
-        frame = torch.stack([_frame(photo) for photo in photos])
-        first, confidence = SubjectMaskNetwork.load(self.folder).masks(images, frame)
-        found = sharpen(images, first) * frame
-        return [_mask(*each) for each in zip(photos, found, confidence.tolist(), strict=True)]
+def learned_masks(photos: Sequence[SourcePhoto], folder: Path) -> list[PhotoMask | None]:
+    """A mask of each photo by the network in a folder, None where it sees no subject."""
+    squares = [from_pil(Image.fromarray(pad_to_square(photo.pixels))) for photo in photos]
+    images = torch.cat([antialiased(square[None], SIZE) for square in squares])
+    frame = torch.stack([_frame(photo) for photo in photos])
+    first, confidence = SubjectMaskNetwork.load(folder).masks(images, frame)
+    found = sharpen(images, first) * frame
+    return [_mask(*each) for each in zip(photos, found, confidence.tolist(), strict=True)]
 
 
 def _frame(photo: SourcePhoto) -> torch.Tensor:
