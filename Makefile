@@ -5,6 +5,7 @@
 # make fuzz      damaged and odd input for every reader, 1,000 each, into docs/resilience.json
 # make test-gpu  what needs CUDA
 # make test-resilience    kills and faults, see docs/faults.md; QUICK=1 for the fast part
+# make test-extras      the live view and the web page (extras `live` and `web`) in a browser
 # make test-notebook    runs examples/dreambooth3d.ipynb; make notebook writes what it shows into it
 # make wheel     dist/*.whl, which runs outside a clone
 # make test-orchestrators    the pipelines on an emulated Kubernetes cluster (Linux, root)
@@ -26,7 +27,7 @@ ACTIVATE := source $(VENV)/bin/activate
 TEST_ENVIRONMENT := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 
 .PHONY: setup demo test lint clean doctor benchmark-quality benchmark-hindsight benchmark-ablations benchmark-speed \
-	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-notebook notebook wheel test-resilience audit sbom locks licences docs
+	benchmark-load benchmark-real fuzz test-gpu test-orchestrators test-extras test-notebook notebook wheel test-resilience audit sbom locks licences docs
 
 setup: $(INSTALLED)
 	@$(VENV)/bin/dreambooth3d setup
@@ -101,6 +102,19 @@ $(ORCHESTRATORS)/.installed: $(INSTALLED) tests/emulators/requirements.txt
 test-orchestrators: setup $(ORCHESTRATORS)/.installed
 	@$(TEST_ENVIRONMENT) $(ORCHESTRATORS)/bin/python -m pytest -n $(WORKERS) --dist loadfile tests/orchestrators $(ARGS)
 
+# Likewise the extras `live` and `web`.
+EXTRAS := .venv-extras
+
+$(EXTRAS)/.installed: $(INSTALLED) tests/extras/requirements.txt
+	test -x $(EXTRAS)/bin/python || $(VENV)/bin/python -m venv $(EXTRAS)
+	{ $(VENV)/bin/python -c '$(SITE_PACKAGES)'; echo '$(CURDIR)'; } \
+		> "$$($(EXTRAS)/bin/python -c '$(SITE_PACKAGES)')/product.pth"
+	$(EXTRAS)/bin/python $(LOCKED) tests/extras/requirements.txt
+	@touch $@
+
+test-extras: setup $(EXTRAS)/.installed
+	@$(TEST_ENVIRONMENT) $(EXTRAS)/bin/python -m pytest tests/extras $(ARGS)
+
 # Likewise what runs a notebook.
 NOTEBOOK := .venv-notebook
 
@@ -145,7 +159,7 @@ locks: $(AUDIT)/.installed
 
 # The packages of images and emulators too, where their environments are here.
 licences: $(INSTALLED) $(AUDIT)/.installed
-	@$(VENV)/bin/python -m supply_chain.licences $(wildcard $(foreach venv,$(VENV) $(ORCHESTRATORS) $(AUDIT),\
+	@$(VENV)/bin/python -m supply_chain.licences $(wildcard $(foreach venv,$(VENV) $(ORCHESTRATORS) $(EXTRAS) $(AUDIT),\
 		$(venv)/lib/python3*/site-packages))
 
 # MkDocs, in an environment that sees the product: some pages are made of its code. ARGS=serve shows changes at once.

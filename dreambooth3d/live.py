@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -178,20 +179,37 @@ def read_picture(folder: Path) -> UInt8[np.ndarray, "height width 3"] | None:
         return None
 
 
-def read_series(folder: Path, stage: str, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one series of a stage so far."""
-    steps: list[int] = []
-    values: list[float] = []
-    try:
-        lines = (folder / SERIES).read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return steps, values
-    for line in lines:
-        try:
-            point = json.loads(line)
-        except ValueError:  # half a line is being written
-            continue
-        if point["stage"] == stage and name in point["values"]:
-            steps.append(point["step"])
-            values.append(point["values"][name])
-    return steps, values
+class Series:
+    """One series of all stages as it grows: each look reads only what was written since the last.
+
+    Args:
+        folder: that stages write.
+        name: of the series.
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._file, self._name = folder / SERIES, name
+        self._read_bytes = 0
+        self._points: dict[str, tuple[list[int], list[float]]] = {}
+
+    def of(self, stage: str) -> tuple[list[int], list[float]]:
+        """Steps and values of a stage so far."""
+        with suppress(OSError):
+            self._read()
+        return self._points.get(stage, ([], []))
+
+    def _read(self) -> None:
+        with self._file.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._read_bytes:  # another file has taken its place
+                self._read_bytes, self._points = 0, {}
+            file.seek(self._read_bytes)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]  # half a line is being written
+        self._read_bytes += len(whole)
+        for line in whole.splitlines():
+            with suppress(ValueError):  # what a full disk has cut off
+                point = json.loads(line)
+                if self._name in point["values"]:
+                    steps, values = self._points.setdefault(point["stage"], ([], []))
+                    steps.append(point["step"])
+                    values.append(point["values"][self._name])

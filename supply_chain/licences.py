@@ -92,13 +92,15 @@ def licence_of(name: str, metadata: PackageMetadata | None) -> str | None:
     return text if re.fullmatch(r"[\w.+-]+( (AND|OR|WITH) \(?[\w.+-]+\)?)*", text) and text != "UNKNOWN" else None
 
 
-def rows_of(packages: Iterable[Locked], folders: Iterable[Path], before: Mapping[str, Licence]) -> list[Licence]:
+def rows_of(
+    packages: Iterable[Locked], folders: Iterable[Path], before: Mapping[tuple[str, str], Licence]
+) -> list[Licence]:
     """A row for each package, by name.
 
     Args:
         packages: the locked ones.
         folders: `site-packages` of environments.
-        before: rows of the page as it is.
+        before: rows of the page as it is, by name and version.
 
     Raises:
         LookupError: the licence of a package is not known.
@@ -109,9 +111,9 @@ def rows_of(packages: Iterable[Locked], folders: Iterable[Path], before: Mapping
     }
     reasons, rows, unknown = _settings()["reasons"], dict[tuple[str, str], Licence](), []
     for package in packages:
-        known = before.get(package.key)
+        known = before.get((package.key, package.version))
         licence = licence_of(package.key, installed.get((package.key, package.version)))
-        if licence is None and known is not None and known.version == package.version:
+        if licence is None and known is not None:
             licence = known.licence
         if licence is None:
             unknown.append(f"{package.name}=={package.version}")
@@ -150,7 +152,7 @@ def main() -> None:
     page = ROOT / PAGE
     text = page.read_text()
     try:
-        before = {row.name: row for row in read_page(text)}
+        before = {(row.name, row.version): row for row in read_page(text)}
         rows = rows_of(all_locked(), parser.parse_args().folders, before)
     except LookupError as error:
         sys.exit(str(error))

@@ -19,6 +19,7 @@ LOCKS = {
     "docker/requirements-mlflow.txt": "the image of MLflow's server",
     "tests/emulators/requirements.txt": "tests on emulated clusters",
     "examples/requirements.txt": "the notebook",
+    "tests/extras/requirements.txt": "tests of the live view and the web page",
     "supply_chain/requirements.txt": "audit, SBOM and lock files",
     "website/requirements.txt": "the documentation site",
 }

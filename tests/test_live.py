@@ -13,10 +13,10 @@ from dreambooth3d.live import (
     LIVE_VARIABLE,
     Growth,
     LiveFolder,
+    Series,
     live_folder,
     read_growth,
     read_picture,
-    read_series,
     read_status,
 )
 from dreambooth3d.nerf.training.checks import PREVIEW_SIZE, preview_cameras, seen_growth
@@ -67,14 +67,37 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert (status.stage, status.stages, status.step) == ("init_nerf", ("finetune", "init_nerf"), 2)
     assert status.values == {"loss": 1.0, "opacity": 0.5}
     assert (status.grown_in, status.grown_step) == ("init_nerf", 2)
-    assert read_series(tmp_path, "init_nerf", "loss") == ([1, 2], [2.0, 1.0])
-    assert read_series(tmp_path, "finetune", "loss") == ([], [])
+    assert Series(tmp_path, "loss").of("init_nerf") == ([1, 2], [2.0, 1.0])
+    assert Series(tmp_path, "loss").of("finetune") == ([], [])
     assert (picture == 7).all() and picture.shape == (4, 6, 3)
     np.testing.assert_array_equal(grown.colors, seen_growth(ball()).colors)
     # The next stage says so at once, and keeps the asset of the one before.
     LiveFolder(tmp_path, "export_asset")
     after = read_status(tmp_path)
     assert after is not None and after.stage == "export_asset" and after.grown_in == "init_nerf"
+
+
+def test_each_look_reads_only_what_is_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a line is read once it is whole, and a file that has begun again from its beginning."""
+    monkeypatch.setattr(live, "WRITE_S", 0.0)
+    series, writing = Series(tmp_path, "loss"), LiveFolder(tmp_path, "init_nerf")
+    assert series.of("init_nerf") == ([], [])
+    writing.scalars(1, {"loss": 2.0})
+    assert series.of("init_nerf") == ([1], [2.0])
+    # What has been read is not looked at again: here it would not even be readable.
+    file = tmp_path / live.SERIES
+    file.write_bytes(b"#" * (file.stat().st_size - 1) + b"\n")
+    writing.scalars(2, {"opacity": 0.5})
+    writing.scalars(3, {"loss": 1.0})
+    with file.open("a") as half:
+        half.write('{"stage": "init_nerf", "step": 4,')
+    assert series.of("init_nerf") == ([1, 3], [2.0, 1.0])
+    with file.open("a") as half:
+        half.write(' "values": {"loss": 0.5}}\n')
+    assert series.of("init_nerf") == ([1, 3, 4], [2.0, 1.0, 0.5]) and series.of("refine_nerf") == ([], [])
+    file.unlink()
+    LiveFolder(tmp_path, "refine_nerf").scalars(7, {"loss": 3.0})
+    assert series.of("refine_nerf") == ([7], [3.0]) and series.of("init_nerf") == ([], [])
 
 
 def test_a_view_that_fails_ends_no_stage(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -101,7 +124,7 @@ def test_half_a_file_is_no_status(tmp_path: Path) -> None:
     with (tmp_path / live.SERIES).open("a") as file:
         file.write('{"stage": "in')
     assert read_status(tmp_path) is None and read_growth(tmp_path) is None and read_picture(tmp_path) is None
-    assert read_series(tmp_path, "init_nerf", "loss") == ([1], [1.0])
+    assert Series(tmp_path, "loss").of("init_nerf") == ([1], [1.0])
 
 
 def test_nothing_is_made_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

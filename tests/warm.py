@@ -49,30 +49,46 @@ NAMES = {
 class WarmProcess:
     """A process that has the libraries, and forks for each command."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
-        """Start it with the variables of an activated shell, some of which libraries read once."""
-        command = [sys.executable, "-P", str(Path(__file__).resolve())]
-        own = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process: subprocess.Popen[str] = subprocess.Popen(command, env=own, **pipes)
+    def __init__(self, environment: Mapping[str, str], script: Path = Path(__file__)) -> None:
+        """Start it, by this file or a stand-in, with the variables of an activated shell: libraries read some once."""
+        self._command = [sys.executable, "-P", str(script.resolve())]
+        self._environment = {name: value for name, value in environment.items() if name != "PYTHONPATH"}
         self._alone = threading.Lock()
+        self.process = self._start()
+
+    def _start(self) -> subprocess.Popen[str]:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        return subprocess.Popen(self._command, env=self._environment, **pipes)
 
     def run(
         self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str]
     ) -> subprocess.CompletedProcess[str]:
-        """What Python says with these arguments, `-m MODULE ...` or `SCRIPT ...`."""
+        """What Python says with these arguments, `-m MODULE ...` or `SCRIPT ...`.
+
+        Where the process has died, a new one takes its place.
+
+        Raises:
+            RuntimeError: it dies before it answers; this command may have done its work, and is not given again.
+        """
         with self._alone, tempfile.TemporaryDirectory() as place:
             out, err = Path(place) / "out", Path(place) / "err"
             request = {
                 "arguments": list(arguments), "folder": str(folder), "environment": dict(environment),
                 "out": str(out), "err": str(err),
             }  # fmt: skip
-            stdin, stdout = self._process.stdin, self._process.stdout
+            if self.process.poll() is not None:
+                self.process = self._start()
+            stdin, stdout = self.process.stdin, self.process.stdout
             assert stdin is not None and stdout is not None
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
-            code = json.loads(stdout.readline())
-            return subprocess.CompletedProcess(list(arguments), code, out.read_text(), err.read_text())
+            answer = ""
+            with suppress(BrokenPipeError):
+                stdin.write(json.dumps(request) + "\n")
+                stdin.flush()
+                answer = stdout.readline()
+            if not answer:
+                self.process.kill()
+                raise RuntimeError(f"The warm process has died ({self.process.wait()}) at {list(arguments)}.")
+            return subprocess.CompletedProcess(list(arguments), json.loads(answer), out.read_text(), err.read_text())
 
 
 def import_libraries() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -78,7 +79,9 @@ def served(uri: str) -> Iterator[str]:
     """
     port = free_port("127.0.0.1", 5000)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers=1"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # Its workers for evaluations by language models would start five processes, which nothing here asks for.
+    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         base, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + STARTS_WITHIN_S
         while not _answers(base):
@@ -114,7 +117,7 @@ def shoot(base: str, wanted: Mapping[str, tuple[str, str]], folder: Path) -> Ite
     with browser(*WINDOW) as page:
         page.open(base, "MLflow")
         for key, value in STORED.items():
-            page.evaluate(f"localStorage.setItem({key!r}, {value!r})")
+            page.ask(f"localStorage.setItem({key!r}, {value!r})")
         for name, (address, shows) in wanted.items():
             page.open(base + address, shows)
             shown = page.picture()

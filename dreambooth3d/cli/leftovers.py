@@ -1,5 +1,7 @@
 """What killed processes leave beside their runs: work folders, temporary and partial files, half-stored results.
 
+So do old orders of the web page, by their age.
+
 Each is told as one line, and removed only with evidence that nobody uses it: a lock that is free, a process that is
 gone, a run that has ended.
 """
@@ -25,6 +27,7 @@ from zenml.stack import StackComponent
 from zenml.utils import string_utils
 
 from dreambooth3d import environment
+from dreambooth3d.cli.web.order import old_orders
 from dreambooth3d.locks import FolderLock
 from dreambooth3d.runtime import work_root
 from dreambooth3d.sources import library_digest
@@ -67,6 +70,8 @@ def find_leftovers(dead: Collection[str], alive: bool, states: bool) -> Iterator
     for folder in abandoned_folders():
         yield Leftover(f"{folder}", "no process uses it", partial(shutil.rmtree, folder))
     yield from _partial_files()
+    for folder, why in old_orders(alive):
+        yield Leftover(f"{folder}", why, partial(shutil.rmtree, folder))
     runs = product_runs()
     failed = [run for run in runs if run.name in dead or status_of(run.status) == "failed"]
     yield from _half_stored(failed)

@@ -1,4 +1,4 @@
-"""A server that a command starts: on a free port, and ended when the command ends."""
+"""A server that a command starts: on a free port, for its own pages only, and ended when the command ends."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from urllib.parse import urlsplit
 
 from dreambooth3d.errors import ConfigError
 
 TRIED_PORTS = 50
+LOCAL = ("127.0.0.1", "localhost", "::1")
+REFUSAL = "This page answers its own requests only."
+"""What a browser gets on behalf of another site's page."""
 
 
 def free_port(host: str, port: int) -> int:
@@ -30,6 +34,22 @@ def free_port(host: str, port: int) -> int:
         except OSError as error:
             reason = error.strerror or str(error)
     raise ConfigError(f"{host}:{port}: no server can listen there ({reason}). Give another --port or --host.")
+
+
+def is_own_request(host: str, named: str, origin: str | None) -> bool:
+    """Whether a request comes from the server's own page: other sites' pages, shown by the same browser, get nothing.
+
+    Args:
+        host: at which the server listens.
+        named: the request's header Host; at a local address another name is one that somebody else has made lead here.
+        origin: its header Origin, None where it has none.
+    """
+    try:
+        if host in LOCAL and urlsplit(f"//{named}").hostname not in LOCAL:
+            return False
+        return origin is None or (bool(named) and urlsplit(origin).netloc == named)
+    except ValueError:  # no address at all
+        return False
 
 
 @contextmanager

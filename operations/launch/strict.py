@@ -138,6 +138,7 @@ class _Strict(Pipeline, ABC, Generic[Config]):
         except KeyboardInterrupt:
             let_go_of_row("KILLED")
             end_row_of(self._submitted, "KILLED")
+            click.echo("Interrupted. The same command goes on from here.", err=True)
             raise
         except Exception as error:
             # ZenML leaves a row open where a step fails before it begins; MLflow would call it finished at the exit.

@@ -1,28 +1,23 @@
-"""`--live`: what it shows, what it says where it cannot, and the view in a browser."""
+"""`--live`: what it shows, and what it says where it cannot; the view in a browser is in tests/extras."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from dreambooth3d.cli import extras
 from dreambooth3d.cli.live import shown
 from dreambooth3d.cli.main import app
-from dreambooth3d.cli.server import beside, free_port
-from dreambooth3d.live import Growth, LiveFolder, Status
-from tests.browser import EXECUTABLE, Page, opened, wait_for_server
+from dreambooth3d.cli.server import beside, is_own_request
+from dreambooth3d.live import Growth, Status
 
-VISER = importlib.util.find_spec("viser") is not None
 COLORS = np.array([[250, 0, 0], [0, 250, 0], [0, 0, 250], [250, 250, 0]], np.uint8)
 
 
@@ -99,37 +94,21 @@ def test_a_server_beside_a_run_ends_with_it(tmp_path: Path) -> None:
         time.sleep(0.3)
 
 
-@pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed: apt-get install chromium")
-@pytest.mark.skipif(not VISER, reason="viser is not installed: pip install 'dreambooth3d[live]'")
-def test_a_browser_shows_the_asset_that_grows(tmp_path: Path) -> None:
-    folder, port = tmp_path / "live", free_port("127.0.0.1", 47410)
-    before = LiveFolder(folder, "finetune_dreambooth")
-    before.scalars(3, {"loss": 0.5})
-    before.image("samples/000003", np.zeros((8, 8, 3), np.uint8))
-    command = [sys.executable, "-m", "dreambooth3d.cli.live.view", str(folder), "127.0.0.1", str(port)]
-    with ExitStack() as stack:
-        stack.enter_context(beside(command))
-        wait_for_server(port)
-        page = stack.enter_context(opened(f"http://127.0.0.1:{port}", tmp_path / "profile"))
-        page.wait_for("finetune_dreambooth, step 3")
-        page.wait_for("samples/000003")
-        live = LiveFolder(folder, "init_nerf")
-        live.scalars(25, {"loss": 0.25, "opacity": 0.4})
-        live.growth(growth)
-        page.wait_for("init_nerf, step 25")
-        page.wait_for("front, left, back, right (init_nerf, step 25)")
-        assert _share_of_green(page, tmp_path / "shown.png") > 0.02
-        assert "Share" not in page.text()
-        foreign = [url for url in page.asked if not url.startswith((f"http://127.0.0.1:{port}", "data:", "blob:"))]
-        assert foreign == [], json.dumps(foreign)
-
-
-def _share_of_green(page: Page, path: Path) -> float:
-    """Of the left half of the window, where the scene is, as soon as there is some."""
-    share, end = 0.0, time.monotonic() + 30
-    while share < 0.02 and time.monotonic() < end:
-        time.sleep(1)
-        page.photograph(path)
-        pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)[:, :800]
-        share = float(((pixels[..., 1] > 1.15 * pixels[..., 0]) & (pixels[..., 1] > 1.15 * pixels[..., 2])).mean())
-    return share
+@pytest.mark.parametrize(
+    ("host", "named", "origin", "own"),
+    [
+        ("127.0.0.1", "127.0.0.1:8080", None, True),
+        ("127.0.0.1", "localhost:8080", "http://localhost:8080", True),
+        ("127.0.0.1", "[::1]:8080", "http://[::1]:8080", True),
+        ("127.0.0.1", "127.0.0.1:8080", "http://127.0.0.1:8081", False),  # another server of this computer
+        ("127.0.0.1", "127.0.0.1:8080", "https://elsewhere.example", False),
+        ("127.0.0.1", "127.0.0.1:8080", "null", False),  # a frame in a sandbox, or a file
+        ("127.0.0.1", "elsewhere.example:8080", "http://elsewhere.example:8080", False),  # a name that leads here
+        ("127.0.0.1", "", None, False),
+        ("127.0.0.1", "[:8080", None, False),
+        ("0.0.0.0", "box.example:8080", "http://box.example:8080", True),
+        ("0.0.0.0", "box.example:8080", "http://elsewhere.example", False),
+    ],
+)
+def test_only_its_own_page_is_answered(host: str, named: str, origin: str | None, own: bool) -> None:
+    assert is_own_request(host, named, origin) is own

@@ -17,7 +17,7 @@ from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.photos.check import as_photos, check_folder
 from dreambooth3d.photos.report import PhotoReport
 from dreambooth3d.photos.subject import SubjectInfo
-from tests.phone import BROWSER, in_a_phone
+from tests.browser import OnPhone, in_a_phone, needs_browser
 from tests.photos.photo_sets import photo
 
 PAYLOAD = "<img src=x onerror=top.ran=1>'{{title}}.png"
@@ -114,8 +114,7 @@ def test_the_page_says_every_finding_of_the_check(made: tuple[PhotoReport, Diagn
     assert "Photograph it from behind: about midway between c.png and e.png." in text
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+@needs_browser
 def test_a_phone_shows_it_without_sideways_scrolling(made: tuple[PhotoReport, Diagnosis, str], tmp_path: Path) -> None:
     """In a frame as wide as a phone, and without the policy that would keep a payload from running anyway."""
-    beyond, pictures, ran, _ = in_a_phone(made[2], tmp_path)
-    assert (beyond, pictures, ran) == (0, 5, False)
+    assert in_a_phone(made[2], tmp_path) == OnPhone(beyond=0, pictures=5, ran=False, films=0)

@@ -1,30 +1,22 @@
-"""`dreambooth3d web`: what it makes of what is filled in, and the page in a browser."""
+"""`dreambooth3d web`: what it makes of what is filled in; the page in a browser is in tests/extras."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
-import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 
 from dreambooth3d import places
-from dreambooth3d.cli.server import free_port
 from dreambooth3d.cli.train import checked_parameters
 from dreambooth3d.cli.web import desk as desks
 from dreambooth3d.cli.web import order as orders
 from dreambooth3d.config.training import TrainingConfig
 from dreambooth3d.errors import ConfigError
-from tests.browser import EXECUTABLE, opened, wait_for_server
 from tests.photos.photo_sets import photo
 
-GRADIO = importlib.util.find_spec("gradio") is not None
 CHECK = """
 import sys
 open(sys.argv[-1], 'w').write('<title>checked</title><body>4 of 5 can be targets')
@@ -49,21 +41,31 @@ print('Asset       outputs/run-1/asset.glb')
 """
 
 
+def make_home(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of its own for this process."""
+    monkeypatch.setenv(places.HOME, str(folder / "home"))
+    (folder / "home").mkdir()
+    return (folder / "home").resolve()
+
+
+def write_photos(folder: Path) -> list[Path]:
+    """Five photos with names as cameras give them."""
+    paths = [folder / f"IMG {number}.PNG" for number in range(5)]
+    for number, path in enumerate(paths):
+        photo(number).save(path)
+    return paths
+
+
 @pytest.fixture
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where orders are kept."""
-    monkeypatch.setenv(places.HOME, str(tmp_path / "home"))
-    (tmp_path / "home").mkdir()
-    return (tmp_path / "home").resolve()
+    return make_home(tmp_path, monkeypatch)
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """Five photos, as they are uploaded."""
-    paths = [tmp_path / f"IMG {number}.PNG" for number in range(5)]
-    for number, path in enumerate(paths):
-        photo(number).save(path)
-    return [str(path) for path in paths]
+    return [str(path) for path in write_photos(tmp_path)]
 
 
 @pytest.mark.parametrize("preset", orders.PRESETS.values())
@@ -165,53 +167,3 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(places.repository()))
     monkeypatch.setattr(desks, "check_command", lambda order: run(CHECK, order.page))
     monkeypatch.setattr(desks, "train_command", lambda order: run(TRAIN, order.config))
-
-
-@pytest.mark.skipif(EXECUTABLE is None, reason="no Chromium is installed: apt-get install chromium")
-@pytest.mark.skipif(not GRADIO, reason="gradio is not installed: pip install 'dreambooth3d[web]'")
-def test_a_run_from_photos_to_download_in_a_browser(home: Path, files: list[str], tmp_path: Path, monkeypatch) -> None:
-    """With commands that answer at once in place of the check and the training."""
-    import uvicorn
-
-    from dreambooth3d.cli.web.page import make_app
-
-    stand_in(monkeypatch)
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
-    desk, port = desks.Desk(), free_port("127.0.0.1", 47510)
-    address = f"http://127.0.0.1:{port}"
-    server = uvicorn.Server(uvicorn.Config(make_app(desk, "127.0.0.1", port), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    with ExitStack() as stack:
-        thread.start()
-        stack.callback(thread.join, 20)
-        stack.callback(setattr, server, "force_exit", True)
-        stack.callback(setattr, server, "should_exit", True)
-        wait_for_server(port)
-        page = stack.enter_context(opened(address, tmp_path / "profile"))
-        page.wait("document.querySelector('input[type=file]') !== null")
-        page.click("Check the photos")
-        page.wait_for("There are no photos yet: drop 4 to 6 of them")
-        page.give_files("input[type=file]", [Path(file) for file in files])
-        page.wait_for(".PNG")
-        page.write("dog", "duck")
-        page.click("Check the photos")
-        page.wait("document.querySelector('iframe')?.contentDocument?.body?.innerText.includes('4 of 5')")
-        page.click("Start the run")
-        page.wait_for("init_nerf, step 25")
-        page.wait("[...document.images].some(image => image.naturalWidth === 384)")
-        page.wait("document.querySelector('.log textarea').value.includes('True')")
-        page.click("Start the run")
-        page.wait_for("A run of this page is under way")
-        (home / "go").touch()
-        page.wait_for("Download the GLB")
-        link = page.ask("[...document.links].find(a => a.innerText === 'Download the GLB').href")
-        assert urlopen(link, timeout=10).read() == b"glTF"
-        page.wait("[...document.querySelectorAll('iframe')].at(-1).contentDocument?.title === 'asset'")
-        assert "Share" not in page.text() and "gradio" not in page.text().lower()
-        assert [url for url in page.asked if not url.startswith((address, "data:", "blob:"))] == []
-        # Other sites, and other names for this machine, get nothing.
-        for headers in ({"Origin": "http://elsewhere.example"}, {"Host": "elsewhere.example"}):
-            with pytest.raises(HTTPError, match="403"):
-                urlopen(Request(f"{address}/config", headers=headers), timeout=10)
-        with pytest.raises(HTTPError, match="404"):
-            urlopen(f"{address}/orders/..%2F..%2Fetc/photos", timeout=10)

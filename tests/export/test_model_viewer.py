@@ -9,45 +9,46 @@ from __future__ import annotations
 import base64
 import math
 import os
-import subprocess
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from skimage.color import rgb2hsv
 
 from dreambooth3d.export.gltf import read_glb, to_glb, to_gltf_axes
 from dreambooth3d.export.surface import decimated, sample_density, surface_at
 from dreambooth3d.export.texture import textured
 from dreambooth3d.export.viewer import viewer_page
+from tests.browser import needs_browser
 from tests.export.fields import as_source, ball, no_pictures
-from tests.export.test_page import BROWSER, SOFTWARE
+from website.browser import browser
 
 LIBRARY = os.environ.get("DREAMBOOTH3D_MODEL_VIEWER", "")
 SIDE = 480
 AZIMUTH, ELEVATION, DISTANCES, FOV_DEG = 0.5, 0.26, 3.35, 34
 """Where viewer.js starts: in radians, and in terms of the mesh's half diagonal."""
+SETTLES_S = 4.0
 LEAST_IOU, MOST_DEGREES = 0.99, 3.0
 """Of the outlines, and of the mean difference in hue where both show the mesh: their lights differ, hues may not."""
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium"),
+    needs_browser,
     pytest.mark.skipif(not Path(LIBRARY).is_file(), reason="DREAMBOOTH3D_MODEL_VIEWER names no model-viewer"),
 ]
 
 
-def screenshot(page: str, folder: Path, name: str) -> np.ndarray:
-    """(SIDE, SIDE, 3) in [0, 1]: what a browser shows of a page."""
+def screenshot(page: str, folder: Path, name: str, shown: str) -> np.ndarray:
+    """(SIDE, SIDE, 3) in [0, 1]: what a browser shows of a page once a script says that it is shown."""
     (folder / f"{name}.html").write_text(page)
-    command = [str(BROWSER), "--headless", "--no-sandbox", *SOFTWARE, f"--user-data-dir={folder / 'profile'}",
-               "--force-prefers-reduced-motion", "--hide-scrollbars", "--virtual-time-budget=8000",
-               f"--window-size={SIDE},{SIDE + 200}", f"--screenshot={folder / name}.png",
-               (folder / f"{name}.html").as_uri()]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
-    return np.asarray(Image.open(folder / f"{name}.png").convert("RGB"))[:SIDE, :SIDE] / 255
+    with browser(SIDE, SIDE + 200) as tab:
+        tab.hold_still()
+        tab.open((folder / f"{name}.html").as_uri())
+        tab.wait(shown)
+        time.sleep(SETTLES_S)
+        return np.asarray(tab.picture())[:SIDE, :SIDE] / 255
 
 
 def own_page(glb: bytes) -> str:
@@ -79,7 +80,8 @@ def their_page(glb: bytes) -> str:
 def test_both_show_the_same_asset(tmp_path: Path) -> None:
     shape = decimated(surface_at(sample_density(ball, 32), 10.0), 800)
     glb = to_glb(textured(shape, as_source(ball), 128, 0.05, *no_pictures()))
-    ours, theirs = screenshot(own_page(glb), tmp_path, "ours"), screenshot(their_page(glb), tmp_path, "theirs")
+    ours = screenshot(own_page(glb), tmp_path, "ours", "true")
+    theirs = screenshot(their_page(glb), tmp_path, "theirs", "document.querySelector('model-viewer').loaded")
     masks = [(picture.min(axis=2) < 0.9) for picture in (ours, theirs)]
     both, either = masks[0] & masks[1], masks[0] | masks[1]
     assert either.mean() > 0.1

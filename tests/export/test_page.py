@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
-import subprocess
+import time
 from dataclasses import replace
-from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from PIL import Image
 
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.export.about import about_asset
@@ -23,17 +19,17 @@ from dreambooth3d.export.surface import decimated, sample_density, surface_at
 from dreambooth3d.export.texture import textured, with_vertex_colors
 from dreambooth3d.export.viewer import About, viewer_page
 from dreambooth3d.record import StepRecord
+from tests.browser import PHONE, needs_browser, without_policy
 from tests.cli.test_photo_page import Checker
 from tests.export.fields import as_source, ball, blob_field, no_pictures
+from website.browser import PATIENCE_S, Page, browser
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PAYLOAD = "</title></script><img src=x onerror=top.ran=1>'\"{{title}}<script>top.ran=1</script>"
 METRICS = {"psnr_fg": 20.87, "mask_iou": 0.9579, "mesh/psnr": 25.04, "janus_rate": 0.25, "unknown": 1.0}
 GLB, FILM = bytes(range(256)) * 20, b"a film </script>"
-SOFTWARE = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+@needs_browser
 @pytest.mark.parametrize("colors", ["texture", "vertices"])
 def test_browser_shows_the_colours_of_the_mesh(colors, tmp_path):
     shape = decimated(surface_at(sample_density(ball, 32), 10.0), 800)
@@ -41,17 +37,22 @@ def test_browser_shows_the_colours_of_the_mesh(colors, tmp_path):
              "vertices": lambda: with_vertex_colors(shape, as_source(ball), 0.05, *no_pictures())}[colors]  # fmt: skip
     page = viewer_page(to_glb(paint()), torch.ones(4, 3, 16, 16), title="ball")
     (tmp_path / "page.html").write_text(page)
-    command = [str(BROWSER), "--headless", "--no-sandbox", *SOFTWARE, "--force-prefers-reduced-motion",
-               f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=3000", "--window-size=1100,900", f"--screenshot={tmp_path / 'page.png'}",
-               (tmp_path / "page.html").as_uri()]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
-    pixels = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")).astype(int)
-    stage = pixels[100:760, 20:680].reshape(-1, 3)
-    for channel, name in enumerate(("red", "green", "blue")):
-        others = np.delete(stage, channel, axis=1).max(axis=1)
-        share = ((stage[:, channel] > 120) & (others < 0.5 * stage[:, channel])).mean()
-        assert share > 0.01, f"{name} is seen on {share:.2%} of the stage"
+    with browser(1100, 900) as tab:
+        tab.hold_still()
+        tab.open((tmp_path / "page.html").as_uri())
+        shares, end = shares_of_colours(tab), time.monotonic() + PATIENCE_S
+        while min(shares.values()) <= 0.01:
+            assert time.monotonic() < end, f"shares of the stage: {shares}"
+            time.sleep(0.3)
+            shares = shares_of_colours(tab)
+
+
+def shares_of_colours(tab: Page) -> dict[str, float]:
+    """Of the stage's pixels, how many are clearly red, green and blue."""
+    stage = np.asarray(tab.picture()).astype(int)[100:760, 20:680].reshape(-1, 3)
+    others = np.stack([np.delete(stage, channel, axis=1).max(axis=1) for channel in range(3)], axis=1)
+    clear = (stage > 120) & (others < 0.5 * stage)
+    return dict(zip(("red", "green", "blue"), clear.mean(axis=0).tolist(), strict=True))
 
 
 def whole_page() -> str:
@@ -106,30 +107,19 @@ def test_it_says_how_the_asset_was_made(count: int, stage: str, said: str) -> No
     assert facts.items() <= dict(about.facts).items()
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+@needs_browser
 def test_on_a_phone_it_turns_by_itself_and_hands_out_its_files(tmp_path: Path) -> None:
     """The file here is no mesh, so that the turntable stands in; nothing of a payload runs, without the policy too."""
-    free = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", whole_page())
-    script = """
-        const frame = document.createElement("iframe"), saved = [];
-        frame.style = "width: 390px; height: 800px; border: 0";
-        frame.onload = () => setTimeout(async () => {
-          const inside = frame.contentDocument, root = inside.documentElement;
-          const shown = [root.scrollWidth - root.clientWidth, !!window.ran,
-            Number(inside.getElementById("slider").value) > 0, inside.getElementById("fallback").hidden];
-          const address = frame.contentWindow.URL.createObjectURL;
-          frame.contentWindow.URL.createObjectURL = (blob) => { saved.push(blob); return address(blob); };
-          for (const button of inside.querySelectorAll("button.save")) button.click();
-          const sizes = saved.map((blob) => [blob.type, blob.size]);
-          document.title = JSON.stringify([...shown, sizes, await saved[1].text()]);
-        }, 120);
-        frame.srcdoc = HELD;
-        document.body.append(frame);""".replace("HELD", json.dumps(free).replace("<", "\\u003c"))
-    outer = f"<!doctype html><meta charset=utf-8><title></title><body><script>{script}</script>"
-    (tmp_path / "phone.html").write_text(outer)
-    command = [str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
-               "--virtual-time-budget=3000", "--dump-dom", (tmp_path / "phone.html").as_uri()]  # fmt: skip
-    shown = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    *seen, sizes, film = json.loads(unescape(re.findall("<title>(.*?)</title>", shown)[0]))
-    assert seen == [0, False, True, False]
+    script = """(async () => {
+        const saved = [], address = URL.createObjectURL;
+        URL.createObjectURL = (blob) => { saved.push(blob); return address(blob); };
+        for (const button of document.querySelectorAll("button.save")) button.click();
+        return [saved.map((blob) => [blob.type, blob.size]), await saved[1].text()];
+    })()"""
+    with browser(*PHONE) as tab:
+        tab.open(without_policy(whole_page(), tmp_path))
+        tab.wait("Number(document.getElementById('slider').value) > 0")
+        assert tab.ask("document.documentElement.scrollWidth - document.documentElement.clientWidth") == 0
+        assert not tab.ask("!!window.ran") and not tab.ask("document.getElementById('fallback').hidden")
+        sizes, film = tab.ask(script)
     assert sizes == [["model/gltf-binary", len(GLB)], ["video/mp4", len(FILM)]] and film == FILM.decode()

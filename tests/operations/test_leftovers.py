@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,8 +16,10 @@ import pytest
 from zenml.client import Client
 from zenml.enums import ExecutionStatus
 
+from dreambooth3d import places
 from dreambooth3d.cli import leftovers
 from dreambooth3d.cli.leftovers import Leftover, find_leftovers
+from dreambooth3d.cli.web.order import orders_folder
 from dreambooth3d.locks import FolderLock
 from dreambooth3d.runtime import work_root
 from dreambooth3d.sources import library_digest
@@ -40,6 +43,7 @@ def own_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
 
 @pytest.fixture
 def nothing_in_zenml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(places.HOME, str(tmp_path / "home"))
     monkeypatch.setattr(leftovers, "product_runs", list)
     monkeypatch.setattr(leftovers, "model_versions", list)
     monkeypatch.setattr(leftovers, "_is_stored", lambda step_run: step_run == "stored")
@@ -64,6 +68,32 @@ def clean(alive: bool = False, states: bool = False) -> list[Leftover]:
         if leftover.remove is not None:
             leftover.remove()
     return found
+
+
+def order(name: str, days: float, *files: str) -> Path:
+    """One of the web page as it is so many days after its last file was written."""
+    folder = orders_folder() / name
+    for file in ("duck/00.png", *files):
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(b"x")
+    for path in (folder, *folder.rglob("*")):
+        os.utime(path, (time.time() - days * 86400,) * 2)
+    return folder
+
+
+@pytest.mark.parametrize("alive", [False, True])
+def test_orders_of_the_web_page_go_by_their_age(alive: bool, nothing_in_zenml: None) -> None:
+    """Those whose run may be going on stay, however long it has been silent."""
+    started = ("config.yaml", "log.txt")
+    unused, of_today = order("a", 1.5, "photos.html"), order("b", 0.5, "photos.html")
+    old, recent = order("c", 31, *started), order("d", 29, *started)
+    lively = order("e", 40, *started)
+    (lively / "live").mkdir()
+    (lively / "live" / "status.json").write_text("{}")
+    told = {leftover.what: leftover.why for leftover in clean(alive)}
+    gone = {unused} if alive else {unused, old}
+    assert {path for path in (unused, of_today, old, recent, lively) if not path.exists()} == gone
+    assert {Path(what) for what in told if "web" in what} == gone and "2 days ago" in told[str(unused)]
 
 
 def test_work_goes_that_is_finished_or_that_no_code_goes_on_from(nothing_in_zenml: None) -> None:

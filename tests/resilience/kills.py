@@ -6,6 +6,7 @@ later, and so on. In the end everything is compared with a run that nobody touch
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import random
@@ -133,7 +134,7 @@ class Workshop:
         with self._log.open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, *FRONT_DOOR, self.config], cwd=self.product.root, env=environment, stdout=output,
-                stderr=subprocess.STDOUT, start_new_session=True,
+                stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=_hear_interrupts,
             )  # fmt: skip
             try:
                 yield process
@@ -209,12 +210,11 @@ class Workshop:
         """
         folder = self.product.root / "outputs" / run
         files = {
-            path.relative_to(folder).as_posix(): hashlib.sha256(_OF_ONE_RUN.sub(b"", path.read_bytes())).hexdigest()
+            path.relative_to(folder).as_posix(): hashlib.sha256(_of_any_run(path)).hexdigest()
             for path in folder.rglob("*")
             if path.is_file() and path.name != _TIMED
         }
-        (own,) = (self.product.root / ".zenconfig").rglob("mlflow.db")
-        with closing(sqlite3.connect(database or own)) as rows:
+        with closing(sqlite3.connect(database or self._database())) as rows:
             query = "SELECT run_uuid, status FROM runs NATURAL JOIN tags WHERE key = ? AND value = ?"
             ((row, status),) = rows.execute(query, ("zenml.pipeline_run", run)).fetchall()
             points = rows.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", (row,)).fetchall()
@@ -225,13 +225,37 @@ class Workshop:
         metrics = frozenset(
             point for point in points if not point[0].startswith("steps/") and not point[0].endswith("ms_per_step")
         )
-        return Result(files, metrics, params, tuple(self._left()))
+        return Result(files, metrics, params, tuple(self.left()))
 
-    def _left(self) -> Iterator[str]:
+    def ends(self) -> list[str]:
+        """What MLflow says of each run so far, the first one first."""
+        with closing(sqlite3.connect(self._database())) as rows:
+            return [status for (status,) in rows.execute("SELECT status FROM runs ORDER BY start_time")]
+
+    def _database(self) -> Path:
+        (own,) = (self.product.root / ".zenconfig").rglob("mlflow.db")
+        return own
+
+    def left(self) -> Iterator[str]:
+        """Work folders and files in the making."""
         root = self.product.root
         work = root / ".dreambooth3d" / "work"
         yield from (str(path.relative_to(root)) for path in work.iterdir() if path.name not in _CACHES)
         yield from (str(path.relative_to(root)) for path in root.rglob("*.partial*"))
+
+
+def _of_any_run(path: Path) -> bytes:
+    """A file without what is of its run alone; a page without the mesh beside it, which has the run's name."""
+    content = path.read_bytes()
+    mesh = path.with_name("asset.glb")
+    if path.suffix == ".html" and mesh.exists():
+        content = content.replace(base64.b64encode(mesh.read_bytes()), b"")
+    return _OF_ONE_RUN.sub(b"", content)
+
+
+def _hear_interrupts() -> None:
+    """A shell lets what it starts in the background ignore SIGINT, and all that this starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _save_states_often(runtime: Path) -> None:

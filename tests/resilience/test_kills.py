@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.product import ROOT
-from tests.resilience.kills import CLOCKS, MOMENTS, SIGNALS, Tally, Untouched, plan, survive
+from tests.resilience.kills import CLOCKS, MOMENTS, SIGNALS, Interruption, Tally, Untouched, plan, survive
 from tests.resilience.shim import AVAILABLE
 
 TRAINING = """
@@ -99,6 +101,23 @@ def test_a_run_that_was_told_to_stop_ends_as_an_untouched_one(untouched: Untouch
     tally = Tally()
     assert survive(SIGNALS, untouched, tally) == []
     assert tally.identical == tally.tried >= len(SIGNALS) - 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_between_two_steps_ends_the_run_and_the_same_command_goes_on(untouched: Untouched) -> None:
+    """At once, with a row that says so, and nothing left behind."""
+    workshop, product = untouched.workshop, untouched.workshop.product
+    workshop.reset()
+    assert workshop.interrupt(Interruption("validate_photos", 1, signal.SIGINT), untouched.usual) == 1
+    assert "Interrupted. The same command goes on from here." in workshop.said()
+    assert "finetune_dreambooth" not in workshop.said() and workshop.ends() == ["KILLED"]
+    assert product.dreambooth3d("runs", "clean", "--dry-run").stdout == "Nothing to clean.\n"
+    assert [*workshop.left()] == [] and [*workshop.temporary.iterdir()] == []
+    result = workshop.finish()
+    assert untouched.result.differences(result) == [] and result.left == ()
+    assert workshop.ends() == ["KILLED", "FINISHED"]
+    shown = json.loads(product.dreambooth3d("runs", "show", "latest", "--json").stdout)
+    assert [shown["metrics"][f"steps/cached/{step}"] for step in ("validate_photos", "finetune_dreambooth")] == [1, 0]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ import pytest
 from dreambooth3d.cli.run_pages import comma_separated
 from dreambooth3d.run_report.comparison import Seen, called, comparison_page, side_by_side
 from dreambooth3d.run_report.figures import best_of
-from tests.phone import BROWSER, in_a_phone
+from tests.browser import OnPhone, in_a_phone, needs_browser
 from tests.run_report.runs import PAYLOAD, noise
 from tests.run_report.test_report import checked
 
@@ -101,6 +101,6 @@ def test_a_spreadsheet_computes_nothing() -> None:
     assert "'=key" in table[0]
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+@needs_browser
 def test_a_phone_shows_it_without_sideways_scrolling(page: str, tmp_path: Path) -> None:
-    assert in_a_phone(page, tmp_path) == [0, 4, False, 0]
+    assert in_a_phone(page, tmp_path) == OnPhone(beyond=0, pictures=4, ran=False, films=0)

@@ -17,8 +17,8 @@ from dreambooth3d.run_report.curve import curve
 from dreambooth3d.run_report.page import run_report
 from dreambooth3d.run_report.parts import LIMIT_BYTES
 from dreambooth3d.run_report.sketch import sketch
+from tests.browser import OnPhone, in_a_phone, needs_browser
 from tests.cli.test_photo_page import Checker
-from tests.phone import BROWSER, in_a_phone
 from tests.run_report.runs import PAYLOAD, whole
 
 
@@ -103,7 +103,7 @@ def places(svg: str, kind: str) -> list[tuple[float, float]]:
 
 
 def test_cameras_stand_where_they_stood() -> None:
-    """Seen from above and from the front's left: the front is near and low, the back far and high."""
+    """OnPhone from above and from the front's left: the front is near and low, the back far and high."""
     cameras = orbit_cameras(torch.tensor([0.0, 90.0, 180.0, 270.0]), elevation_deg=0.0)
     svg = sketch(cameras, [1, 2, 3, 4], "label")
     front, left, back, right = sorted_by_number(svg)
@@ -137,8 +137,7 @@ def test_the_curve_rises_where_scores_do() -> None:
     assert (likeness[0][0] + likeness[2][0]) / 2 == pytest.approx(likeness[1][0], abs=0.2)
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+@needs_browser
 def test_a_phone_shows_it_without_sideways_scrolling(page: str, tmp_path: Path) -> None:
     """Also without the policy that would keep a payload from running anyway; the turntable turns."""
-    beyond, pictures, ran, turning = in_a_phone(page, tmp_path)
-    assert (beyond, pictures, ran, turning) == (0, 18, False, 2)
+    assert in_a_phone(page, tmp_path) == OnPhone(beyond=0, pictures=18, ran=False, films=2)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import pytest
 from mlflow.tracking import MlflowClient
 from PIL import Image
 
@@ -14,12 +13,11 @@ from dreambooth3d.artifacts import AssetBundle
 from operations.records import note
 from operations.records.pictures import log_strip
 from operations.records.row import VIEW, Origin
-from website.browser import BROWSER
+from tests.browser import needs_browser
 from website.mlflow_pages import served, shoot
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed: apt-get install chromium")
+@needs_browser
 def test_a_row_is_shown_as_what_it_is(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     before = mlflow.get_tracking_uri()

@@ -8,16 +8,23 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from http import HTTPStatus
 from io import StringIO
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import viser  # pyright: ignore[reportMissingImports]  # an extra
 from viser import uplot  # pyright: ignore[reportMissingImports]  # an extra
+from websockets.asyncio import server
+from websockets.http11 import Request
 
 from dreambooth3d.cli.live import shown
-from dreambooth3d.live import ASSET, PICTURE, STATUS, read_growth, read_picture, read_series, read_status
+from dreambooth3d.cli.server import REFUSAL, is_own_request
+from dreambooth3d.live import ASSET, PICTURE, STATUS, Series, read_growth, read_picture, read_status
 
 LOOK_S = 1.0
 POINT_SIZE = 0.02
@@ -35,9 +42,9 @@ class View:
     """
 
     def __init__(self, folder: Path, host: str, port: int) -> None:
-        self.folder = folder
+        self.folder, self._loss = folder, Series(folder, "loss")
         # Its banner says again what the command has said.
-        with redirect_stdout(StringIO()):
+        with redirect_stdout(StringIO()), _own_requests_only(host):
             self.server = viser.ViserServer(host=host, port=port, label="DreamBooth3D", verbose=False)
         # Sharing would let a server elsewhere see the run.
         self.server.gui.configure_theme(show_share_button=False, show_logo=False, control_width="large")
@@ -78,7 +85,7 @@ class View:
             self._picture.visible = False
         if status.grown is not None:
             self._sides.label = shown.caption(status)
-        curve = shown.curve(*read_series(self.folder, status.stage, "loss"))
+        curve = shown.curve(*self._loss.of(status.stage))
         if self._plot is None and curve is not None:
             series = (uplot.Series(label="step"), uplot.Series(label="loss", stroke="#2864c8", width=2))
             axes = uplot.Scale(time=False)
@@ -101,6 +108,23 @@ class View:
         self._picture.visible = False
         if status is not None and picture is not None and status.picture != shown.ASSET_PREVIEWS:
             self._picture.label, self._picture.image, self._picture.visible = status.picture, picture, True
+
+
+@contextmanager
+def _own_requests_only(host: str) -> Iterator[None]:
+    """Servers that viser starts meanwhile refuse other sites' pages, which viser itself has no setting for."""
+    serve: Any = server.serve
+
+    def guarded(*arguments: Any, process_request: Callable[..., Any], **options: Any) -> Any:
+        def guard(connection: server.ServerConnection, request: Request) -> Any:
+            if is_own_request(host, request.headers.get("Host", ""), request.headers.get("Origin")):
+                return process_request(connection, request)
+            return connection.respond(HTTPStatus.FORBIDDEN, f"{REFUSAL}\n")
+
+        return serve(*arguments, process_request=guard, **options)
+
+    with patch.object(server, "serve", guarded):
+        yield
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -26,6 +27,10 @@ PRESETS = {
 }
 """Files in configs/ by what the page calls them."""
 MOST_PHOTOS = 20
+LOG = "log.txt"
+DAY_S = 86400.0
+UNUSED_DAYS, KEPT_DAYS = 1, 30
+"""How old an order without and with a run becomes: a run that failed can be given again by its config.yaml."""
 _ASSET = re.compile(r"^Asset {7}(?P<glb>.+/asset\.glb)$", re.MULTILINE)
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -59,12 +64,17 @@ class Order:
     @property
     def log(self) -> Path:
         """What the run prints."""
-        return self.folder / "log.txt"
+        return self.folder / LOG
 
     @property
     def live(self) -> Path:
         """What the run's stages show."""
         return self.folder / "live"
+
+
+def orders_folder() -> Path:
+    """Where orders are kept, one folder each."""
+    return places.home() / ".dreambooth3d" / "web"
 
 
 def take_order(files: Sequence[str], noun: str, name: str, identifier: str) -> Order:
@@ -88,7 +98,7 @@ def take_order(files: Sequence[str], noun: str, name: str, identifier: str) -> O
     if not noun:
         raise ConfigError("Say what it is, in one word such as dog.")
     checked_section("photos", PhotosConfig, subject=name, class_noun=noun, identifier=identifier)
-    folder = places.home() / ".dreambooth3d" / "web" / f"{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
+    folder = orders_folder() / f"{datetime.now():%Y_%m_%d-%H_%M_%S_%f}"
     photos = folder / name
     photos.mkdir(parents=True)
     for number, file in enumerate(files):
@@ -108,6 +118,8 @@ def write_config(order: Order, preset: str) -> None:
     """
     if preset not in PRESETS.values():
         raise ConfigError(f"{preset}: is none of this page's presets. Choose one of {', '.join(PRESETS.values())}.")
+    if not order.photos.is_dir():
+        raise ConfigError("These photos are no longer kept: drop them again, and check them.")
     photos = {"dir": str(order.photos), "class_noun": order.noun, "identifier": order.identifier}
     values = {"base": str(places.repository() / "configs" / preset), "parameters": {"photos": photos}}
     order.config.write_text(dump(values, ascii_only=False), encoding="utf-8")
@@ -159,3 +171,21 @@ def finished_asset(order: Order) -> Path | None:
         return None
     glb = places.home() / found[-1] if found else None
     return glb if glb is not None and glb.is_file() else None
+
+
+def old_orders(alive: bool) -> Iterator[tuple[Path, str]]:
+    """Orders that nobody goes on from any more, each with the reason.
+
+    Args:
+        alive: whether a run may be going on: it reads its order's photos, and writes its log.
+    """
+    folders = sorted(orders_folder().iterdir()) if orders_folder().is_dir() else []
+    for folder in folders:
+        if not folder.is_dir():
+            continue
+        started = (folder / LOG).exists()
+        days = (time.time() - max(path.stat().st_mtime for path in (folder, *folder.rglob("*")))) / DAY_S
+        if not started and days > UNUSED_DAYS:
+            yield folder, f"its photos were checked {days:.0f} days ago, and no run was started"
+        elif started and not alive and days > KEPT_DAYS:
+            yield folder, f"its run wrote last {days:.0f} days ago; what it made is elsewhere"

@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 # Read when gradio is imported: nothing is reported to anybody.
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
@@ -17,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 
+from dreambooth3d.cli.server import REFUSAL, is_own_request
 from dreambooth3d.cli.web.desk import Desk
 from dreambooth3d.cli.web.order import PRESETS, Order
 from dreambooth3d.errors import DreamBooth3DError
@@ -24,7 +24,6 @@ from dreambooth3d.temporary import temporary_folder
 
 LOOK_S = 2.0
 GRACE_S = 2
-LOCAL = ("127.0.0.1", "localhost", "::1")
 SUFFIXES = [".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".tif", ".tiff", ".bmp"]
 # Whatever gradio's pages would fetch from elsewhere, fonts for instance, the browser does not.
 POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'self'"
@@ -112,10 +111,8 @@ def make_app(desk: Desk, host: str, port: int) -> FastAPI:
     @app.middleware("http")
     async def guard(request: Request, following: Callable[[Request], Awaitable[Response]]) -> Response:
         """Other sites' pages, which the same browser shows, can ask for nothing here."""
-        own, origin = request.headers.get("host", ""), request.headers.get("origin")
-        strange = host in LOCAL and urlsplit(f"//{own}").hostname not in LOCAL
-        if strange or (origin is not None and urlsplit(origin).netloc != own):
-            return PlainTextResponse("This page answers its own requests only.", 403)
+        if not is_own_request(host, request.headers.get("host", ""), request.headers.get("origin")):
+            return PlainTextResponse(REFUSAL, 403)
         answer = await following(request)
         answer.headers["Content-Security-Policy"] = POLICY
         return answer
