@@ -3,18 +3,20 @@
 Usage: python -m benchmarks.photo_cameras FOLDER [--found-masks] [--grow PIXELS] [--no-network] [--threads 2]
     [--device auto]
 
-FOLDER/<subject>/photos/*, masks/*.png of the same names, and subject.json with `class_noun` and `shots`: azimuth_deg
-and elevation_deg of each photo. The photos go through what `validate_photos` does. Photos do not tell a turn of all
-cameras about the subject, so azimuths are compared after the best common one, and that turn is the heading's error,
-where the front is azimuth 0. `--found-masks` takes the masks that the photo check finds instead of the true ones,
-`--grow` moves their outlines outwards, or inwards where negative; `--no-network` does without the network that tells
-views.
+FOLDER/<subject>/ has photos, masks and subject.json as docs/benchmarks.md says of real subjects. The photos go through
+what `validate_photos` does. Photos do not tell a turn of all cameras about the subject, so azimuths are compared after
+the best common one, and that turn is the heading's error, where the front is azimuth 0. Elevations are wrong together
+(`common`, above zero where they are too high) and each for itself (`rest`). How well the cameras fit one another is
+`turned off`: by how much each is turned wrongly once all of them are turned alike, about any axis, so that they are so
+the least; `tilt` is how far their up then is from up. `--found-masks` takes the masks that the photo check finds, not
+the true ones, `--grow` moves their outlines outwards, or inwards where negative; `--no-network` does without the
+network that tells views.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import tempfile
 import time
 from dataclasses import dataclass, replace
@@ -22,16 +24,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 from torch.nn.functional import max_pool2d
 
+from benchmarks.real import layout
 from dreambooth3d.artifacts import SubjectPhotos
 from dreambooth3d.cameras import wrap_degrees
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.evaluation.clip import ClipScorer
 from dreambooth3d.evaluation.views import name_photo_views
 from dreambooth3d.photos.cameras.locate import CPU, locate_photos
+from dreambooth3d.photos.cameras.placement import PlacedCameras, placed_cameras
 from dreambooth3d.photos.cameras.prior import view_prior, views_digest
 from dreambooth3d.photos.check import check_photos
 from dreambooth3d.photos.masks.choose import mask_models
@@ -40,6 +44,10 @@ from dreambooth3d.runtime import Runtime, pick_device
 
 NEAR_DEG = 20.0
 SELECTOR = "models/selector"
+HEAD = (
+    f"{'':<28}azimuth off{'':<15}elevation off{'':<13}turned off\n"
+    f"{'subject':<19}located  median  worst  within 20    median  common  rest   median  worst  tilt  heading  seconds"
+)
 
 
 @dataclass(frozen=True)
@@ -49,26 +57,23 @@ class PhotoSet:
     Attributes:
         photos: as the photo check hands them on, views named.
         masks: (n, size, size) true ones, in [0, 1].
-        azimuth_deg, elevation_deg: (n,) true ones.
+        cameras: true ones.
     """
 
     photos: SubjectPhotos
     masks: Tensor
-    azimuth_deg: Tensor
-    elevation_deg: Tensor
+    cameras: PlacedCameras
 
     @staticmethod
     def read(folder: Path) -> PhotoSet:
         """The set in a folder."""
-        truth = json.loads((folder / "subject.json").read_text())
-        config = PhotosConfig(dir=str(folder / "photos"), class_noun=truth["class_noun"])
+        truth = layout.PhotoSet(folder, "", folder.name)
+        config = PhotosConfig(dir=str(folder / "photos"), class_noun=truth.about["class_noun"])
         with tempfile.TemporaryDirectory() as work:
             runtime = Runtime(StepLog("validate_photos"), Path(work), progress=False)
             photos = check_photos(config, "untracked:0", mask_models(config), runtime)
-        names = [folder / "masks" / f"{Path(file).stem}.png" for file in photos.facts["file"]]
-        masks = [torch.from_numpy(np.asarray(Image.open(name).convert("L")).astype(np.float32) / 255) for name in names]
-        angles = [torch.tensor([shot[name] for shot in truth["shots"]]) for name in ("azimuth_deg", "elevation_deg")]
-        return PhotoSet(name_photo_views(photos, ClipScorer.load(SELECTOR)), torch.stack(masks), *angles)
+        masks = [layout.read_grey(path) for path in truth.masks]
+        return PhotoSet(name_photo_views(photos, ClipScorer.load(SELECTOR)), torch.stack(masks), truth.cameras)
 
     def masked(self, found: bool, grow: int) -> SubjectPhotos:
         """The photos with the masks that were found, those of them that are trusted, or with the true ones."""
@@ -97,21 +102,40 @@ def heading_error(found_deg: Tensor, true_deg: Tensor) -> float:
     return off[wrap_degrees(off - off[:, None]).abs().sum(dim=1).argmin()].item()
 
 
+def turned_errors(found: PlacedCameras, true: PlacedCameras) -> tuple[list[float], float]:
+    """By how many degrees each camera is turned wrongly after the common turn by which all are so the least.
+
+    And by how many degrees that turn tilts the world.
+    """
+    own, right = (
+        Rotation.from_matrix((placed.cameras.camera_to_world[:, :3, :3] @ placed.to_upright).double().numpy())
+        for placed in (found, true)
+    )
+    common = (right * own.inv()).mean()
+    up = common.as_matrix()[2, 2]
+    errors = np.rad2deg((right * (common * own).inv()).magnitude())
+    return errors.tolist(), math.degrees(math.acos(min(up, 1.0)))
+
+
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one photo set.
+    """What was measured of one photo set, in degrees.
 
     Attributes:
         located: share of the photos.
-        azimuth: errors of those, in degrees, relative to one another.
-        elevation: median error in degrees; NaN where no photo is located, as `heading`.
-        heading: error of the common turn in degrees.
+        azimuth: errors of those, relative to one another.
+        elevation: their signed errors.
+        turned: by how much each is turned wrongly, relative to one another.
+        tilt: of all of them together; NaN where no photo is located, as `heading`.
+        heading: error of the common turn.
         seconds: that it took.
     """
 
     located: float
     azimuth: list[float]
-    elevation: float
+    elevation: list[float]
+    turned: list[float]
+    tilt: float
     heading: float
     seconds: float
 
@@ -125,14 +149,20 @@ def measure(
     prior = view_prior(photos, views_digest()) if network else None
     located = locate_photos(photos, prior, device)
     seconds = time.perf_counter() - started
-    cameras = located.cameras
-    known = ~cameras.azimuth_deg.isnan()
-    if not known.any():
-        return Row(0.0, [], float("nan"), float("nan"), seconds)
-    azimuth = cameras.azimuth_deg[known], given.azimuth_deg[known]
-    elevation = (cameras.elevation_deg - given.elevation_deg)[known].abs().median().item()
-    errors = relative_errors(*azimuth).tolist()
-    return Row(known.float().mean().item(), errors, elevation, abs(heading_error(*azimuth)), seconds)
+    return compared(placed_cameras(located), given.cameras, seconds)
+
+
+def compared(placed: PlacedCameras | None, true: PlacedCameras, seconds: float) -> Row:
+    """What found cameras, NaN where a photo is not located, are against the true ones."""
+    known = torch.zeros(0) if placed is None else (~placed.cameras.azimuth_deg.isnan()).nonzero()[:, 0]
+    if placed is None or not len(known):
+        return Row(0.0, [], [], [], math.nan, math.nan, seconds)
+    found, right = placed[known], true[known]
+    azimuth = found.cameras.azimuth_deg, right.cameras.azimuth_deg
+    elevation = (found.cameras.elevation_deg - right.cameras.elevation_deg).tolist()
+    share = len(known) / len(true.roll_deg)
+    heading = abs(heading_error(*azimuth))
+    return Row(share, relative_errors(*azimuth).tolist(), elevation, *turned_errors(found, right), heading, seconds)
 
 
 def main() -> None:
@@ -146,7 +176,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    print("subject             located  azimuth off (median, worst)  within 20  elevation off  heading off  seconds")
+    print(HEAD)
     rows = []
     for folder in sorted(path.parent for path in given.folder.glob("*/subject.json")):
         photos = PhotoSet.read(folder)
@@ -157,15 +187,22 @@ def main() -> None:
 
 
 def _line(name: str, rows: list[Row]) -> str:
-    azimuth = torch.tensor([value for row in rows for value in row.azimuth] or [float("nan")])
-    located, elevation, seconds = (
-        torch.tensor([getattr(row, name) for row in rows]).nanmean() for name in ("located", "elevation", "seconds")
+    azimuth = torch.tensor([value for row in rows for value in row.azimuth] or [math.nan])
+    turned = torch.tensor([value for row in rows for value in row.turned] or [math.nan])
+    elevation = torch.tensor([value for row in rows for value in row.elevation] or [math.nan]).abs().median()
+    apart = [torch.tensor(row.elevation) for row in rows if row.elevation] or [torch.tensor([math.nan])]
+    common = torch.stack([values.mean() for values in apart])
+    rest = torch.stack([(values - values.mean()).square().mean().sqrt() for values in apart])
+    located, tilt, seconds = (
+        torch.tensor([getattr(row, name) for row in rows]).nanmean() for name in ("located", "tilt", "seconds")
     )
     heading = torch.tensor([row.heading for row in rows]).nanmedian()
+    shown = common if len(rows) == 1 else common.square().mean().sqrt()
     near = (azimuth <= NEAR_DEG).float().mean().item()
     return (
-        f"{name:<20}{located:>6.0%}  {azimuth.median():>15.1f} {azimuth.max():>11.1f}  {near:>9.0%}  "
-        f"{elevation:>13.1f}  {heading:>11.0f}  {seconds:>7.0f}"
+        f"{name:<20}{located:>6.0%}  {azimuth.median():>7.1f} {azimuth.max():>6.1f}  {near:>9.0%}  "
+        f"{elevation:>8.1f} {shown.item():>7.1f} {rest.mean():>5.1f}  {turned.median():>7.1f} {turned.max():>6.1f}  "
+        f"{tilt:>4.1f}  {heading:>7.0f}  {seconds:>7.0f}"
     )
 
 
