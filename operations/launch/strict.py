@@ -337,12 +337,12 @@ def _close_log_store() -> None:
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
-    """False for a user's error, which is shown once at the end, and for a warning after every step about nothing."""
+    """False for Ctrl+C, a user's error, which is shown once at the end, and a warning after each step about nothing."""
     if str(record.msg).startswith("Failed to disable MLflow autologging"):
         return False
     arguments = record.args if isinstance(record.args, tuple) else ()
     errors = [*arguments, *(record.exc_info or ())]
-    return not any(isinstance(error, DreamBooth3DError) or _is_explained(error) for error in errors)
+    return not any(isinstance(error, DreamBooth3DError | KeyboardInterrupt) or _is_explained(error) for error in errors)
 
 
 def _is_explained(error: object) -> bool:
