@@ -148,20 +148,18 @@ def rounds_of_runs(folder: Path, counts: Sequence[int], rounds: int, report: Pat
         sys.exit(result.stderr)
     processes = [WarmProcess(product.environment) for _ in range(max(counts))]
     failed = 0
+    shortest = {name: section for name, section in SHORTEST.items() if name != "seed"}
     tally = {f"{count} at once, {kind}": {"starts": 0, "failed": 0, "waits": 0} for count in counts for kind in KINDS}
     for index in range(rounds):
         turn, kind = index // len(KINDS), KINDS[index % len(KINDS)]
         count = counts[turn % len(counts)]
-        sections = {name: section for name, section in SHORTEST.items() if name != "seed"}
-        config = product.write_config(seed=100 + turn, **sections)
+        config = product.write_config(seed=100 + turn, **shortest)
         started = time.perf_counter()
         waits, problems = identical_runs(product, config, processes[:count])
         row = tally[f"{count} at once, {kind}"]
-        row["starts"], row["failed"], row["waits"] = (
-            row["starts"] + 1,
-            row["failed"] + bool(problems),
-            row["waits"] + waits,
-        )
+        row["starts"] += 1
+        row["failed"] += bool(problems)
+        row["waits"] += waits
         line = f"round {index + 1}, {count} runs, {kind}: {waits} waits, {time.perf_counter() - started:.0f} s"
         print(line, *problems, sep="; ", flush=True)
         failed = sum(row["failed"] for row in tally.values())

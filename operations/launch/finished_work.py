@@ -50,7 +50,7 @@ def let_go_of_work() -> None:
 
 
 def return_free_memory() -> None:
-    """Give the system back what malloc keeps of a step's memory; of many runs in a process it would keep ever more."""
+    """Give the system back what malloc keeps of a step's memory, so that other processes have it meanwhile."""
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library than glibc
             ctypes.CDLL("libc.so.6").malloc_trim(0)
