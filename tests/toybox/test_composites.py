@@ -143,6 +143,7 @@ def test_training_goes_on_from_trained_weights(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("DREAMBOOTH3D_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(stages, "_things", lambda job: discs())
     monkeypatch.setattr(stages, "pack_view_sets", lambda *of: discs())
+    monkeypatch.setattr(stages, "cutout_view_sets", lambda *of: discs())
     monkeypatch.setattr(stages, "pack_backgrounds", lambda *of: pictures())
     monkeypatch.setattr(stages, "mask_figures", lambda *of: {})
     torch.manual_seed(3)

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from dreambooth3d.cameras import SUBJECT_RADIUS, Cameras
 from dreambooth3d.cli.main import app
 from dreambooth3d.errors import DatasetError
-from dreambooth3d.toybox.pretraining.meshes import backgrounds, fetch, formats, pack, screen, sources
+from dreambooth3d.toybox.pretraining.meshes import backgrounds, cutouts, fetch, formats, pack, screen, sources
 from dreambooth3d.toybox.pretraining.meshes.assimp import has_library, read_acc, read_assimp
 from dreambooth3d.toybox.pretraining.meshes.candidates import Candidate, axes
 from dreambooth3d.toybox.pretraining.meshes.nouns import NOUNS, generic_noun, is_benchmark
@@ -391,6 +391,26 @@ def test_pictures_lie_as_they_are_in_qts_resources(tmp_path: Path) -> None:
     assert {row["picture"] for row, _ in cut} == {"gcompris-qt-data/erase/0", "gcompris-qt-data/erase/1"}
 
 
+def test_photographs_that_were_cut_out_are_told_from_drawings(tmp_path: Path) -> None:
+    stamps = tmp_path / "tuxpaint-stamps-default/usr/share/tuxpaint/stamps"
+    noise = np.random.default_rng(0).integers(0, 255, (200, 320, 4)).astype(np.uint8)
+    noise[..., 3] = 0
+    noise[20:180, 40:300, 3] = 255
+    drawn = np.where(noise[..., 3:] > 0, (200, 40, 40, 255), 0).astype(np.uint8)
+    pictures = {
+        "animals/dog.png": noise, "animals/cartoon/cat.png": noise, "animals/cow.png": noise, "animals/hen.png": drawn,
+        "symbols/one.png": noise, "food/small.png": noise[:100, :120], "town/wall.png": noise | (0, 0, 0, 255),
+    }  # fmt: skip
+    for name, pixels in pictures.items():
+        (stamps / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(stamps / name)
+    [(row, square)] = cutouts.cutouts(tmp_path)
+    assert row["picture"] == "animals/dog.png" and square.shape == (cutouts.SIDE, cutouts.SIDE, 4)
+    rows, columns = (np.flatnonzero((square[..., 3] > 128).any(axis)) for axis in (1, 0))
+    assert len(columns) / len(rows) == pytest.approx(260 / 160, rel=0.05), "not stretched"
+    assert rows[0] + rows[-1] == pytest.approx(cutouts.SIDE - 1, abs=1) == columns[0] + columns[-1], "in the middle"
+
+
 # Fetching.
 
 
@@ -412,7 +432,7 @@ def test_without_apt_or_packages_one_sentence_says_what_to_do(tmp_path: Path, mo
 
 
 def test_every_source_names_its_licence_and_is_fetched_once() -> None:
-    every = (*sources.SOURCES, *backgrounds.SOURCES)
+    every = (*sources.SOURCES, *backgrounds.SOURCES, cutouts.SOURCE)
     assert all(source.licence for source in every)
     assert sorted(fetch.packages()) == sorted({source.package for source in every})
     assert set(pack.LIMITS) == {source.package for source in sources.SOURCES}

@@ -88,6 +88,11 @@ def pack_view_sets(folder: Path, split: str, device: torch.device) -> ViewSets:
     return ViewSets(sets, column("azimuth_deg"), column("elevation_deg"), known).to(device)
 
 
+def pack_cutouts(folder: Path, split: str, device: torch.device) -> UInt8[Tensor, "k 4 size size"]:
+    """(k, 4, size, size) cutouts of a pack, colours times opacity, and opacity; as for `pack_view_sets`."""
+    return _premultiplied(_pictures(folder, "cutouts", _table(folder, "cutouts", split))).to(device)
+
+
 def pack_backgrounds(folder: Path, split: str, device: torch.device) -> UInt8[Tensor, "k 3 height width"]:
     """(k, 3, height, width) photographs and textures of a pack; arguments and errors as for `pack_view_sets`."""
     pictures = _pictures(folder, "backgrounds", _table(folder, "backgrounds", split))
@@ -102,7 +107,7 @@ def _table(folder: Path, name: str, split: str) -> pd.DataFrame:
             "and name its folder with --pack."
         )
     table = pd.read_parquet(path)
-    chosen = table[table["split"] == split]
+    chosen = table[table["split"] == split] if len(table) else table
     if chosen.empty:
         raise ConfigError(f"{path}: has nothing for split {split}. Make more with `dreambooth3d toybox meshes`.")
     return chosen

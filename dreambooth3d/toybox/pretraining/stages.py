@@ -26,6 +26,7 @@ from dreambooth3d.photos.networks.weights import WEIGHTS
 from dreambooth3d.runtime import pick_device, work_root
 from dreambooth3d.toybox.pretraining import PACK_STAGES, STAGES, card, folders, measure
 from dreambooth3d.toybox.pretraining.composites import Composer
+from dreambooth3d.toybox.pretraining.cutout_views import cutout_view_sets
 from dreambooth3d.toybox.pretraining.dataset import (
     Renders,
     cached_renders,
@@ -206,14 +207,17 @@ def _weights(models: Path, stage: str) -> Path:
 
 
 def pretrain_masks(job: Pretraining) -> None:
-    """Train and save the network that finds what the photos of a set share, and print how well on unseen meshes."""
+    """Train and save the network that finds what the photos of a set share, and print how well on unseen things."""
     start = None if job.start is None else SubjectMaskNetwork.load(_weights(job.start, "masks"))
     network = SubjectMaskNetwork() if start is None else copy.deepcopy(start)
-    train_masks(network, _things(job), pack_backgrounds(job.needed_pack, "train", job.device), job.stage("masks"))
+    things = ViewSets.cat([_things(job), cutout_view_sets(job.needed_pack, "train", job.device)])
+    train_masks(network, things, pack_backgrounds(job.needed_pack, "train", job.device), job.stage("masks"))
     averaged(network, start, START_SHARE["masks"])
     save_int8(network, job.models / "masks" / WEIGHTS)
-    unseen = pack_view_sets(job.needed_pack, "test", job.device), pack_backgrounds(job.needed_pack, "test", job.device)
-    print(json.dumps(mask_figures(network, Composer(*unseen, SIZE)), indent=1))
+    places = pack_backgrounds(job.needed_pack, "test", job.device)
+    for name, unseen in (("meshes", pack_view_sets), ("cutouts", cutout_view_sets)):
+        composer = Composer(unseen(job.needed_pack, "test", job.device), places, SIZE)
+        print(json.dumps({name: mask_figures(network, composer)}, indent=1))
 
 
 def pretrain_views(job: Pretraining) -> None:

@@ -11,14 +11,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from dreambooth3d.errors import DatasetError
-from dreambooth3d.toybox.pretraining.meshes import backgrounds, sources
+from dreambooth3d.toybox.pretraining.meshes import backgrounds, cutouts, sources
 
 VERSION_FILE = "VERSION"
 
 
 def packages() -> list[str]:
     """All packages that are used, once each."""
-    return list(dict.fromkeys(source.package for source in (*sources.SOURCES, *backgrounds.SOURCES)))
+    return list(dict.fromkeys(source.package for source in (*sources.SOURCES, *backgrounds.SOURCES, cutouts.SOURCE)))
 
 
 def fetch(folder: Path, on_package: Callable[[str], None] = lambda package: None) -> None:

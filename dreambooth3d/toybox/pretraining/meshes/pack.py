@@ -1,4 +1,4 @@
-"""A pack of pictures: rendered views, or backgrounds, in one file, and a table that says what and where they are."""
+"""A pack of pictures: views, backgrounds or cutouts, each kind in one file, and a table of what and where they are."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from dreambooth3d.errors import DatasetError
 from dreambooth3d.toybox.pretraining.meshes import assimp
 from dreambooth3d.toybox.pretraining.meshes.backgrounds import cut_backgrounds
 from dreambooth3d.toybox.pretraining.meshes.candidates import Candidate
+from dreambooth3d.toybox.pretraining.meshes.cutouts import cutouts
 from dreambooth3d.toybox.pretraining.meshes.render import VIEWS, MeshRenderer, random_cameras, random_light
 from dreambooth3d.toybox.pretraining.meshes.screen import Seen, check_size, look
 from dreambooth3d.toybox.pretraining.meshes.sources import list_candidates
@@ -175,7 +176,7 @@ def read_picture(data: bytes, offset: int, length: int) -> UInt8[ndarray, "heigh
 def make_pack(
     folder: Path, out: Path, *, share: float = 1.0, processes: int = 2, tell: Callable[[str], None] = lambda line: None
 ) -> str:
-    """Write `views` and `backgrounds` of all packages in `folder` into `out`.
+    """Write `views`, `backgrounds` and `cutouts` of all packages in `folder` into `out`.
 
     Args:
         folder: in which each package has been unpacked into a folder of its name.
@@ -203,9 +204,12 @@ def make_pack(
     rendered = render_candidates(candidates, limits, processes=processes, on_mesh=on_mesh)
     views = write_pack((pair for one in rendered for pair in zip(one.rows, one.pictures, strict=True)), out, "views")
     pictures = write_pack(cut_backgrounds(folder), out, "backgrounds")
-    size = sum(table["length"].sum() for table in (views, pictures) if len(table)) / 1e6
+    cut = write_pack(((row, encoded(picture)) for row, picture in cutouts(folder)), out, "cutouts")
+    size = sum(table["length"].sum() for table in (views, pictures, cut) if len(table)) / 1e6
     meshes = views["mesh"].nunique() if len(views) else 0
-    return f"{out}: {meshes} meshes in {len(views)} views, {len(pictures)} backgrounds, {size:.0f} MB"
+    return (
+        f"{out}: {meshes} meshes in {len(views)} views, {len(pictures)} backgrounds, {len(cut)} cutouts, {size:.0f} MB"
+    )
 
 
 def _check_renderer() -> None:
