@@ -31,7 +31,7 @@ from dreambooth3d.faults import in_one_sentence
 from dreambooth3d.naming import model_name
 from operations.launch.archive import known_source_root, lean_code_archive
 from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
-from operations.launch.finished_work import forget_finished_work
+from operations.launch.finished_work import forget_finished_work, return_free_memory
 from operations.launch.identity import git_commit
 from operations.launch.outcome import end_row_of, explained, require_success
 from operations.launch.preflight import preflight
@@ -43,7 +43,7 @@ from operations.records import hooks
 from operations.records.liveness import process_to_record
 from operations.records.patience import is_away
 from operations.records.processes import PROCESS
-from operations.records.tracking import let_go_of_row
+from operations.records.tracking import forget_artifact_places, let_go_of_row
 from operations.registry.decisions import Verdict
 from operations.registry.publication import require_complete_row
 
@@ -149,6 +149,7 @@ class _Strict(Pipeline, ABC, Generic[Config]):
             raise
         finally:
             _close_log_store()
+            forget_artifact_places()
         run = require_success(run, self._submitted)
         if run is not None and run.status == ExecutionStatus.COMPLETED:
             self._concluded(run, config)
@@ -156,6 +157,7 @@ class _Strict(Pipeline, ABC, Generic[Config]):
             print(
                 f"Run {run.name} was handed over, and is not waited for. `zenml pipeline runs list` tells how it ends."
             )
+        return_free_memory()
         return run
 
     def _create_snapshot(self, *args: Any, **kwargs: Any) -> PipelineSnapshotResponse:
@@ -330,10 +332,18 @@ def user_errors() -> Iterator[None]:
 
 
 def _close_log_store() -> None:
-    """Send the last log lines now: at the interpreter's exit Python 3.12 can start no thread for it any more."""
-    deactivate = getattr(Client().active_stack.log_store, "deactivate", None)
+    """Send the last log lines now: at the interpreter's exit Python 3.12 can start no thread for it any more.
+
+    The loggers, one per step, go as well. Their provider stays until the process ends: it is shut down at its exit,
+    and a fork of the process calls its processor, and would complain if that were gone.
+    """
+    store = Client().active_stack.log_store
+    loggers = getattr(getattr(store, "_provider", None), "_logger_cache", None)
+    deactivate = getattr(store, "deactivate", None)
     if deactivate is not None:
         deactivate()
+    if loggers is not None:
+        loggers.clear()
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:

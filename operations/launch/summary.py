@@ -23,7 +23,7 @@ from dreambooth3d.images import save_image
 from dreambooth3d.naming import below
 from operations.records.keys import CACHED, SECONDS, current, metric_key
 from operations.records.publishing import PUBLISH, REPORT
-from operations.records.rows import duration_of, find_row, outputs_folder, status_of, tracking_uri
+from operations.records.rows import duration_of, find_row, outputs_folder, row_of_run, status_of, tracking_uri
 from operations.registry.publication import PAGE
 
 SHOWN = (
@@ -113,7 +113,7 @@ def _output(run: PipelineRunResponse, step: str) -> Any:
 
 def print_summary(run: PipelineRunResponse, folder: Path) -> None:
     """Print how the run stands, metrics, time per stage, where the results are, and how to open MLflow."""
-    row = find_row(run.name)
+    row = row_of_run(run.name) or find_row(run.name)  # which says what there is instead
     # The zenml command sends sys.stdout to stderr, to keep its logs apart from answers; this is an answer.
     console = Console(file=sys.__stdout__ if sys.stdout is sys.stderr else sys.stdout)
     console.print()

@@ -117,13 +117,11 @@ def _row(run: PipelineRunResponse) -> tuple[str, str | None] | None:
 
 
 def _find_row(run: PipelineRunResponse) -> tuple[str, str, str, Mapping[str, str]] | None:
-    """Address of the tracker, experiment, id and tags of a run's row, which ZenML names like the run."""
-    from operations.records.rows import list_rows, row_name, tracking_uri
+    """Address of the tracker, experiment, id and tags of a run's row."""
+    from operations.records.rows import row_of_run, tracking_uri
 
-    for row in list_rows():
-        if row_name(row) == run.name:
-            return tracking_uri(), row.info.experiment_id, row.info.run_id, row.data.tags
-    return None
+    row = row_of_run(run.name)
+    return None if row is None else (tracking_uri(), row.info.experiment_id, row.info.run_id, row.data.tags)
 
 
 def _status(run: PipelineRunResponse) -> Status:

@@ -97,16 +97,33 @@ def open_row(
     return str(mlflow.start_run(run_id=row, tags=tags).info.run_id)
 
 
+def row_of_run(run: str) -> Run | None:
+    """The first row of the pipeline run of this name, without reading others'; None where there is none."""
+    mlflow = client()
+    return _first_row(mlflow, _experiments(mlflow), run)
+
+
 def _row_of(client: MlflowClient, experiment: str, run: str) -> str | None:
-    """Id of a pipeline run's first row, by its tag, or by its name as rows of before have it."""
+    """Id of a pipeline run's first row in an experiment."""
+    found = _first_row(client, [experiment], run)
+    return None if found is None else str(found.info.run_id)
+
+
+def _first_row(client: MlflowClient, experiments: list[str], run: str) -> Run | None:
+    """A pipeline run's first row, by its tag, or by its name as rows of before have it."""
     from mlflow.entities import ViewType
 
-    for tag in (RUN_TAG, NAME_TAG):
+    for tag in (RUN_TAG, NAME_TAG) if experiments else ():
         condition = f'tags.`{tag}` = "{run}"'
-        found = client.search_runs([experiment], condition, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time ASC"])
+        found = client.search_runs(experiments, condition, ViewType.ACTIVE_ONLY, 1, ["attributes.start_time ASC"])
         if found:
-            return str(found[0].info.run_id)
+            return found[0]
     return None
+
+
+def _experiments(client: MlflowClient) -> list[str]:
+    """Ids of the product's experiments."""
+    return [found.experiment_id for found in client.search_experiments() if found.name.startswith(EXPERIMENT)]
 
 
 def end_row(run: PipelineRunResponse, status: str) -> None:
@@ -143,7 +160,7 @@ def list_rows(limit: int | None = 100) -> list[Run]:
     from mlflow.entities import ViewType
 
     mlflow = client()
-    experiments = [found.experiment_id for found in mlflow.search_experiments() if found.name.startswith(EXPERIMENT)]
+    experiments = _experiments(mlflow)
     found: list[Run] = []
     token = None
     while experiments:

@@ -10,6 +10,7 @@ from contextlib import suppress
 import mlflow
 from mlflow.entities import Metric, Param
 from mlflow.tracking import MlflowClient
+from mlflow.tracking._tracking_service.utils import _artifact_repos_cache
 
 from dreambooth3d.errors import gist
 from dreambooth3d.record import StepRecord
@@ -141,6 +142,11 @@ def let_go_of_row(status: str = "FINISHED") -> None:
     while mlflow.active_run() is not None:
         with suppress(Exception), briefly():
             mlflow.end_run(status)
+
+
+def forget_artifact_places() -> None:
+    """Drop what MLflow keeps of the last 1,024 runs' artifact stores: each has a queue and thread pools."""
+    _artifact_repos_cache.clear()
 
 
 def log_record(record: StepRecord, sent: Collection[Point] = ()) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from materializers.field import write_field
 from operations.records.tracking import active_run_id
 
 _CODE = Path(__file__).with_name("asset_model.py")
+_IMPORTED_AS = "code_model_"
 
 
 def register_asset(
@@ -81,7 +84,7 @@ def _log_model(name: str, folder: Path, tags: Mapping[str, str]) -> str:
     """
     angles = Schema([ColSpec(DataType.double, "azimuth_deg"), ColSpec(DataType.double, "elevation_deg")])
     images = Schema([TensorSpec(np.dtype("float32"), (-1, 3, -1, -1))])
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _forgotten_modules():
         # MLflow asks for an input example, which the signature makes needless.
         warnings.simplefilter("ignore")
         logged = mlflow.pyfunc.log_model(
@@ -94,3 +97,15 @@ def _log_model(name: str, folder: Path, tags: Mapping[str, str]) -> str:
             tags=dict(tags),
         )
     return str(logged.registered_model_version)
+
+
+@contextmanager
+def _forgotten_modules() -> Iterator[None]:
+    """Forget the modules as which MLflow imports a model's code, under a new name each time, and which it keeps."""
+    before = set(sys.modules)
+    try:
+        yield
+    finally:
+        for name in set(sys.modules) - before:
+            if name.startswith(_IMPORTED_AS):
+                del sys.modules[name]
