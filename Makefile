@@ -40,10 +40,12 @@ WANTS_CUDA := import importlib.metadata as m; raise SystemExit("nvidia-cudnn-cu1
 
 $(INSTALLED): requirements.lock requirements-cuda.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python $(LOCKED) requirements.lock
-	if $(VENV)/bin/python -c '$(WANTS_CUDA)'; then $(VENV)/bin/python $(LOCKED) requirements-cuda.lock; fi
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Installing into $(VENV): minutes of computing, and downloads that come to 6 GB where torch is the build for CUDA."
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python $(LOCKED) requirements.lock
+	@if $(VENV)/bin/python -c '$(WANTS_CUDA)'; then $(VENV)/bin/python $(LOCKED) requirements-cuda.lock; fi
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo "Compiling them to byte code, once."
 	@$(VENV)/bin/python -m compileall -q -j 0 "$$($(VENV)/bin/python -c '$(SITE_PACKAGES)')" >/dev/null 2>&1 || true
 	@touch $@
 

@@ -31,6 +31,7 @@ def prepare() -> None:
     A setting that cannot be used ends the process with one sentence and exit code 1.
     """
     _settle()
+    plain_logs_in_files()
     write_whole_files()
     list_packages_once()
     silence()
@@ -52,6 +53,12 @@ def _settle() -> None:
     except DreamBooth3DError as error:
         print(f"Error: {error}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def plain_logs_in_files() -> None:
+    """Let ZenML colour its log in terminals only, unless the user says something else."""
+    if not sys.stdout.isatty():
+        os.environ.setdefault("ZENML_LOGGING_COLORS_DISABLED", "true")
 
 
 def silence() -> None:

@@ -11,7 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 LOOK_S = 0.5
+STDERR = 2
+STOPPING = (
+    "\nThis stage ends as soon as it can, and the run goes on with what it has. Once more (Ctrl+C) ends the run at "
+    "once; the same command then goes on with it.\n"
+)
 Artifact = TypeVar("Artifact", bound="DataclassInstance")
 Inputs = ParamSpec("Inputs")
 
@@ -223,6 +228,8 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         if stop.is_set():
             raise KeyboardInterrupt
         stop.set()
+        with suppress(OSError):
+            os.write(STDERR, STOPPING.encode())  # print may not be used in here: a signal may come amid another one
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

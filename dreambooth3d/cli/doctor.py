@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dreambooth3d.config.training import TrainingConfig
 
 LOCK = "requirements.lock"
+OURS = "ours"
 
 
 def run_doctor(as_json: bool, config: str | None = None, overrides: Sequence[str] = ()) -> bool:
@@ -35,8 +37,15 @@ def run_doctor(as_json: bool, config: str | None = None, overrides: Sequence[str
     if as_json:
         print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
-        print("\n".join(shown(findings)))
+        print("\n".join(shown([_brief(finding) for finding in findings])))
     return all(finding.good for finding in findings)
+
+
+def _brief(finding: Finding) -> Finding:
+    """The finding as a terminal shows it: twenty variables that are as they should be are a number."""
+    if finding.name != OURS:
+        return finding
+    return replace(finding, text=f"{finding.text.count('=')} environment variables are this product's; --json has them")
 
 
 def _findings(config: str | None, overrides: Sequence[str]) -> Iterator[Finding]:
@@ -128,7 +137,7 @@ def _settings() -> Iterator[Finding]:
         # The other checks are then of the state here.
         environment.withdraw([environment.STORE_URL])
         environment.settle()
-    for name, values in (("ours", environment.in_force()), ("yours", environment.users_own())):
+    for name, values in ((OURS, environment.in_force()), ("yours", environment.users_own())):
         if values:
             yield Finding(name, True, ", ".join(f"{key}={value}" for key, value in values.items()))
     if ignored := environment.ignored():

@@ -24,7 +24,10 @@ def add_photos(subject: str, files: Sequence[Path], noun: str | None) -> list[st
     Raises:
         DreamBooth3DError: as for `add_subject`; also where nobody can be asked for the class noun.
     """
-    checked_section("photos", PhotosConfig, subject=subject)
+    try:
+        checked_section("photos", PhotosConfig, subject=subject)
+    except ConfigError as error:
+        raise ConfigError(f"photos add: {printable(subject)!r}: {error}") from None
     noun = _asked() if noun is None else noun
     config = checked_section("photos", PhotosConfig, subject=subject, class_noun=noun)
     added = add_subject(subject, files, noun)

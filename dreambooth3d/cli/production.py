@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.table import Table
 
+from dreambooth3d.cli.fitting import print_table
 from dreambooth3d.cli.show import number, print_json
 from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import PromotionError, RunNotFoundError
@@ -138,14 +139,12 @@ def _show_all(entries: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print_json(entries)
         return
-    table = Table()
-    for name in ("subject", "version", "run", *FIGURES):
-        table.add_column(name, no_wrap=name == "run")
+    rows = []
     for entry in entries:
         figures = [entry.get("metrics", {}).get(f"evaluate/{name}") for name in FIGURES]
         where = entry.get("run") or entry.get("problem") or "none in production"
-        table.add_row(*map(number, (entry["subject"], entry["number"], where, *figures)))
-    console().print(table)
+        rows.append([*map(number, (entry["subject"], entry["number"], where, *figures))])
+    print_table(("subject", "version", "run", *FIGURES), rows, ("r_precision", "psnr", "clip_i"))
 
 
 def _show_one(subject: str, as_json: bool) -> None:

@@ -6,14 +6,15 @@ import json
 from datetime import datetime
 from typing import Any, cast
 
-from rich.table import Table
+import typer
 from zenml.client import Client
 from zenml.enums import StackComponentType
 from zenml.models import ScheduleResponse
 from zenml.orchestrators import BaseOrchestrator
 from zenml.utils.pagination_utils import depaginate
 
-from dreambooth3d.environment import console, quiet
+from dreambooth3d.cli.fitting import print_table
+from dreambooth3d.environment import quiet
 from dreambooth3d.errors import ConfigError, DreamBooth3DError, gist
 
 _NOT_FOUND = 404
@@ -60,14 +61,15 @@ def show_schedules(as_json: bool) -> None:
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    table = Table()
-    for name in ("schedule", "pipeline", "fires", "state", "orchestrator"):
-        table.add_column(name, no_wrap=name == "schedule")
+    if not rows:
+        typer.echo("There are no schedules.", err=True)
+        return
+    cells = []
     for row in rows:
         every = f"every {row['interval_s']:.0f} s" if row["interval_s"] else ""
         fires, state = row["cron"] or every or row["start"] or "", "active" if row["active"] else "paused"
-        table.add_row(row["name"], row["pipeline"] or "", fires, state, row["orchestrator"] or "gone")
-    console().print(table)
+        cells.append([row["name"], row["pipeline"] or "", fires, state, row["orchestrator"] or "gone"])
+    print_table(("schedule", "pipeline", "fires", "state", "orchestrator"), cells, ("orchestrator", "pipeline"))
 
 
 def set_active(name: str, active: bool, force: bool = False) -> str:

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from dreambooth3d.cli.fitting import print_table
 from dreambooth3d.environment import console, quiet
 from dreambooth3d.errors import RunNotFoundError
 from operations.records import tables
@@ -20,6 +21,9 @@ from operations.records.reading import Reader
 
 COMPARED = ("psnr", "psnr_fg", "clip_i", "r_precision")
 STAGES, DIFFERENCES = 3, 3
+SUBJECT_LETTERS = 24
+SPARE = ("started", "r_precision", "psnr", "clip_i", "preset", "psnr_fg")
+"""What a list leaves out in a narrow terminal, the first one first; a run's name says when it started."""
 
 
 def print_json(value: object) -> None:
@@ -48,18 +52,25 @@ def show_list(limit: int, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table()
-    for name in ("run", "subject", "preset", "status", "started", *tables.FIGURES):
-        table.add_column(name, no_wrap=name == "run")
+    if not found:
+        typer.echo("There are no runs yet. `dreambooth3d train demo` starts one.", err=True)
+        return
+    columns = ("run", "subject", "preset", "status", "started", *tables.FIGURES)
+    rows = []
     for row in found:
-        started = datetime.fromtimestamp(row.pop("started")).strftime("%Y-%m-%d %H:%M")
-        cells = [*list(row.values())[:4], started, *list(row.values())[4:]]
-        table.add_row(*map(number, cells))
-    console().print(table)
+        started = datetime.fromtimestamp(row["started"]).strftime("%Y-%m-%d %H:%M")
+        shown = {**row, "started": started, "subject": _short(row["subject"])}
+        rows.append([number(shown[name]) for name in columns])
+    print_table(columns, rows, SPARE)
     if dead := [row["run"] for row in found if row["status"] == "dead"]:
         typer.echo(f"{len(dead)} of them died without a word; `dreambooth3d runs clean` marks them.", err=True)
     if lacking := sum(row["status"] == "incomplete" for row in found):
         typer.echo(f"MLflow lacks figures of {lacking} of them: `dreambooth3d runs complete --all`.", err=True)
+
+
+def _short(name: str) -> str:
+    """The beginning of a subject's name: that of an asset from a prompt is all of the prompt."""
+    return name if len(name) <= SUBJECT_LETTERS else f"{name[: SUBJECT_LETTERS - 1].rstrip()}…"
 
 
 def show_run(name: str, as_json: bool, everything: bool) -> None:
@@ -160,7 +171,7 @@ def _print_first(values: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     columns = list(runs["status"])
     table = Table(box=None, pad_edge=False)
     for column in ["", *columns]:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     for key in ("status", "subject", "preset"):
         table.add_row(key, *(number(runs[key][column]) for column in columns))
     for key in COMPARED:

@@ -10,7 +10,14 @@ from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.findings import counted
 from dreambooth3d.photos.reading import RawPhoto
-from dreambooth3d.photos.subject import PHOTO_SUFFIXES, masks_in_other_formats, other_images, photo_files, shown_path
+from dreambooth3d.photos.subject import (
+    PHOTO_SUFFIXES,
+    masks_in_other_formats,
+    other_images,
+    photo_files,
+    shown_path,
+    videos,
+)
 
 MAX_NAMED = 5
 
@@ -28,6 +35,8 @@ def counted_files(folder: Path, config: PhotosConfig) -> list[Path]:
     if not files:
         others = ", ".join(printable(path.name) for path in other_images(folder)[:MAX_NAMED])
         hint = f" Export as one of these what is there: {others}." if others else ""
+        if found := videos(folder):
+            hint += f" Of a video, such as {printable(found[0].name)}, save four to eight sharp frames from all sides."
         raise PhotoSetError(f"{shown}: there are no photos. Put {', '.join(PHOTO_SUFFIXES)} files there.{hint}")
     if masks := masks_in_other_formats(folder):
         raise PhotoSetError(

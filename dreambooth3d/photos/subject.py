@@ -229,6 +229,12 @@ def other_images(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in suffixes)
 
 
+def videos(folder: Path) -> list[Path]:
+    """Video files, sorted by name; beside photos they are a phone's moving ones, and no matter."""
+    suffixes = (".mov", ".mp4", ".m4v", ".avi", ".mkv", ".webm", ".3gp")
+    return sorted(path for path in folder.iterdir() if _is_visible_file(path) and path.suffix.lower() in suffixes)
+
+
 def _is_mask(path: Path) -> bool:
     return path.suffix.lower() == ".png" and path.stem.endswith(MASK_ENDING)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from dreambooth3d.config.finetuning import FinetuneConfig
 from dreambooth3d.config.generation import TextTo3dConfig
-from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.config.training import CeilingConfig, TrainingConfig
 from dreambooth3d.diffusion.finetuning.optimizers import require_optimizer
 from dreambooth3d.diffusion.model.base_model import (
     model_folder,
     require_known_words,
+    require_read_whole,
     resolve,
 )
 from dreambooth3d.diffusion.model.guides import guide_identity, is_of_run, prompt_noun
@@ -47,7 +47,7 @@ def preflight(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> str:
         require_ground_truth(ground_truth(config.photos))
     else:
         _check_contexts(config.contexts, class_noun, identifier)
-        _check_words(config.base_model, class_noun, identifier)
+        _check_words(config, class_noun, identifier)
         _check_steps(config)
         _check_optimizers(config)
         check_meshes(config.init_nerf, config.refine_nerf, config.edit_nerf)
@@ -57,6 +57,7 @@ def preflight(config: TrainingConfig | CeilingConfig | TextTo3dConfig) -> str:
 def _check_generation(config: TextTo3dConfig) -> str:
     asked = config.generation
     prompt_noun(asked, config.base_model)
+    require_read_whole(model_folder(resolve(config.base_model)), asked.prompt, "generation.prompt")
     if is_of_run(asked.guide):
         from operations.records.checkpoints import find_guide
 
@@ -81,11 +82,14 @@ def _check_photos(config: PhotosConfig) -> tuple[Path, str, str]:
     return folder, info.class_noun, info.identifier
 
 
-def _check_words(config: BaseModelConfig, class_noun: str, identifier: str) -> None:
+def _check_words(config: TrainingConfig, class_noun: str, identifier: str) -> None:
     from transformers import CLIPTokenizer
 
-    folder = model_folder(resolve(config))
+    folder = model_folder(resolve(config.base_model))
     require_known_words(CLIPTokenizer.from_pretrained(str(folder / "tokenizer")), class_noun, identifier)
+    require_read_whole(folder, f"a photo of a {identifier} {class_noun}", "photos.class_noun")
+    for index, prompt in enumerate(config.contexts):
+        require_read_whole(folder, prompt, f"contexts.{index}")
 
 
 def _check_contexts(prompts: tuple[str, ...], class_noun: str, identifier: str) -> None:

@@ -11,10 +11,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dreambooth3d.artifacts import BaseModelRef
+from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.config.models import BaseModelConfig
-from dreambooth3d.diffusion.model.base_model import folder_digest, resolve, select_weights
+from dreambooth3d.diffusion.model.base_model import folder_digest, require_read_whole, resolve, select_weights
 from dreambooth3d.diffusion.model.components import Components, load_components
 from dreambooth3d.errors import BaseModelError
+from dreambooth3d.prompts import view_prompt
 
 
 @pytest.fixture
@@ -153,6 +155,25 @@ def test_unknown_noun(components: Components, noun: str) -> None:
 def test_identifier_of_many_tokens_warns(components: Components) -> None:
     with pytest.warns(UserWarning, match="not one token"):
         components.require_known_words("dog", "qzxqzx")
+
+
+def test_a_prompt_whose_view_the_model_would_not_read_is_refused(components: Components, tiny_base_model: Path) -> None:
+    """Against what reaches the text encoder: the word for the view stands in it, or is cut off."""
+    refused = []
+    for count in range(0, 30, 3):
+        prompt = "a photo of a dog" + " and a cat" * count
+        ids = components.tokenize([view_prompt(prompt, word) for word in VIEW_WORDS])
+        read = components.tokenizer.batch_decode(ids, skip_special_tokens=True)
+        whole = all(f"{word} view" in text for word, text in zip(VIEW_WORDS, read, strict=True))
+        try:
+            require_read_whole(tiny_base_model, prompt, "generation.prompt")
+        except BaseModelError as error:
+            assert "generation.prompt: with the words for its view the prompt has" in str(error)
+            assert not whole
+            refused.append(count)
+        else:
+            assert whole
+    assert refused and 0 not in refused
 
 
 @pytest.mark.parametrize(

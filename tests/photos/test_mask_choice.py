@@ -63,7 +63,10 @@ def test_plain_backdrops_are_told_by_themselves_and_their_masks_are_true(name: s
     photos, truth = toy(name)
     chosen = choose_masks(photos, PhotosConfig(), PhotoModels())
     assert {each.source for each in chosen} == {"smooth_background"}
-    assert all(each.mask.trusted and not each.findings for each in chosen)
+    assert all(each.mask.trusted for each in chosen)
+    cut = ["the frame cuts the subject" in " ".join(each.findings) for each in chosen]
+    assert cut == [cut_share(mask) > 0.03 for mask in truth] and any(cut) == (name == "bunny")
+    assert all(len(each.findings) == said for each, said in zip(chosen, cut, strict=True))
     assert min(overlap(each.mask.mask, mask) for each, mask in zip(chosen, truth, strict=True)) > 0.85
 
 
@@ -116,7 +119,7 @@ def test_a_network_that_is_unsure_leaves_it_to_the_next(monkeypatch: pytest.Monk
     models = with_networks(monkeypatch, rembg=Says(truth, 0.3), learned=Says(truth, 0.2))
     chosen = choose_masks(photos, PhotosConfig(), models)
     assert {each.source for each in chosen} == {"rembg"} and not any(each.mask.trusted for each in chosen)
-    assert "rembg is not sure" in chosen[0].findings[0]
+    assert chosen[0].findings[0].startswith("rembg is only 30% sure where the subject is")
 
 
 def test_a_subject_that_the_frame_cuts_is_usable_and_one_that_it_cuts_all_around_is_not() -> None:

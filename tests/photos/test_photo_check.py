@@ -143,6 +143,8 @@ def _broken_sets(folder: Path) -> dict[str, str]:
     (folder / "none").mkdir()
     (folder / "gif").mkdir()
     (folder / "gif" / "a.GIF").write_bytes(b"x")
+    (folder / "video").mkdir()
+    (folder / "video" / "IMG_1.MOV").write_bytes(b"x")
     (folder / "empty_photo" / "01.png").write_bytes(b"")
     (folder / "text" / "02.png").write_text("not an image")
     whole = (folder / "truncated" / "03.png").read_bytes()
@@ -155,6 +157,7 @@ def _broken_sets(folder: Path) -> dict[str, str]:
         "many": "21 photos, at most 20",
         "none": "there are no photos",
         "gif": "Export as one of these what is there: a.GIF",
+        "video": "Of a video, such as IMG_1.MOV, save four to eight sharp frames",
         "missing": "there is no such folder",
         "empty_photo": "01.png: the photo is empty",
         "text": "02.png: is not an image",

@@ -9,7 +9,7 @@ import pytest
 from tests.pipelines.test_end_to_end import Outcome, tracker, train
 from tests.product import TINY, Product, make_product
 
-RED, HAT = "a photo of a red sks dog", "a photo of a sks dog wearing a yellow hat"
+RED, HAT = "a photo of a red sks dog", "sks dog with a red hat"
 EDIT = {name: TINY["refine_nerf"][name] for name in ("steps", "views_per_step", "check_every", "render")}
 OF_CONTEXTS = [f"{step}_{index}" for index in (0, 1) for step in ("edit_nerf", "evaluate_context", "export_context")]
 

@@ -42,7 +42,9 @@ def test_each_page_is_in_the_menu_once_and_each_entry_is_a_page() -> None:
 
 
 def test_the_site_asks_nobody_for_anything() -> None:
-    assert SETTINGS["theme"]["font"] is False and SETTINGS["plugins"] == ["search"]
+    assert SETTINGS["theme"]["font"] is False and SETTINGS["plugins"] == ["search", "offline"]
+    # Without an own one of this name the plug-in takes one from elsewhere.
+    assert SETTINGS["extra"]["polyfills"] == ["iframe-worker.js"]
     assert not re.search(r"https?://", (ROOT / "mkdocs.yml").read_text() + (ROOT / "docs" / "site.css").read_text())
     # Pictures of the texts are files beside them.
     pictures_of = {target for name in TEXTS for target in re.findall(r"!\[[^]]*\]\(\s*([^)\s]+)", read(name))}

@@ -10,24 +10,18 @@ from typing import Any, Literal
 import numpy as np
 
 from dreambooth3d.artifacts import SubjectPhotos
-from dreambooth3d.backdrops import MAX_CUT_OUTLINE
 from dreambooth3d.photos.backgrounds import SAME, background_sameness
 from dreambooth3d.photos.cameras.locate import NO_MASK, REASON
 from dreambooth3d.photos.cameras.search import MIN_PHOTOS
 from dreambooth3d.photos.colour_cast import colour_casts, tint
 from dreambooth3d.photos.coverage import NextPhoto, next_photos, place_name, seen_share
 from dreambooth3d.photos.findings import PADDED
-from dreambooth3d.photos.masks.source import Mask
+from dreambooth3d.photos.masks.source import SOURCES, Mask
 from dreambooth3d.photos.quality import Photo, frame_in_square
 from dreambooth3d.photos.report import PhotoReport
 from dreambooth3d.photos.strangers import strangers
 
 Weight = Literal["good", "note", "warning"]
-SOURCES = {
-    "files": "the mask file beside it", "alpha": "its transparency", "rembg": "rembg",
-    "smooth_background": "the search for a plain background", "learned": "the bundled network",
-}  # fmt: skip
-"""What people may call the sources of masks."""
 NO_TARGET = f"is no target, since {NO_MASK}."
 
 
@@ -132,10 +126,9 @@ def diagnose(report: PhotoReport, photos: SubjectPhotos) -> Diagnosis:
         seen = cameras.get(facts["file"], {})
         measured = [
             *_about_colours(tint(casts[index]), index in others),
-            *_about_frame(facts),
             *_about_place(seen),
         ]
-        said = [*(Said("warning", _readable(text, facts)) for text in found[index]), *measured]
+        said = [*(Said("warning", _readable(text)) for text in found[index]), *measured]
         if not any(each.weight == "warning" for each in said):
             said.insert(0, Said("good", "Sharp, well lit, no copy of another."))
         cards.append(
@@ -175,11 +168,8 @@ def _about_set(findings: Sequence[str], files: Sequence[str]) -> list[Said]:
     ]
 
 
-def _readable(text: str, facts: dict[str, Any]) -> str:
+def _readable(text: str) -> str:
     """A finding as a sentence by itself."""
-    source = facts["mask_source"]
-    if text.startswith(f"{source} ") and source in SOURCES:
-        text = SOURCES[source] + text.removeprefix(source)
     return text[:1].upper() + text[1:]
 
 
@@ -194,13 +184,6 @@ def _about_colours(tinted: str | None, stranger: bool) -> list[Said]:
     if stranger:
         said.append(Said("warning", "By the colours inside its mask this may be another thing than the others show."))
     return said
-
-
-def _about_frame(facts: dict[str, Any]) -> list[Said]:
-    if not facts["mask_trusted"] or facts["mask_cut"] <= MAX_CUT_OUTLINE:
-        return []
-    share = f"{facts['mask_cut']:.0%} of its outline lies on the frame"
-    return [Said("warning", f"The frame cuts the subject off ({share}): step back, so that all of it is in the photo.")]
 
 
 def _about_place(facts: dict[str, Any]) -> list[Said]:

@@ -37,7 +37,7 @@ def write_page(
         ConfigError: it cannot be written, or a model is another than the one pinned.
         BaseModelError: the bundled scorer is missing or damaged.
     """
-    tell("From where each photo was taken is found out as in a run: about half a minute.")
+    tell("From where each photo was taken is found out as in a run: one to two minutes of computing on a CPU core.")
     photos = as_photos(report, folder, info, data_md5)
     photos = with_viewpoints(photos, scorer_ref(ScorersConfig().selector), photo_models(config))
     page = photo_page(diagnose(report, photos), train_command(folder, config))

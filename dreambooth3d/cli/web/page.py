@@ -82,7 +82,7 @@ def make_blocks(desk: Desk) -> gradio.Blocks:
                     gradio.update(value=now.log, visible=bool(now.log)), links,
                     gradio.Timer(active=now.under_way))  # fmt: skip
 
-        check.click(lambda: "Looking at the photos: half a minute, longer on a busy computer.", None, said).then(
+        check.click(lambda: "Looking at the photos: a minute or two, longer on a busy computer.", None, said).then(
             look_at_photos, [files, noun, name, identifier], [ordered, said, shown, running]
         )
         start.click(begin, [ordered, preset], [standing, timer])

@@ -14,10 +14,12 @@ from safetensors import SafetensorError, safe_open
 
 from dreambooth3d import hub
 from dreambooth3d.artifacts import BaseModelRef
+from dreambooth3d.cameras import VIEW_WORDS
 from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.diffusion.model.nouns import common_nouns, nearest_nouns
 from dreambooth3d.errors import BaseModelError
 from dreambooth3d.places import repository
+from dreambooth3d.prompts import view_prompt
 from dreambooth3d.weights import require_as_shipped, sha256_once
 
 if TYPE_CHECKING:
@@ -254,4 +256,29 @@ def require_known_words(tokenizer: CLIPTokenizer, noun: str, identifier: str | N
             f"photos.identifier: {identifier!r} is not one token of the base model, so it may be learned less well. "
             "sks is one in most models.",
             stacklevel=2,
+        )
+
+
+def require_read_whole(folder: Path, prompt: str, setting: str) -> None:
+    """Check that the base model reads a prompt to its end, where the words for the view stand.
+
+    Args:
+        folder: of the base model.
+        prompt: without words for the view.
+        setting: where it is from.
+
+    Raises:
+        BaseModelError: it would be cut, so that all views would be drawn by the same prompt.
+    """
+    from transformers import CLIPTokenizer
+
+    tokenizer = CLIPTokenizer.from_pretrained(str(folder / "tokenizer"))
+    positions = json.loads((folder / "text_encoder" / "config.json").read_text())["max_position_embeddings"]
+    room = min(tokenizer.model_max_length, positions) - tokenizer.num_special_tokens_to_add()
+    needed = max(len(tokenizer.tokenize(view_prompt(prompt, word))) for word in VIEW_WORDS)
+    if needed > room:
+        raise BaseModelError(
+            f"{setting}: with the words for its view the prompt has {needed} tokens, and the base model reads {room}, "
+            "so that it would not know which side to draw. Shorten it; words that the model hardly knows count more "
+            "than once."
         )

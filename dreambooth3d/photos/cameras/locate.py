@@ -23,6 +23,7 @@ from dreambooth3d.photos.cameras.search import (
     find_cameras,
 )
 from dreambooth3d.photos.cameras.starts import ViewPrior
+from dreambooth3d.progress import LoopProgress
 
 REASON = "not_located"
 """Column of a photo's facts: why its camera is unknown, empty where it is known."""
@@ -191,7 +192,11 @@ def _without_one(search: _Search, chosen: list[int], found: FoundCameras) -> tup
     if not MIN_PHOTOS < len(chosen) <= CORE_PHOTOS:
         return None, found
     others = [[kept for kept in chosen if kept != left] for left in chosen]
-    rests = [search.among(rest, SCREENING_EFFORT) for rest in others]
+    rests = []
+    with LoopProgress(len(others), "cameras without one photo each", unit="search") as progress:
+        for rest in others:
+            rests.append(search.among(rest, SCREENING_EFFORT))
+            progress.update()
     errors = [rest.error[0].item() if rest.miss.mean() <= DOUBTFUL_MISS else math.inf for rest in rests]
     least = min(errors)
     if least * MIN_GAIN > found.error[0].item():

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from dreambooth3d.backdrops import MAX_CUT_OUTLINE
 from dreambooth3d.config.photos import PhotoModels, PhotosConfig
 from dreambooth3d.digests import sha256_once
 from dreambooth3d.errors import PhotoSetError
@@ -14,7 +15,15 @@ from dreambooth3d.naming import printable
 from dreambooth3d.photos.masks import bundled, rembg
 from dreambooth3d.photos.masks.given import Alpha, Files
 from dreambooth3d.photos.masks.smooth_background import SmoothBackground
-from dreambooth3d.photos.masks.source import MaskSource, PhotoMask, SourcePhoto, cut_share, overlap, require_pinned
+from dreambooth3d.photos.masks.source import (
+    SOURCES,
+    MaskSource,
+    PhotoMask,
+    SourcePhoto,
+    cut_share,
+    overlap,
+    require_pinned,
+)
 from dreambooth3d.photos.networks.weights import WEIGHTS, network_folder
 from dreambooth3d.photos.subject import shown_path
 
@@ -181,7 +190,7 @@ def _surest(opinions: Mapping[str, PhotoMask | None], photo: SourcePhoto) -> Cho
         return ChosenMask(name, chosen)
     for other, mask in served.items():
         if other != name and mask.trusted and overlap(mask.mask, chosen.mask) < MIN_AGREEMENT:
-            said = f"{name} and {other} do not agree where the subject is"
+            said = f"{SOURCES[name]} and {SOURCES[other]} do not agree where the subject is"
             return ChosenMask(name, replace(chosen, trusted=False), (said,))
     return ChosenMask(name, chosen)
 
@@ -206,6 +215,12 @@ def _judged(chosen: ChosenMask) -> ChosenMask:
         mask = replace(mask, trusted=False)
         findings = (*findings, f"{chosen.cut:.0%} of the subject's outline lies on the frame")
     if not mask.trusted and not findings:
-        findings = (f"{chosen.source} is not sure where the subject is ({mask.confidence:.2f})",)
-    remedy = "so that it is no target. Put a mask beside it as NAME_mask.png, or take it before a plain background."
-    return replace(chosen, mask=mask, findings=tuple(f"{said}, {remedy}" for said in findings))
+        findings = (f"{SOURCES[chosen.source]} is only {mask.confidence:.0%} sure where the subject is",)
+    remedy = (
+        "so that the photo is no target. Put a mask beside it as NAME_mask.png, or take it before a plain background."
+    )
+    said = tuple(f"{each}, {remedy}" for each in findings)
+    if mask.trusted and chosen.cut > MAX_CUT_OUTLINE:
+        share = f"{chosen.cut:.0%} of its outline lies on the frame"
+        said = (*said, f"the frame cuts the subject off ({share}): step back, so that all of it is in the photo.")
+    return replace(chosen, mask=mask, findings=said)

@@ -16,6 +16,11 @@ from dreambooth3d.errors import ConfigError
 Mask = NDArray[np.uint8]
 """(height, width): 0 outside the subject, 255 on it."""
 HALF = 128
+SOURCES = {
+    "files": "the mask file beside it", "alpha": "its transparency", "rembg": "rembg",
+    "smooth_background": "the search for a plain background", "learned": "the bundled network",
+}  # fmt: skip
+"""What people may call the sources of masks."""
 FULL_SHARE = 0.995
 """Share of the frame from which a mask says nothing."""
 EMPTY_SHARE = 5.0e-4
