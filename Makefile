@@ -180,6 +180,7 @@ docs: $(DOCS)/.installed
 
 lint: $(INSTALLED)
 	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
 doctor:

@@ -185,9 +185,7 @@ def color_distance(first: Float[NDArray, "n 3"], second: Float[NDArray, "m 3"]) 
     return float(np.mean([wasserstein_distance(first @ way, second @ way) for way in directions]) / share)
 
 
-def subject_colors(
-    images: Float[Tensor, "n 3 h w"], masks: Float[Tensor, "n h w"]
-) -> list[Float[NDArray, "pixels 3"]]:
+def subject_colors(images: Float[Tensor, "n 3 h w"], masks: Float[Tensor, "n h w"]) -> list[Float[NDArray, "pixels 3"]]:
     """The subject's pixels in CIELAB, image by image."""
     lab = rgb2lab(images.permute(0, 2, 3, 1).cpu().numpy())
     return [each[mask >= INSIDE] for each, mask in zip(lab, masks.cpu().numpy(), strict=True)]

@@ -32,6 +32,7 @@ from dreambooth3d.cli.setup import STACK
 from dreambooth3d.environment import ACTIVE, HOME, SETTINGS
 from dreambooth3d.places import repository
 from tests.product import FRONT_DOOR, SHORTEST, Product, make_product
+from tests.timing import untimed
 from tests.warm import WarmProcess
 
 SETUP = ("dreambooth3d", "setup")
@@ -131,14 +132,7 @@ def newest_figures(product: Product, count: int) -> list[dict[str, float]]:
     experiment = client.get_experiment_by_name("dreambooth3d")
     assert experiment is not None
     rows = client.search_runs([experiment.experiment_id], max_results=count, order_by=["attributes.start_time DESC"])
-    return [
-        {
-            key: value
-            for key, value in row.data.metrics.items()
-            if not key.startswith("steps/") and not key.endswith("ms_per_step")
-        }
-        for row in rows
-    ]
+    return [untimed(row.data.metrics) for row in rows]
 
 
 def rounds_of_runs(folder: Path, counts: Sequence[int], rounds: int, report: Path | None) -> int:

@@ -1,6 +1,6 @@
 """What lies behind a subject before a smooth background, and where it shows: in numpy, for who has no use for torch.
 
-Images here are float32 arrays (height, width, 3) in [0, 1]. `dreambooth3d.masks` has the same for tensors.
+Images here are float32 arrays (height, width, 3) in [0, 1]. `dreambooth3d.masks` takes tensors.
 """
 
 from __future__ import annotations

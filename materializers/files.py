@@ -263,8 +263,7 @@ def read_record(folder: Path) -> StepRecord | None:
         return None
     values = read_json(folder / "record.json")
     images = {
-        name: torch.from_numpy(np.array(read_picture(below(folder, file))))
-        for name, file in values["images"].items()
+        name: torch.from_numpy(np.array(read_picture(below(folder, file)))) for name, file in values["images"].items()
     }
     series = read_table(folder / "series.parquet")[list(SERIES_COLUMNS)]
     return StepRecord(values["name"], values["params"], values["metrics"], series, images)

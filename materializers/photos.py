@@ -44,9 +44,7 @@ class SubjectPhotosMaterializer(FolderMaterializer):
         images = read_images(folder / "photos")
         masks = tuple(mask[0] for mask in read_images(folder / "masks"))
         held_out = self.read(folder / _HELD_OUT, None) if (folder / _HELD_OUT).is_dir() else None
-        photos = SubjectPhotos(
-            images=images, facts=facts, findings=findings, masks=masks, held_out=held_out, **fields
-        )
+        photos = SubjectPhotos(images=images, facts=facts, findings=findings, masks=masks, held_out=held_out, **fields)
         _require_consistent(photos)
         return photos if record is None else replace(photos, record=record)
 

@@ -70,9 +70,7 @@ def test_nothing_saved_loads_as_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "header", "tensor", "json", "no digest"])
-def test_a_damaged_state_is_set_aside_and_said(
-    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_damaged_state_is_set_aside_and_said(damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     point, file = ResumePoint(tmp_path), tmp_path / "state.safetensors"
     point.save({"step": 7, "weights": torch.arange(8.0), "empty": torch.zeros(0), "flag": torch.tensor(True)})
     whole = file.read_bytes()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from dreambooth3d.cli.interface import server_variables
 from dreambooth3d.cli.server import free_port
 from dreambooth3d.environment import enter, quiet
 from dreambooth3d.errors import ConfigError
@@ -79,9 +79,7 @@ def served(uri: str) -> Iterator[str]:
     """
     port = free_port("127.0.0.1", 5000)
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", uri, "--port", str(port), "--workers=1"]
-    # Its workers for evaluations by language models would start five processes, which nothing here asks for.
-    environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    server = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    server = subprocess.Popen(command, env=server_variables(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         base, deadline = f"http://127.0.0.1:{port}/", time.monotonic() + STARTS_WITHIN_S
         while not _answers(base):

@@ -196,11 +196,7 @@ def _write_pictures(presets: Sequence[str], runs: Sequence[Run], results: Result
     for name in presets:
         prompts = dict.fromkeys(run.subject for run in runs if run.method.name == name and run in results)
         found: dict[str, Tensor | None] = {prompt: results.views(name, prompt) for prompt in prompts}
-        rows = {
-            prompt.replace("_", " "): resized(views)
-            for prompt, views in found.items()
-            if views is not None
-        }
+        rows = {prompt.replace("_", " "): resized(views) for prompt, views in found.items() if views is not None}
         if rows:
             path = folder / f"{STEM}_{name}.webp"
             to_pil(two_columns(rows)).save(path, quality=88)

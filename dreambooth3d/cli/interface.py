@@ -16,6 +16,7 @@ from dreambooth3d.cli.server import free_port, run_until_told
 from operations.records.row import VIEW
 
 STARTS_WITHIN_S = 60.0
+JOBS = "MLFLOW_SERVER_ENABLE_JOB_EXECUTION"
 
 
 def show(port: int, host: str, open_browser: bool | None) -> int:
@@ -44,8 +45,18 @@ def show(port: int, host: str, open_browser: bool | None) -> int:
     print(f"Runs: {base}{page}", flush=True)
     if wanted:
         threading.Thread(target=_open_when_ready, args=(base, page), daemon=True).start()
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--host", host, "--port", str(free)]
-    return run_until_told(command)
+    server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
+    command = [*server, "--host", host, "--port", str(free), "--workers=1"]
+    return run_until_told(command, server_variables())
+
+
+def server_variables() -> dict[str, str]:
+    """The environment of MLflow's server: without the processes that run its jobs, unless the user has asked for them.
+
+    Jobs are evaluations by language models and improvements of prompts; nothing on the pages of this product's rows is
+    one.
+    """
+    return {JOBS: "false", **os.environ}
 
 
 def _runs_of_experiment() -> str:

@@ -133,7 +133,8 @@ def _mebibytes(folder: Path) -> float:
 def _partial_files() -> Iterator[Leftover]:
     """Files in the making that name the process that was making them."""
     home = environment.home()
-    found = [*work_root().rglob(".*.partial"), *(home / ".zenconfig").glob(".*.partial"), *home.glob(".zen/.*.partial")]
+    flat = (".zenconfig", ".zen", ".dreambooth3d/masks")
+    found = [*work_root().rglob(".*.partial"), *(path for name in flat for path in (home / name).glob(".*.partial"))]
     for path in sorted(found):
         match = _PARTIAL.fullmatch(path.name)
         if match and not psutil.pid_exists(int(match[1])) and time.time() - path.stat().st_mtime > _PARTIAL_AGE_S:

@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
@@ -65,10 +65,15 @@ def beside(command: Sequence[str]) -> Iterator[None]:
         process.wait()
 
 
-def run_until_told(command: Sequence[str]) -> int:
-    """Run a server and what it starts until it ends, or until this process ends or is told to; its exit code."""
+def run_until_told(command: Sequence[str], variables: Mapping[str, str] | None = None) -> int:
+    """Run a server and what it starts until it ends, or until this process ends or is told to; its exit code.
+
+    Args:
+        command: of the server.
+        variables: its environment; None for that of this process.
+    """
     watched = [sys.executable, "-m", "dreambooth3d.cli.watched", *command]
-    process = subprocess.Popen(watched, start_new_session=True, stdin=subprocess.PIPE)
+    process = subprocess.Popen(watched, env=variables, start_new_session=True, stdin=subprocess.PIPE)
 
     def end(_number: int, _frame: object) -> None:
         with suppress(ProcessLookupError):

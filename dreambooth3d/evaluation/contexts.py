@@ -159,9 +159,7 @@ def _score(name: str, views: Views, question: _Question) -> tuple[dict[str, floa
     return metrics, pd.DataFrame(columns | words | {key: values.tolist() for key, values in pixels.items()})
 
 
-def preferred_words(
-    features: Float[Tensor, "n features"], captions: dict[str, str], judge: ClipScorer
-) -> list[str]:
+def preferred_words(features: Float[Tensor, "n features"], captions: dict[str, str], judge: ClipScorer) -> list[str]:
     """For each of the image features (n, d) the word whose caption fits it best."""
     words, texts = list(captions), judge.text_features(list(captions.values()))
     return [words[index] for index in (features @ texts.T).argmax(dim=-1).tolist()]

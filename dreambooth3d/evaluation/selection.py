@@ -228,9 +228,7 @@ def _restore(state: dict[str, Any] | None, runtime: Runtime) -> tuple[list[dict[
     return list(state["rows"]), {int(step): value for step, value in state["samples"].items()}
 
 
-def _diffusion_sampler(
-    checkpoints: CheckpointSet, config: SelectConfig, seed: int, runtime: Runtime
-) -> SampleViews:
+def _diffusion_sampler(checkpoints: CheckpointSet, config: SelectConfig, seed: int, runtime: Runtime) -> SampleViews:
     """Sampling by the diffusion model; a checkpoint's weights are dropped before the next are loaded."""
     from dreambooth3d.diffusion.model.components import load_components
     from dreambooth3d.diffusion.sampling.text_to_image import Sampling, sample

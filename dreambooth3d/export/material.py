@@ -44,8 +44,7 @@ def with_material(
     """
     tangents = vertex_tangents(mesh)
     points, normals, along = (
-        np.einsum("nk,nkc->nc", weights, values[corners])
-        for values in (mesh.vertices, mesh.normals, tangents[:, :3])
+        np.einsum("nk,nkc->nc", weights, values[corners]) for values in (mesh.vertices, mesh.normals, tangents[:, :3])
     )
     normals = _unit(normals)
     found = ask(*(torch.as_tensor(each, dtype=torch.float32, device=device) for each in (points, normals)))

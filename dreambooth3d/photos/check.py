@@ -22,6 +22,7 @@ from dreambooth3d.photos.findings import counted, duplicate_findings, opaque_fin
 from dreambooth3d.photos.held_out import held_out_files
 from dreambooth3d.photos.limits import counted_files, refuse_unusable
 from dreambooth3d.photos.masks.choose import choose_masks, mask_models, require_given
+from dreambooth3d.photos.masks.kept import KeptMasks
 from dreambooth3d.photos.masks.source import SourcePhoto
 from dreambooth3d.photos.quality import (
     ANALYSIS_SIDE_PX,
@@ -112,15 +113,15 @@ def without_held_out(photos: SubjectPhotos, files: Sequence[str]) -> SubjectPhot
     return replace(part(False), held_out=replace(part(True), findings=()))
 
 
-def check_folder(folder: Path, config: PhotosConfig, info: SubjectInfo) -> PhotoReport:
-    """All that can be said about the photos of a subject in a folder.
+def check_folder(folder: Path, config: PhotosConfig, info: SubjectInfo, kept: KeptMasks | None = None) -> PhotoReport:
+    """All that can be said about the photos of a subject in a folder; `kept` as for `choose_masks`.
 
     Raises:
         PhotoSetError: see `inspect_folder`.
         ConfigError: a network for masks is asked for that is not here.
     """
     models = mask_models(config)
-    return with_captions(with_masks(inspect_folder(folder, config), config, models), config, info)
+    return with_captions(with_masks(inspect_folder(folder, config), config, models, kept), config, info)
 
 
 def inspect_folder(folder: Path, config: PhotosConfig | None = None) -> PhotoReport:
@@ -154,13 +155,17 @@ def _source_photo(path: Path, photo: RawPhoto) -> SourcePhoto:
     return SourcePhoto(path, photo.pixels, photo.alpha, photo.mask)
 
 
-def with_masks(report: PhotoReport, config: PhotosConfig, models: PhotoModels) -> PhotoReport:
+def with_masks(
+    report: PhotoReport, config: PhotosConfig, models: PhotoModels, kept: KeptMasks | None = None
+) -> PhotoReport:
     """The report with a mask of each photo, where each comes from, and what is to be said about it.
+
+    `kept` is as for `choose_masks`.
 
     Raises:
         ConfigError: a network for masks is not here, or another than the one pinned.
     """
-    chosen = choose_masks(report.sources, config, models)
+    chosen = choose_masks(report.sources, config, models, kept)
     values = [(each.source, each.mask.confidence, each.mask.trusted, each.cut) for each in chosen]
     columns = dict(zip(MASK_COLUMNS, map(list, zip(*values, strict=True)), strict=True))
     facts = report.facts.assign(**columns)

@@ -209,9 +209,7 @@ def masks_in_other_formats(folder: Path) -> list[Path]:
     """Images that are named as a photo's mask and are no PNG, sorted by name: they would be taken for photos."""
     images = photo_files(folder)
     names = {path.stem for path in images}
-    return [
-        path for path in images if path.stem.endswith(MASK_ENDING) and path.stem.removesuffix(MASK_ENDING) in names
-    ]
+    return [path for path in images if path.stem.endswith(MASK_ENDING) and path.stem.removesuffix(MASK_ENDING) in names]
 
 
 def stray_masks(folder: Path) -> list[Path]:

@@ -38,6 +38,15 @@ def require(device: torch.device | str) -> None:
     logger.info("mesh by nvdiffrast, as mesh.rasterizer asks for; its licence allows no commercial use")
 
 
+def is_usable(device: torch.device | str) -> bool:
+    """Whether `require` lets it be used."""
+    try:
+        require(device)
+    except ConfigError:
+        return False
+    return True
+
+
 @functools.cache
 def _module() -> Any:
     return importlib.import_module("nvdiffrast.torch")

@@ -57,9 +57,7 @@ class Paint(nn.Module):
         share = (roughness + ROUGHNESS_LOGIT).sigmoid()
         return LEAST_ROUGHNESS + (1 - LEAST_ROUGHNESS) * share, (metallic + METALLIC_LOGIT).sigmoid()
 
-    def bent(
-        self, normals: Float[Tensor, "n 3"], points: Float[Tensor, "n 3"], height: float
-    ) -> Float[Tensor, "n 3"]:
+    def bent(self, normals: Float[Tensor, "n 3"], points: Float[Tensor, "n 3"], height: float) -> Float[Tensor, "n 3"]:
         """Unit normals (n, 3) with the offsets that they have at points (n, 3), of at most `height` along each axis."""
         offsets = self.relief.logits(points)[:, :3].tanh()
         return nn.functional.normalize(normals + height * offsets, dim=-1)

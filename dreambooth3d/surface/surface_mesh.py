@@ -171,13 +171,18 @@ class SurfaceMesh(Representation):
     def from_state(
         cls, state: Mapping[str, Tensor], settings: Mapping[str, object], device: torch.device | str = "cpu"
     ) -> Self:
-        """See `Representation`; of the hash grid's implementations, and of rasterizers, as for a field."""
+        """See `Representation`; of the hash grid's implementations, and of rasterizers, as for a field.
+
+        Where one of both cannot be used, the other one stays.
+        """
         config = MeshConfig.model_validate(dict(settings))
+        if config.rasterizer == "nvdiffrast" and not nvdiffrast_raster.is_usable(device):
+            config = config.model_copy(update={"rasterizer": "auto"})
         try:
             made = cls(config, device)
         except ConfigError:
             texture = (config.texture or TextureConfig()).model_copy(update={"implementation": "auto"})
-            made = cls(config.model_copy(update={"texture": texture, "rasterizer": "auto"}), device)
+            made = cls(config.model_copy(update={"texture": texture}), device)
         made.load(state)
         return made
 

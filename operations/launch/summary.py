@@ -73,9 +73,7 @@ def write_outputs(run: PipelineRunResponse, config: TrainingConfig | CeilingConf
     return folder
 
 
-def _write_all(
-    run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig, folder: Path
-) -> None:
+def _write_all(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig | TextTo3dConfig, folder: Path) -> None:
     report: EvaluationReport = _output(run, PROMPTED if isinstance(config, TextTo3dConfig) else "evaluate")
     _write_asset(_output(run, "export_asset"), report, folder)
     if isinstance(config, TextTo3dConfig):

@@ -126,9 +126,7 @@ def test_the_first_share_of_steps_has_latents_and_the_others_pictures(tmp_path: 
 def test_guidance_on_normals_shapes_what_it_is_asked_for(kind: str, share: float, tmp_path: Path) -> None:
     """Asked for less, it gets smaller."""
     changes = {"representation": kind, "field": FieldConfig(encoding="dense", volume_resolution=16)}
-    config = settings(
-        guide_on="normals", latents_until=share, steps=12, random_background_range=(0.0, 0.0), **changes
-    )
+    config = settings(guide_on="normals", latents_until=share, steps=12, random_background_range=(0.0, 0.0), **changes)
     small = trained(config, Watching(), tmp_path / "small")
     fresh = trained(config.model_copy(update={"steps": 1}), Watching(), tmp_path / "fresh")
     cover = [load_representation(each).render(AROUND, 32).opacity.mean() for each in (small, fresh)]

@@ -10,11 +10,13 @@ import torch
 from dreambooth3d.cameras import random_cameras
 from dreambooth3d.config.distillation import InitNerfConfig, RegularizerConfig
 from dreambooth3d.config.guidance import GuidanceConfig
+from dreambooth3d.config.mesh import MeshConfig
 from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.diffusion.guidance.score_distillation import ScoreDistillation
 from dreambooth3d.diffusion.model.base_model import resolve
 from dreambooth3d.diffusion.model.components import load_components
 from dreambooth3d.kinds import build_asset
+from dreambooth3d.nerf.training import distillation
 from dreambooth3d.nerf.training.distillation import distil, follow
 from dreambooth3d.nerf.training.inputs import DistillInputs
 from dreambooth3d.nerf.training.view_loss import ViewBatch, view_loss
@@ -92,6 +94,26 @@ def test_a_stage_of_two_processes_learns_what_one_does(tmp_path: Path) -> None:
     assert curves[1] == pytest.approx(curves[0], rel=0.25)
     difference = (alone.previews - together.previews).abs().mean().item()
     assert difference < 0.03
+
+
+class Done(Team):
+    """The second of two processes, when there is nothing left to do."""
+
+    def share(self, message: object = None) -> None:
+        return None
+
+
+@pytest.mark.parametrize("learns", ["all", "shape", "appearance"])
+def test_the_others_ask_for_gradients_of_what_learns_only(learns: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = InitNerfConfig(representation="mesh", mesh=MeshConfig(resolution=8), learns=learns)
+    built = []
+    monkeypatch.setattr(distillation, "build_asset", lambda *given: built.append(build_asset(*given)) or built[0])
+    follow(DistillInputs(BallGuidance(), team=Done(1, 2)), config)
+    wanted = {name for name, value in built[0].named_parameters() if value.requires_grad}
+    shape = {name for name, _ in built[0].named_parameters() if name.split(".")[0] in ("distance", "offset", "coarse")}
+    every = {name for name, _ in built[0].named_parameters()}
+    assert 0 < len(shape) < len(every)
+    assert wanted == {"all": every, "shape": shape, "appearance": every - shape}[learns]
 
 
 def test_processes_without_work_are_refused() -> None:

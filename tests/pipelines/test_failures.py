@@ -41,6 +41,7 @@ from operations.registry.versions import read
 from tests.coarse import search_coarsely
 from tests.pipelines.registries import own_registries, seen_by_readers, short_locks
 from tests.product import ROOT, TINY, make_product
+from tests.timing import untimed
 
 SUBJECT = "corgi"
 NO_SEARCH = {"photos": {"weight": 0.0}}
@@ -269,10 +270,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def figures(row: Run) -> tuple[set[str], dict[str, float], dict[str, str], dict[str, str]]:
     """What a row says of its run, times and names aside."""
-    metrics = row.data.metrics.items()
-    metrics = {key: value for key, value in metrics if not key.startswith("steps/") and not key.endswith("ms_per_step")}
     tags = {key: value for key, value in row.data.tags.items() if not key.startswith(("mlflow.", "zenml."))}
-    return set(row.data.metrics), metrics, dict(row.data.params), tags
+    return set(row.data.metrics), untimed(row.data.metrics), dict(row.data.params), tags
 
 
 def files(row: Run, folder: str | None = None) -> set[str]:

@@ -22,8 +22,9 @@ AS_PUBLISHED = {"guide_on": "normals", "latents_until": 0.5, "learns": "shape"}
 
 @pytest.mark.parametrize("changes", [{}, AS_PUBLISHED], ids=["preset", "normals"])
 def test_shape_then_material_then_textures(changes: dict[str, object], tmp_path: Path) -> None:
-    models = write_tiny_base_model(tmp_path / "base"), *(
-        write_tiny_clip(tmp_path / name, size=size) for name, size in (("selector", 32), ("judge", 24))
+    models = (
+        write_tiny_base_model(tmp_path / "base"),
+        *(write_tiny_clip(tmp_path / name, size=size) for name, size in (("selector", 32), ("judge", 24))),
     )
     config = check_file(PRESET)
     assert isinstance(config, TextTo3dConfig) and config.refine_nerf.learns == "appearance"

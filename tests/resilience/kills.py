@@ -25,6 +25,7 @@ from typing import Any
 
 from tests.product import FRONT_DOOR, TINY, make_product
 from tests.resilience.shim import wrong_clock
+from tests.timing import is_timed
 
 BEFORE, AFTER = "before the first step", "after the last step"
 STEPS = (
@@ -222,9 +223,7 @@ class Workshop:
             tags = dict(rows.execute("SELECT key, value FROM tags WHERE run_uuid = ?", (row,)).fetchall())
         if (status, tags.get("status")) != ("FINISHED", "completed"):
             raise RuntimeError(f"{run}: MLflow says {status}, {tags.get('status')}")
-        metrics = frozenset(
-            point for point in points if not point[0].startswith("steps/") and not point[0].endswith("ms_per_step")
-        )
+        metrics = frozenset(point for point in points if not is_timed(point[0]))
         return Result(files, metrics, params, tuple(self.left()))
 
     def ends(self) -> list[str]:

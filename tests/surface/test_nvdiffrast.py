@@ -94,6 +94,7 @@ def test_without_it_there_is_one_sentence_and_an_asset_loads_anyway() -> None:
     made = painted(SurfaceMesh(TINY))
     again = SurfaceMesh.from_state(made.state(), config.model_dump(mode="json"))
     assert torch.equal(again.render(AROUND, 32).color, made.render(AROUND, 32).color)
+    assert again.config.rasterizer == "auto" and again.config.texture == made.config.texture, "each for itself"
     assert MeshConfig().rasterizer == "auto"
 
 

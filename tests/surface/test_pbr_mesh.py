@@ -218,9 +218,10 @@ def test_files_name_all_of_the_material(delivered: tuple[SurfaceMesh, Mesh, Path
     lines = dict(line.split(maxsplit=1) for line in (folder / "asset.mtl").read_text().splitlines() if "map" in line)
     assert {"map_Kd", "map_Pr", "map_Pm"} <= set(lines)
     names = [*lines.values(), "asset_normal.png"]
-    assert all((folder / name).is_file() for name in names) and "norm asset_normal.png" in (
-        folder / "asset.mtl"
-    ).read_text()
+    assert (
+        all((folder / name).is_file() for name in names)
+        and "norm asset_normal.png" in (folder / "asset.mtl").read_text()
+    )
     assert len(trimesh.load(folder / "asset.obj", process=False).faces) == len(mesh.faces)
 
 

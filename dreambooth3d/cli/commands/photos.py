@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from dreambooth3d.cli.commands.options import Json, answer, told
+
+if TYPE_CHECKING:
+    from dreambooth3d.photos.masks.kept import KeptMasks
 
 app = typer.Typer(no_args_is_help=True, help="Photo sets.")
 PHOTO_PAGE = "photos.html"
@@ -55,7 +58,7 @@ def photos_check(
     given = {"masks": masks, "hold_out": hold_out} | ({} if rembg_model is None else {"rembg_model": rembg_model})
     config = checked_section("photos", PhotosConfig, dir=folder_setting(folder), class_noun=class_noun, **given)
     path, info = resolve_folder(config)
-    report = check_folder(path, config, info)
+    report = check_folder(path, config, info, _kept_masks())
     data_md5 = dataset_hash(config)
     if not as_json:
         typer.echo("\n".join([f"{printable(folder)}: {info.class_noun}, {data_md5}", *report_lines(report)]))
@@ -72,6 +75,15 @@ def photos_check(
         answer({"folder": f"{path}", "dataset_hash": data_md5, **info.model_dump(), **values(report), "files": written})
     else:
         told(False, written)
+
+
+def _kept_masks() -> KeptMasks | None:
+    """Where masks are kept from one check to the next; None where no folder is set up: a check makes no state."""
+    from dreambooth3d.photos.masks.kept import KeptMasks
+    from dreambooth3d.places import home, is_set_up
+    from dreambooth3d.sources import library_digest
+
+    return KeptMasks(home() / ".dreambooth3d" / "masks", library_digest()) if is_set_up(home()) else None
 
 
 @app.command("add")

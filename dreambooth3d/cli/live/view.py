@@ -14,7 +14,6 @@ from http import HTTPStatus
 from io import StringIO
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import viser  # pyright: ignore[reportMissingImports]  # an extra
@@ -113,7 +112,8 @@ class View:
 @contextmanager
 def _own_requests_only(host: str) -> Iterator[None]:
     """Servers that viser starts meanwhile refuse other sites' pages, which viser itself has no setting for."""
-    serve: Any = server.serve
+    module: Any = server
+    serve = module.serve
 
     def guarded(*arguments: Any, process_request: Callable[..., Any], **options: Any) -> Any:
         def guard(connection: server.ServerConnection, request: Request) -> Any:
@@ -123,8 +123,11 @@ def _own_requests_only(host: str) -> Iterator[None]:
 
         return serve(*arguments, process_request=guard, **options)
 
-    with patch.object(server, "serve", guarded):
+    module.serve = guarded
+    try:
         yield
+    finally:
+        module.serve = serve
 
 
 def main() -> None:

@@ -74,9 +74,7 @@ class ScoreDistillation(Guidance):
         """See `Guidance`; there are no images for `image_weight`, which counts for nothing."""
         return self._judge(latents.to(self.components.device), cameras, progress)
 
-    def _judge(
-        self, latents: Tensor, cameras: Cameras, progress: float, shown: Tensor | None = None
-    ) -> GuidanceLoss:
+    def _judge(self, latents: Tensor, cameras: Cameras, progress: float, shown: Tensor | None = None) -> GuidanceLoss:
         timesteps, noise = self._draw(latents, progress)
         gradient, pull = self._gradients(latents.detach(), timesteps, noise, cameras, progress, shown)
         count = len(latents)

@@ -210,9 +210,7 @@ class _Photos:
             shown = color[part] + (1 - opacity[part])[:, None] * background
             difference = (shown - image).abs().mean(1) + SILHOUETTE_WEIGHT * (opacity[part] - mask).abs()
             errors.append((difference * known).sum(dim=(1, 2)) / mask.sum().clamp(min=1))
-            both, either = (
-                known * pick(opacity[part], mask) for pick in (torch.minimum, torch.maximum)
-            )
+            both, either = (known * pick(opacity[part], mask) for pick in (torch.minimum, torch.maximum))
             overlaps.append(both.sum(dim=(1, 2)) / either.sum(dim=(1, 2)).clamp(min=1e-6))
         return torch.stack(errors), torch.stack(overlaps)
 

@@ -12,6 +12,7 @@ from dreambooth3d.errors import CollapseError, GuardError
 from dreambooth3d.kinds import build_asset
 from dreambooth3d.nerf.training.guards import Collapse
 from dreambooth3d.nerf.training.inputs import DistillInputs
+from dreambooth3d.nerf.training.learner import learning_groups
 from dreambooth3d.nerf.training.trainer import Attempt, Trainer
 from dreambooth3d.nerf.training.view_loss import view_loss
 from dreambooth3d.runtime import Runtime
@@ -92,6 +93,7 @@ def follow(inputs: DistillInputs, config: DistillConfig) -> None:
     """
     team = inputs.team
     asset = build_asset(config, 0, team.device, inputs.init)
+    learning_groups(asset, config.learns)
     jitter = torch.Generator(team.device).manual_seed(team.rank)
     parameters = list(asset.parameters())
     while (batch := team.share()) is not None:

@@ -51,7 +51,7 @@ class Learner:
     def _make_optimizer(self) -> torch.optim.Optimizer:
         groups = [
             {"params": list(group.parameters), "name": group.name, "rate_factor": group.rate_factor}
-            for group in _learning(self.asset, self.config.learns)
+            for group in learning_groups(self.asset, self.config.learns)
         ]
         return torch.optim.Adam(groups, self.config.learning_rate, betas=ADAM_BETAS, eps=ADAM_EPSILON, fused=True)
 
@@ -115,8 +115,8 @@ class Learner:
         restore_optimizer(self.optimizer, state["optimizer"])
 
 
-def _learning(asset: Representation, learns: Learning) -> list[ParameterGroup]:
-    """The groups of parameters that a stage changes; gradients of the others are not asked for.
+def learning_groups(asset: Representation, learns: Learning) -> list[ParameterGroup]:
+    """The groups of parameters that a stage changes; gradients of the others are not asked for from now on.
 
     Raises:
         ConfigError: the asset's shape and appearance cannot be told apart.

@@ -8,6 +8,8 @@ from dreambooth3d.config.distillation import Course, RegularizerConfig
 def weights_at(config: RegularizerConfig, progress: float) -> RegularizerConfig:
     """The weights of the regularisers in force at a position in [0, 1] of the stage."""
     factors = {name: factor_at(course, progress) for name, course in config.schedule if course}
+    if not factors:
+        return config
     return config.model_copy(update={name: factor * getattr(config, name) for name, factor in factors.items()})
 
 

@@ -14,6 +14,7 @@ from dreambooth3d.errors import PhotoSetError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.masks import bundled, rembg
 from dreambooth3d.photos.masks.given import Alpha, Files
+from dreambooth3d.photos.masks.kept import KeptMasks
 from dreambooth3d.photos.masks.smooth_background import SmoothBackground
 from dreambooth3d.photos.masks.source import (
     SOURCES,
@@ -83,26 +84,29 @@ def mask_models(config: PhotosConfig) -> PhotoModels:
     )
 
 
-def choose_masks(photos: Sequence[SourcePhoto], config: PhotosConfig, models: PhotoModels) -> list[ChosenMask]:
+def choose_masks(
+    photos: Sequence[SourcePhoto], config: PhotosConfig, models: PhotoModels, kept: KeptMasks | None = None
+) -> list[ChosenMask]:
     """A mask of each photo of a set, by the source that is asked for, or by the first that serves.
 
     Args:
         photos: of one subject.
         config: says which source.
         models: the networks that take part.
+        kept: what the bundled network has found before, for who asks it again and again; None asks it.
 
     Raises:
         PhotoSetError: masks are asked for that some photos lack.
         ConfigError: a network is not here, or another than the one pinned.
     """
     if config.masks != "auto":
-        return _forced(photos, config, models)
+        return _forced(photos, config, models, kept)
     brought = [source.masks(photos) for source in (Files(), Alpha())]
     chosen = [_given(*each) for each in zip(*brought, strict=True)]
     left = [index for index, found in enumerate(chosen) if found is None]
     if left:
         # Networks see the whole set, since the photos that have masks show the subject as well.
-        opinions = _opinions(photos, left, config, models)
+        opinions = _opinions(photos, left, config, models, kept)
         for index in left:
             chosen[index] = _surest({name: found[index] for name, found in opinions.items()}, photos[index])
     return [_judged(found) for found in chosen if found is not None]
@@ -136,12 +140,15 @@ def _given(file: PhotoMask | None, alpha: PhotoMask | None) -> ChosenMask | None
     return None if alpha is None else ChosenMask("alpha", alpha)
 
 
-def _forced(photos: Sequence[SourcePhoto], config: PhotosConfig, models: PhotoModels) -> list[ChosenMask]:
+def _forced(
+    photos: Sequence[SourcePhoto], config: PhotosConfig, models: PhotoModels, kept: KeptMasks | None
+) -> list[ChosenMask]:
     """The masks of the one source that is asked for."""
     require_given(photos, config)
     sources: Mapping[str, MaskSource] = {"files": Files(), "alpha": Alpha(), "smooth_background": SmoothBackground()}
     source = sources.get(config.masks) or _network(config.masks, config, models)
-    masks = zip(source.masks(photos), photos, strict=True)
+    found = _asked(source, photos, models, kept) if config.masks == "learned" else source.masks(photos)
+    masks = zip(found, photos, strict=True)
     return [_judged(_empty(photo) if mask is None else ChosenMask(config.masks, mask)) for mask, photo in masks]
 
 
@@ -154,8 +161,19 @@ def _network(name: str, config: PhotosConfig, models: PhotoModels) -> MaskSource
     return bundled.Learned(folder, sha256)
 
 
+def _asked(
+    network: MaskSource, photos: Sequence[SourcePhoto], models: PhotoModels, kept: KeptMasks | None
+) -> list[PhotoMask | None]:
+    """What the bundled network says, or has said."""
+    return network.masks(photos) if kept is None else kept.of(network, models.learned, photos)
+
+
 def _opinions(
-    photos: Sequence[SourcePhoto], wanted: Sequence[int], config: PhotosConfig, models: PhotoModels
+    photos: Sequence[SourcePhoto],
+    wanted: Sequence[int],
+    config: PhotosConfig,
+    models: PhotoModels,
+    kept: KeptMasks | None,
 ) -> dict[str, list[PhotoMask | None]]:
     """What all sources but the user say, by their order; rembg, which looks at each photo alone, at those wanted."""
     opinions: dict[str, list[PhotoMask | None]] = {}
@@ -168,7 +186,7 @@ def _opinions(
     if models.learned:
         network = _network("learned", config, models)
         if not all(_is_settled({name: found[index] for name, found in opinions.items()}) for index in wanted):
-            opinions["learned"] = network.masks(photos)
+            opinions["learned"] = _asked(network, photos, models, kept)
     return opinions
 
 

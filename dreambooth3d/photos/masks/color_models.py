@@ -47,9 +47,7 @@ class ColorModel:
     whiten: Float[Tensor, "k 3 3"]
 
     @staticmethod
-    def fit(
-        colors: Float[Tensor, "n 3"], weights: Float[Tensor, " n"], generator: torch.Generator
-    ) -> ColorModel:
+    def fit(colors: Float[Tensor, "n 3"], weights: Float[Tensor, " n"], generator: torch.Generator) -> ColorModel:
         """Fit by k-means to colours drawn by their weights."""
         drawn = colors[torch.multinomial(weights + 1e-9, SAMPLES, replacement=True, generator=generator)]
         means = drawn[:GAUSSIANS].clone()
@@ -79,9 +77,7 @@ def _members(colors: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
     return member, member.sum(0)
 
 
-def sharpen(
-    images: Float[Tensor, "n 3 h w"], masks: Float[Tensor, "n h w"], seed: int = 0
-) -> Float[Tensor, "n h w"]:
+def sharpen(images: Float[Tensor, "n 3 h w"], masks: Float[Tensor, "n h w"], seed: int = 0) -> Float[Tensor, "n h w"]:
     """Masks in [0, 1] of one subject's photos, improved by colours; the same for the same photos.
 
     Args:
