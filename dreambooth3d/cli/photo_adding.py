@@ -9,12 +9,14 @@ from pathlib import Path
 
 import typer
 
+from dreambooth3d.config.models import BaseModelConfig
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError
 from dreambooth3d.naming import printable
 from dreambooth3d.photos.adding import AddedSubject, add_subject
 from dreambooth3d.photos.dataset import dataset_hash
 from dreambooth3d.photos.subject import shown_path
+from dreambooth3d.places import repository
 from operations.launch.sentences import checked_section
 
 
@@ -32,7 +34,8 @@ def add_photos(subject: str, files: Sequence[Path], noun: str | None) -> list[st
     config = checked_section("photos", PhotosConfig, subject=subject, class_noun=noun)
     added = add_subject(subject, files, noun)
     identity = dataset_hash(config)
-    return [f"{shown_path(added.folder)}: {len(added.photos)} photos of a {noun}, {identity}", *_lines(added, subject)]
+    said = f"{shown_path(added.folder)}: {len(added.photos)} photos of a {noun}, {identity}"
+    return [said, *_lines(added, subject, _known_instead(noun))]
 
 
 def _asked() -> str:
@@ -41,10 +44,24 @@ def _asked() -> str:
     return typer.prompt("What is the subject, in one word such as dog?").strip()
 
 
-def _lines(added: AddedSubject, subject: str) -> Iterator[str]:
+def _known_instead(noun: str) -> str | None:
+    """The nearest noun that the bundled base model knows in place of one that it does not; None where it knows it."""
+    from transformers import CLIPTokenizer
+
+    from dreambooth3d.diffusion.model.base_model import unknown_word
+
+    folder = repository() / BaseModelConfig().path / "tokenizer"
+    unknown = unknown_word(CLIPTokenizer.from_pretrained(str(folder)), noun) if folder.is_dir() else None
+    return unknown and next(iter(unknown[1]), "object")
+
+
+def _lines(added: AddedSubject, subject: str, known: str | None) -> Iterator[str]:
     for photo in added.photos:
         yield f"  {photo.name} from {printable(str(photo.source))}{', converted' if photo.converted else ''}"
     yield "Next:"
     yield f"  {shlex.join(['dreambooth3d', 'photos', 'check', shown_path(added.folder), '--html'])}"
-    yield f"  {shlex.join(['dreambooth3d', 'train', 'configs/demo.yaml', f'photos.subject={subject}'])}"
+    settings = [f"photos.subject={subject}", *([f"photos.class_noun={known}"] if known else [])]
+    yield f"  {shlex.join(['dreambooth3d', 'train', 'configs/demo.yaml', *settings])}"
+    if known:
+        yield f"There it is told {known!r}: the bundled base model knows few nouns. Stable Diffusion takes yours."
     yield "To keep and share this version: dvc push, then commit data.dvc (and data_store/, where that is the remote)."

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
+from dreambooth3d.cli.photo_adding import add_photos
 from dreambooth3d.config.photos import PhotosConfig
 from dreambooth3d.errors import ConfigError, DatasetError, DreamBooth3DError, PhotoSetError
 from dreambooth3d.photos.adding import MAX_SIDE_PX, add_subject
@@ -143,3 +144,14 @@ def test_where_dvc_fails_all_is_as_before(repository: Path, tmp_path: Path, monk
     with pytest.raises(DatasetError, match="DVC cannot record it"):
         add_subject("bello", [source], "dog")
     assert state(repository) == before
+
+
+def test_the_command_that_is_proposed_has_a_noun_that_the_bundled_model_knows(repository: Path, tmp_path: Path) -> None:
+    write_set(tmp_path / "photos")
+    lines = add_photos("quietsche", [tmp_path / "photos"], "rubber duck")
+    [proposed] = [line for line in lines if "dreambooth3d train" in line]
+    assert proposed.endswith("photos.subject=quietsche photos.class_noun=duck")
+    assert resolve_folder(PhotosConfig(subject="quietsche"))[1].class_noun == "rubber duck"
+    assert resolve_folder(PhotosConfig(subject="quietsche", class_noun="duck"))[1].class_noun == "duck"
+    [proposed] = [line for line in add_photos("ente", [tmp_path / "photos"], "duck") if "dreambooth3d train" in line]
+    assert proposed.endswith("photos.subject=ente")

@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -229,24 +230,32 @@ def folder_digest(path: Path | str) -> str:
     return digest.hexdigest()
 
 
+def unknown_word(tokenizer: CLIPTokenizer, noun: str) -> tuple[str, list[str]] | None:
+    """The first word of a class noun that the base model hardly knows, and nouns in its place; None where it knows all.
+
+    Of such a word the tokenizer makes pieces of under two letters on average, or unknown tokens.
+    """
+    for word in noun.lower().split():
+        if not _is_known(tokenizer, word):
+            return word, nearest_nouns(noun, partial(_is_known, tokenizer))
+    return None
+
+
+def _is_known(tokenizer: CLIPTokenizer, word: str) -> bool:
+    pieces = tokenizer.tokenize(word)
+    return bool(pieces) and tokenizer.unk_token not in pieces and len(pieces) <= max(1, len(word) // 2)
+
+
 def require_known_words(tokenizer: CLIPTokenizer, noun: str, identifier: str | None = None) -> None:
     """Check that the base model can know a class noun, and warn when the identifier is not one token.
-
-    A word that falls into pieces of under two letters on average, or into unknown tokens, was hardly ever trained on.
 
     Raises:
         BaseModelError: names the word, and nouns in its place.
     """
-
-    def is_known(word: str) -> bool:
-        pieces = tokenizer.tokenize(word)
-        return bool(pieces) and tokenizer.unk_token not in pieces and len(pieces) <= max(1, len(word) // 2)
-
-    for word in noun.lower().split():
-        if is_known(word):
-            continue
-        near = nearest_nouns(noun, is_known)
-        known = f"Nearest to it: {', '.join(near)}" if near else f"It knows {', '.join(common_nouns(is_known))}"
+    if unknown := unknown_word(tokenizer, noun):
+        word, near = unknown
+        others = common_nouns(partial(_is_known, tokenizer))
+        known = f"Nearest to it: {', '.join(near)}" if near else f"It knows {', '.join(others)}"
         raise BaseModelError(
             f"photos.class_noun: the base model does not know the word {word!r}. {known}. Set photos.class_noun to "
             "what is shaped most like your subject, or choose a base model with a larger vocabulary."
