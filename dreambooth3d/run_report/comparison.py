@@ -1,4 +1,4 @@
-"""Several runs side by side: pictures, figures with the best marked, and the settings that differ."""
+"""Several runs side by side: pictures, figures with the best marked, and the parameters that differ."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _page(values: Mapping[str, Mapping[str, Mapping[str, Any]]], pictures: Mappi
     body = [
         section("pictures", "Side by side", _pictures(values["runs"], runs, pictures, detail) if detail > 0 else ""),
         section("measured", "Measured", _table(first, runs, best=True) + (more if rest else "") if first else ""),
-        section("settings", "Settings that differ", _settings(values["params"], runs)),
+        section("settings", "Parameters that differ", _settings(values["params"], runs)),
         section("steps", "Time per step", _times(times, runs)),
     ]
     parts = {
@@ -155,7 +155,7 @@ def _pictures(
 
 def _settings(params: Mapping[str, Mapping[str, Any]], runs: Sequence[str]) -> str:
     if not params:
-        return "<p>None: the runs were made with the same settings.</p>"
+        return "<p>None: the runs were made with the same settings, and found the same of the photos.</p>"
     head = "".join(f'<th scope="col">{html.escape(run)}</th>' for run in runs)
     rows = "".join(
         f'<tr><th scope="row"><code>{html.escape(key)}</code></th>'
@@ -163,7 +163,9 @@ def _settings(params: Mapping[str, Mapping[str, Any]], runs: Sequence[str]) -> s
         + "</tr>"
         for key, cells in params.items()
     )
-    return wide_table("Settings", f'<th scope="col">setting</th>{head}', rows)
+    said = "Settings, and what the runs found, such as from where the photos were taken."
+    table = wide_table("Parameters", f'<th scope="col">parameter</th>{head}', rows)
+    return f"<p>{said}</p>{table}"
 
 
 def _short(value: object) -> str:
