@@ -47,7 +47,8 @@ _OF_ONE_RUN = re.compile(_RUN_NAME.pattern + rb"|\d{1,2} [A-Z][a-z]+ \d{4}")
 _TIMED = "report.html"
 """Says how long each step took."""
 _EVENT = re.compile(r"Step (\w+) has (started|finished)")
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_MARKS = re.compile(r"\x1b\[[0-9;]*m|`")
+"""ZenML colours a name, or, in a file, quotes it."""
 _CACHES = {"class_images"}
 
 
@@ -145,7 +146,7 @@ class Workshop:
 
     def said(self) -> str:
         """What the latest command printed."""
-        return _COLOURS.sub("", self._log.read_text(errors="replace"))
+        return _MARKS.sub("", self._log.read_text(errors="replace"))
 
     def finish(self, **variables: str) -> Result:
         """Give the command, and wait for its end.
