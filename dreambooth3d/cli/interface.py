@@ -43,8 +43,8 @@ def show(port: int, host: str, open_browser: bool | None) -> int:
         typer.echo(f"Port {port} is in use; the next free one is {free}.")
     base = f"http://{host}:{free}/"
     print(f"Runs: {base}{page}", flush=True)
-    if wanted:
-        threading.Thread(target=_open_when_ready, args=(base, page), daemon=True).start()
+    typer.echo("MLflow is starting.", err=True)
+    threading.Thread(target=_tell_when_ready, args=(base, page if wanted else None), daemon=True).start()
     server = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri]
     command = [*server, "--host", host, "--port", str(free), "--workers=1"]
     return run_until_told(command, server_variables())
@@ -78,13 +78,17 @@ def _has_screen() -> bool:
     return there and sys.stdout.isatty()
 
 
-def _open_when_ready(base: str, page: str) -> None:
-    """Open the pages once the server answers."""
+def _tell_when_ready(base: str, page: str | None) -> None:
+    """Say when the server answers, and open a page of it, if any."""
     deadline = time.monotonic() + STARTS_WITHIN_S
     while time.monotonic() < deadline:
         try:
             with urllib.request.urlopen(f"{base}health", timeout=1):
-                webbrowser.open(f"{base}{page}")
-                return
+                break
         except (urllib.error.URLError, OSError):
             time.sleep(0.3)
+    else:
+        return
+    typer.echo("MLflow answers. Ctrl+C ends it.", err=True)
+    if page is not None:
+        webbrowser.open(f"{base}{page}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -40,3 +42,27 @@ def test_mlflow_knows_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     assert known.get() is True
     monkeypatch.setenv(known.name, interface.server_variables()[known.name])
     assert known.get() is False
+
+
+def test_it_is_said_when_the_server_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, asked = [], []
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(503 if len(asked) == 1 else 200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None: ...
+
+    monkeypatch.setattr(interface.webbrowser, "open", opened.append)
+    with HTTPServer(("127.0.0.1", 0), Server) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        base = f"http://127.0.0.1:{server.server_port}/"
+        interface._tell_when_ready(base, None)
+        assert asked == ["/health", "/health"] and not opened
+        interface._tell_when_ready(base, "#/runs")
+        server.shutdown()
+    assert opened == [f"{base}#/runs"] and capsys.readouterr().err.count("MLflow answers. Ctrl+C ends it.") == 2
