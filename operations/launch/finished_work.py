@@ -6,9 +6,13 @@ import ctypes
 import shutil
 import sys
 import threading
+from collections.abc import Collection
 from contextlib import suppress
 
+from zenml.client import Client
+
 from dreambooth3d.locks import FolderLock
+from dreambooth3d.runtime import work_root
 from operations.launch.stored_states import TravellingFolder
 
 
@@ -41,6 +45,21 @@ def forget_finished_work() -> None:
             shutil.rmtree(lock.folder, ignore_errors=True)
             copy.forget()
         lock.release()
+
+
+def forget_work_of(step_runs: Collection[str]) -> None:
+    """Remove what is left of stored steps whose process ended, killed, before it had removed it.
+
+    Args:
+        step_runs: ids of steps that are stored, and from whose state nothing goes on.
+    """
+    for path in work_root().glob("*.lock"):
+        lock = FolderLock(path.with_name(path.name.removesuffix(".lock")))
+        note = lock.note()
+        if note.get("step_run") in step_runs and lock.acquire():
+            shutil.rmtree(lock.folder, ignore_errors=True)
+            TravellingFolder(lock.folder, Client().active_stack.artifact_store, note).forget()
+            lock.release()
 
 
 def let_go_of_work() -> None:

@@ -31,7 +31,7 @@ from dreambooth3d.faults import in_one_sentence
 from dreambooth3d.naming import model_name
 from operations.launch.archive import known_source_root, lean_code_archive
 from operations.launch.checking import PipelineConfig, check_preset, parameter_problems, parse_parameters
-from operations.launch.finished_work import forget_finished_work, return_free_memory
+from operations.launch.finished_work import forget_finished_work, forget_work_of, return_free_memory
 from operations.launch.identity import git_commit
 from operations.launch.outcome import end_row_of, explained, require_success
 from operations.launch.preflight import preflight
@@ -391,6 +391,8 @@ def _conclude(run: PipelineRunResponse, config: TrainingConfig | CeilingConfig |
 
     folder = write_outputs(run, config)
     forget_finished_work()
+    taken = (step.original_step_run_id for step in run.steps.values())
+    forget_work_of({str(step_run) for step_run in taken if step_run})
     require_complete_row(run)
     try:
         print_summary(run, folder)

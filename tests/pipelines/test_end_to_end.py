@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import time
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
+from uuid import UUID
 
 import pytest
 import torch
@@ -79,6 +83,18 @@ def outcome(product: Product, result: subprocess.CompletedProcess[str]) -> Outco
     return Outcome(result, client.search_runs([experiment.experiment_id], order_by=["start_time DESC"])[0])
 
 
+def leave_work(product: Product, step: str, files: Sequence[str]) -> None:
+    """The lock of a stored step, and its work folder where it has files, as of a process that was killed then."""
+    (database,) = (product.root / ".zenconfig").rglob("zenml.db")
+    with closing(sqlite3.connect(database)) as connection:
+        ((step_run,),) = connection.execute("select id from step_run where name = ?", (step,))
+    folder = product.root / ".dreambooth3d" / "work" / f"{step}-0123456789abcdef"
+    folder.with_name(f"{folder.name}.lock").write_text(json.dumps({"run": "killed", "step_run": str(UUID(step_run))}))
+    for name in files:
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("{}")
+
+
 @pytest.fixture(scope="module")
 def product(tmp_path_factory: pytest.TempPathFactory) -> Product:
     """A product of its own, whose judge is watched."""
@@ -97,8 +113,10 @@ def first(product: Product) -> Outcome:
 
 @pytest.fixture(scope="module")
 def second(product: Product, first: Outcome) -> Outcome:
-    """The same run again, after the first one's row was deleted."""
+    """The same again, after the first one's row was deleted, beside what a kill may have left of two of its steps."""
     tracker(product).delete_run(first.row.info.run_id)
+    leave_work(product, "init_nerf", ("state.json",))
+    leave_work(product, "evaluate", ())
     return train(product, "configs/tiny.yaml")
 
 
@@ -279,8 +297,17 @@ def test_registered_model_renders(product: Product, second: Outcome) -> None:
 
 
 def test_work_folder_holds_no_finished_step(product: Product, first: Outcome) -> None:
-    left = {path.name.split("-")[0] for path in (product.root / ".dreambooth3d" / "work").iterdir()}
-    assert not left & set(STEPS)
+    assert not steps_with_work(product)
+
+
+def steps_with_work(product: Product) -> set[str]:
+    return {path.name.split("-")[0] for path in (product.root / ".dreambooth3d" / "work").iterdir()} & set(STEPS)
+
+
+def test_what_a_kill_has_left_of_stored_steps_goes_with_the_run_that_takes_them(
+    product: Product, second: Outcome
+) -> None:
+    assert not steps_with_work(product)
 
 
 def test_error_in_a_step_is_one_sentence(product: Product, second: Outcome) -> None:
