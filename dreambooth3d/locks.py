@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from io import TextIOWrapper
@@ -56,6 +57,11 @@ class FolderLock:
             found = json.loads(self.path.read_text())
             return found if isinstance(found, dict) else {}
         return {}
+
+    def remove_folder(self) -> None:
+        """Remove the folder, of which this is the sole user, and let go of the lock."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
 
     def release(self) -> None:
         """Let go of the lock; without effect where it is not held."""

@@ -113,8 +113,7 @@ def _work_folder(lock: FolderLock, alive: bool, states: bool) -> Leftover:
 def _removal(what: str, why: str, lock: FolderLock) -> Leftover:
     def remove() -> None:
         if lock.acquire():  # unless somebody has begun to use it
-            shutil.rmtree(lock.folder, ignore_errors=True)
-            lock.release()
+            lock.remove_folder()
 
     return Leftover(what, why, remove)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
 import sys
 import threading
 from collections.abc import Collection
@@ -41,10 +40,11 @@ def forget_finished_work() -> None:
     """Remove the work folders of this thread's steps, whose results are stored now."""
     while _ended.locks:
         lock, copy, resumable = _ended.locks.pop()
-        if not resumable:
-            shutil.rmtree(lock.folder, ignore_errors=True)
+        if resumable:
+            lock.release()
+        else:
             copy.forget()
-        lock.release()
+            lock.remove_folder()
 
 
 def forget_work_of(step_runs: Collection[str]) -> None:
@@ -57,9 +57,8 @@ def forget_work_of(step_runs: Collection[str]) -> None:
         lock = FolderLock(path.with_name(path.name.removesuffix(".lock")))
         note = lock.note()
         if note.get("step_run") in step_runs and lock.acquire():
-            shutil.rmtree(lock.folder, ignore_errors=True)
             TravellingFolder(lock.folder, Client().active_stack.artifact_store, note).forget()
-            lock.release()
+            lock.remove_folder()
 
 
 def let_go_of_work() -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 SIDE = 256
 _QUALITY = 85
 _CROPS = 2
-_TEST_SHARE = 0.1
+TEST_SHARE = 0.1
 _SMALLEST = 200
 LIMITS = {"photograph": 420, "texture": 310}
 """The most squares of each kind."""
@@ -123,6 +123,11 @@ SOURCES = (
 )
 
 
+def split_by_name(name: str, test_share: float) -> str:
+    """`test` for about this share of all names, the same ones each time; `train` otherwise."""
+    return "test" if zlib.crc32(name.encode()) / 2**32 < test_share else "train"
+
+
 def cut_backgrounds(folder: Path) -> Iterator[tuple[dict, bytes]]:
     """Squares of `SIDE` pixels as JPEG, each with its row of the table, up to `LIMITS` of each kind.
 
@@ -143,8 +148,8 @@ def cut_backgrounds(folder: Path) -> Iterator[tuple[dict, bytes]]:
 
 
 def _row(package: str, name: str, kind: str) -> dict:
-    test = zlib.crc32(f"{package}/{name}".encode()) / 2**32 < _TEST_SHARE
-    return {"package": package, "picture": f"{package}/{name}", "kind": kind, "split": "test" if test else "train"}
+    picture = f"{package}/{name}"
+    return {"package": package, "picture": picture, "kind": kind, "split": split_by_name(picture, TEST_SHARE)}
 
 
 def _pictures(folder: Path, source: PictureSource) -> Iterator[tuple[str, str, bytes | Path]]:

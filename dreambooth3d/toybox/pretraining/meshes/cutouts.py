@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from jaxtyping import UInt8
 from numpy import ndarray
 from PIL import Image
 
-from dreambooth3d.toybox.pretraining.meshes.backgrounds import PictureSource
+from dreambooth3d.toybox.pretraining.meshes.backgrounds import TEST_SHARE, PictureSource, split_by_name
 from dreambooth3d.toybox.pretraining.meshes.nouns import is_benchmark
 
 SIDE = 96
-_TEST_SHARE = 0.1
 _SMALLEST = 150
 _COVERED = (0.05, 0.9)
 _FEWEST_COLOURS = 550
@@ -46,9 +44,8 @@ def cutouts(folder: Path) -> Iterator[tuple[dict, UInt8[ndarray, "side side 4"]]
         with Image.open(path) as image:
             picture = image.convert("RGBA")
         if max(picture.size) >= _SMALLEST and _is_photograph(np.asarray(picture)):
-            test = zlib.crc32(name.encode()) / 2**32 < _TEST_SHARE
-            row = {"package": SOURCE.package, "picture": name, "split": "test" if test else "train"}
-            yield row, _squared(picture)
+            split = split_by_name(name, TEST_SHARE)
+            yield {"package": SOURCE.package, "picture": name, "split": split}, _squared(picture)
 
 
 def _is_photograph(pixels: UInt8[ndarray, "height width 4"]) -> bool:

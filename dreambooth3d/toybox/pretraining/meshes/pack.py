@@ -19,7 +19,7 @@ from PIL import Image
 
 from dreambooth3d.errors import DatasetError
 from dreambooth3d.toybox.pretraining.meshes import assimp
-from dreambooth3d.toybox.pretraining.meshes.backgrounds import cut_backgrounds
+from dreambooth3d.toybox.pretraining.meshes.backgrounds import cut_backgrounds, split_by_name
 from dreambooth3d.toybox.pretraining.meshes.candidates import Candidate
 from dreambooth3d.toybox.pretraining.meshes.cutouts import cutouts
 from dreambooth3d.toybox.pretraining.meshes.render import VIEWS, MeshRenderer, random_cameras, random_light
@@ -75,7 +75,7 @@ def split_of(package: str, name: str) -> str:
     """`test` for whole collections and a share of all others, chosen by name; `train` otherwise."""
     if not TEST_COLLECTIONS.isdisjoint((package, f"{package}/{name.split('/')[0]}")):
         return "test"
-    return "test" if zlib.crc32(f"{package}/{name}".encode()) / 2**32 < _TEST_SHARE else "train"
+    return split_by_name(f"{package}/{name}", _TEST_SHARE)
 
 
 def render_candidate(candidate: Candidate) -> RenderedMesh:
